@@ -1,0 +1,160 @@
+"""Commands: what is asked of the exchange. Each is answered by the events of one group, or `Rejected`.
+
+A command carries integers in the market's units (see `events.values`); text is parsed at the edges.
+"""
+
+import msgspec
+
+from events.values import IndexSource, MarginMode, MarketSpec, MarketStatus, OrderType, Side, TimeInForce
+
+
+class Command(msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True):
+    """Base of all commands: frozen, keyword-only, encoded as tagged arrays."""
+
+
+class CreateLog(Command, frozen=True, tag="create_log"):
+    """Names the log. Only ever the single command of entry 1; `log_id` is 32 random hex digits."""
+
+    log_id: str
+    rules_version: int
+
+
+class ListMarket(Command, frozen=True, tag="list_market"):
+    """Opens a market for trading under `spec`."""
+
+    spec: MarketSpec
+
+
+class SetMarketStatus(Command, frozen=True, tag="set_market_status"):
+    """An administrator opens, restricts or halts a market, with a reason for the record."""
+
+    market: str
+    status: MarketStatus
+    reason: str
+
+
+class OpenAccount(Command, frozen=True, tag="open_account"):
+    """Opens an account; the aggregate gives it the next number."""
+
+    label: str = ""
+
+
+class AddApiKey(Command, frozen=True, tag="add_api_key"):
+    """Lets `api_key` act for an account. `sealed_secret` is its HMAC secret, encrypted by the intake."""
+
+    account_id: int
+    api_key: str
+    sealed_secret: bytes
+
+
+class Deposit(Command, frozen=True, tag="deposit"):
+    """Brings `amount` money units into an account's wallet. Account 0 is the insurance fund."""
+
+    account_id: int
+    amount: int
+
+
+class Withdraw(Command, frozen=True, tag="withdraw"):
+    """Takes `amount` money units out of an account's wallet, at most what is withdrawable."""
+
+    account_id: int
+    amount: int
+
+
+class AllotInsurance(Command, frozen=True, tag="allot_insurance"):
+    """Moves `amount` of the insurance fund's wallet to its allotment for a market (negative: back)."""
+
+    market: str
+    amount: int
+
+
+class SetLeverage(Command, frozen=True, tag="set_leverage"):
+    """Sets the leverage of (account, market), a whole number from 1 to what the brackets permit."""
+
+    account_id: int
+    market: str
+    leverage: int
+
+
+class SetMarginMode(Command, frozen=True, tag="set_margin_mode"):
+    """Sets the margin mode of (account, market), which must be flat and without orders."""
+
+    account_id: int
+    market: str
+    mode: MarginMode
+
+
+class PlaceOrder(Command, frozen=True, tag="place_order"):
+    """Asks for an order. `price_ticks` is the limit, 0 for a market order.
+
+    `client_order_id` may be empty; otherwise it is unique among the account's open orders.
+    """
+
+    account_id: int
+    market: str
+    side: Side
+    order_type: OrderType
+    quantity_lots: int
+    price_ticks: int = 0
+    time_in_force: TimeInForce = TimeInForce.GTC
+    reduce_only: bool = False
+    client_order_id: str = ""
+
+
+class CancelOrder(Command, frozen=True, tag="cancel_order"):
+    """Cancels one open order, by id, or by client order id when `order_id` is 0."""
+
+    account_id: int
+    market: str
+    order_id: int = 0
+    client_order_id: str = ""
+
+
+class CancelAllOrders(Command, frozen=True, tag="cancel_all_orders"):
+    """Cancels every open order of an account in a market."""
+
+    account_id: int
+    market: str
+
+
+class SetIndexPrice(Command, frozen=True, tag="set_index_price"):
+    """Reports the price of the underlying from one or more sources; the index is their median."""
+
+    market: str
+    sources: tuple[IndexSource, ...]
+
+
+class Liquidate(Command, frozen=True, tag="liquidate"):
+    """Asks for the liquidation of a bucket: an isolated position's market, or "" for the cross pool.
+
+    `cause_seq` is the sequence number of the event that made the liquidator ask. The aggregate checks
+    again at its own marks.
+    """
+
+    account_id: int
+    market: str
+    cause_seq: int
+
+
+class Tick(Command, frozen=True, tag="tick"):
+    """Says that time has passed."""
+
+
+AnyCommand = (
+    CreateLog
+    | ListMarket
+    | SetMarketStatus
+    | OpenAccount
+    | AddApiKey
+    | Deposit
+    | Withdraw
+    | AllotInsurance
+    | SetLeverage
+    | SetMarginMode
+    | PlaceOrder
+    | CancelOrder
+    | CancelAllOrders
+    | SetIndexPrice
+    | Liquidate
+    | Tick
+)

@@ -1,0 +1,327 @@
+"""The log: two streams with one numbering, a lease for the single writer, and readers that verify.
+
+`Log` is what memory and Redis implement; `tests/conformance` holds the suite that each must pass.
+Command entry `seq` has exactly one event entry, under the same number. Numbers have no gaps, start at 1,
+and the last entry of each stream is never trimmed.
+
+Two kinds of failure. `LogUnavailableError` passes: nobody answered, or nobody answered in time; whether
+an append happened is unknown, and the same frame may be sent again. Everything else says that the world is
+not as promised, and stops the process that meets it.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+from events.frame import (
+    GENESIS_HASH,
+    SCHEMA_VERSION,
+    CommandFrame,
+    EventEntry,
+    Groups,
+    UndecodableBodyError,
+    chain_hash,
+    decode_groups,
+    header_of,
+    log_id_of,
+)
+
+
+class LogError(Exception):
+    """Base of all that goes wrong with a log."""
+
+
+class LogUnavailableError(LogError):
+    """The server did not answer. An append under way may or may not have happened."""
+
+
+class LogFullError(LogError):
+    """The server refuses writes for want of memory or disk; nothing was appended."""
+
+
+class LogMissingError(LogError):
+    """There is no log yet: its first entry, which names it, has not been appended."""
+
+
+class LogExistsError(LogError):
+    """A log is already there; it is never created twice."""
+
+
+class FencedError(LogError):
+    """This writer may no longer append: another one holds the lease, or the head is not as it left it."""
+
+
+class LogRewoundError(LogError):
+    """The log no longer holds what this process has read: it went backwards. State must be rebuilt."""
+
+
+class ServerSettingsError(LogError):
+    """The server's settings do not keep what is acknowledged; the message says which one to change."""
+
+
+class CorruptLogError(LogError):
+    """Stored bytes are not what was written. `seq` is the entry at which that shows."""
+
+    def __init__(self, seq: int, what: str) -> None:
+        super().__init__(f"entry {seq}: {what}")
+        self.seq = seq
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CommandEntry:
+    """A command frame at its place in the log."""
+
+    seq: int
+    frame: CommandFrame
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Head:
+    """The last event entry: its number and chain hash; (0, 32 zero bytes) before the first."""
+
+    seq: int
+    chain_hash: bytes
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Lease:
+    """The right to append events. A later term fences every earlier one."""
+
+    writer_id: str
+    term: int
+
+    @property
+    def mark(self) -> str:
+        """What is stored beside each entry: "writer id:term"."""
+        return f"{self.writer_id}:{self.term}"
+
+
+class Log(Protocol):
+    """Commands in, events out. All methods may raise `LogUnavailableError`."""
+
+    @property
+    def connections(self) -> int:
+        """How often a connection was made. A reader that sees it grow checks its place again."""
+        ...
+
+    async def create(self, frame: CommandFrame) -> None:
+        """Append the first command entry.
+
+        Raises:
+            LogExistsError: the command stream is not empty.
+        """
+        ...
+
+    async def append_command(self, frame: CommandFrame) -> int:
+        """Append a command frame; return its sequence number.
+
+        Raises:
+            LogMissingError: the log has not been created.
+            LogFullError: the server has no room.
+        """
+        ...
+
+    async def read_commands(self, after: int, limit: int, wait_ms: int = 0) -> list[CommandEntry]:
+        """Return up to `limit` command entries with seq > `after`, in order.
+
+        With none there yet, wait up to `wait_ms` for the first. Entries are as stored: `CommandReader`
+        verifies them.
+        """
+        ...
+
+    async def last_command_seq(self) -> int:
+        """Return the number of the last command entry, 0 if there is none."""
+        ...
+
+    async def acquire_lease(self, writer_id: str, ttl_ms: int) -> Lease | None:
+        """Take the writer's lease with a new term, or return None while another holds it."""
+        ...
+
+    async def renew_lease(self, lease: Lease, ttl_ms: int) -> None:
+        """Hold the lease for another `ttl_ms`.
+
+        Raises:
+            FencedError: another writer has a later term.
+        """
+        ...
+
+    async def release_lease(self, lease: Lease) -> None:
+        """Give the lease back, so that a successor need not wait. A lease lost already is no error."""
+        ...
+
+    async def append_events(self, entries: Sequence[EventEntry], previous: Head, lease: Lease) -> None:
+        """Append event entries that continue `previous`, in order, each under its own `seq`.
+
+        An entry that is found stored already with the same hash and writer mark counts as appended: its
+        reply had been lost.
+
+        Raises:
+            FencedError: the lease's term is not the current one, or the head is not `previous`. Entries
+                before the refused one may have been appended.
+            LogFullError: the server has no room; the head tells how many were appended.
+        """
+        ...
+
+    async def read_events(self, after: int, limit: int, wait_ms: int = 0) -> list[EventEntry]:
+        """Return up to `limit` event entries with seq > `after`, as stored, like `read_commands`."""
+        ...
+
+    async def event_head(self) -> Head:
+        """Return number and hash of the last event entry."""
+        ...
+
+    async def close(self) -> None:
+        """Drop the connection. The log stays."""
+        ...
+
+
+class CommandReader:
+    """Reads command frames in order and stops at the first that is not as it was written.
+
+    After a new connection, and whenever there was nothing to read, it makes sure that the log still holds
+    what it read last: a log emptied or set back under a live connection looks like one that is idle.
+
+    `seq` is the last entry returned; `checksum` its checksum, None before the first read from `after`.
+    """
+
+    def __init__(self, log: Log, *, after: int = 0, checksum: bytes | None = None) -> None:
+        self._log = log
+        self.seq = after
+        self.checksum = checksum
+        self._connections = -1
+
+    async def read(self, limit: int, wait_ms: int = 0) -> list[CommandEntry]:
+        """Return the next entries, none after `wait_ms` without one.
+
+        Raises:
+            CorruptLogError: a gap, a checksum that does not match, or an unknown schema version.
+            LogRewoundError: the entry read last is no longer there, or is another one.
+        """
+        # Counted before the read: a connection made while it ran is checked by the next one.
+        connections = self._log.connections
+        entries = await self._log.read_commands(self.seq, limit, wait_ms)
+        if self._log.connections != self._connections or not entries:
+            await self.check_place()
+            self._connections = connections
+        try:
+            for entry in entries:
+                self._verify(entry)
+        except CorruptLogError:
+            # A log that was set back and grew again past our place looks damaged; say what it is.
+            await self.check_place()
+            raise
+        return entries
+
+    def _verify(self, entry: CommandEntry) -> None:
+        if entry.seq != self.seq + 1:
+            raise CorruptLogError(self.seq + 1, f"command entry is missing; the next is {entry.seq}")
+        _check_schema(entry.seq, entry.frame.schema)
+        if not entry.frame.is_intact():
+            raise CorruptLogError(entry.seq, "command checksum does not match its content")
+        self.seq = entry.seq
+        self.checksum = entry.frame.checksum
+
+    async def check_place(self) -> None:
+        """Make sure that the log still holds the entry read last.
+
+        Raises:
+            LogRewoundError: it does not.
+        """
+        if self.seq == 0:
+            return
+        found = await self._log.read_commands(self.seq - 1, 1)
+        if not found or found[0].seq != self.seq:
+            raise LogRewoundError(f"command entry {self.seq} was read and is no longer in the log")
+        if self.checksum is not None and found[0].frame.checksum != self.checksum:
+            raise LogRewoundError(f"command entry {self.seq} is not the one that was read")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class VerifiedEvents:
+    """An event entry whose place in the chain was verified, with its decoded groups."""
+
+    entry: EventEntry
+    groups: Groups
+
+
+class EventReader:
+    """Reads event entries in order and verifies the hash chain; checks its place as `CommandReader` does.
+
+    Starts from the beginning, or behind an entry whose number and hash the caller kept (a snapshot).
+    """
+
+    def __init__(self, log: Log, *, log_id: str | None = None, after: Head | None = None) -> None:
+        self._log = log
+        self.log_id = log_id
+        self.seq = after.seq if after else 0
+        self.chain_hash = after.chain_hash if after else GENESIS_HASH
+        self._connections = -1
+
+    @property
+    def head(self) -> Head:
+        """The entry read last."""
+        return Head(seq=self.seq, chain_hash=self.chain_hash)
+
+    async def read(self, limit: int, wait_ms: int = 0) -> list[VerifiedEvents]:
+        """Return the next entries, none after `wait_ms` without one.
+
+        Raises:
+            CorruptLogError: a gap, a broken chain, an undecodable body or an unknown schema version.
+            LogRewoundError: the entry read last is no longer there, or is another one.
+        """
+        connections = self._log.connections
+        entries = await self._log.read_events(self.seq, limit, wait_ms)
+        if self._log.connections != self._connections or not entries:
+            await self.check_place()
+            self._connections = connections
+        try:
+            return [self.verify(entry) for entry in entries]
+        except CorruptLogError:
+            await self.check_place()
+            raise
+
+    def verify(self, entry: EventEntry) -> VerifiedEvents:
+        """Check that `entry` continues the chain and move behind it.
+
+        Raises:
+            CorruptLogError: it does not.
+        """
+        if entry.seq != self.seq + 1:
+            raise CorruptLogError(self.seq + 1, f"event entry is missing; the next is {entry.seq}")
+        _check_schema(entry.seq, entry.schema)
+        try:
+            groups = decode_groups(entry.body)
+        except UndecodableBodyError as error:
+            raise CorruptLogError(entry.seq, f"event body does not decode: {error}") from error
+        log_id = self.log_id or log_id_of(groups)
+        if log_id is None or len(log_id) != 32:
+            raise CorruptLogError(entry.seq, "the log has no name: entry 1 does not hold it")
+        header = header_of(groups)
+        if header.seq != entry.seq or len(header.checksum) != 32:
+            raise CorruptLogError(entry.seq, f"frame header says entry {header.seq}")
+        expected = chain_hash(log_id, self.chain_hash, entry.seq, entry.schema, header.checksum, entry.body)
+        if expected != entry.chain_hash:
+            raise CorruptLogError(entry.seq, "hash does not continue the chain")
+        self.log_id = log_id
+        self.seq = entry.seq
+        self.chain_hash = entry.chain_hash
+        return VerifiedEvents(entry=entry, groups=groups)
+
+    async def check_place(self) -> None:
+        """Make sure that the log still holds the entry read last.
+
+        Raises:
+            LogRewoundError: it does not.
+        """
+        if self.seq == 0:
+            return
+        found = await self._log.read_events(self.seq - 1, 1)
+        if not found or found[0].seq != self.seq:
+            raise LogRewoundError(f"event entry {self.seq} was read and is no longer in the log")
+        if found[0].chain_hash != self.chain_hash:
+            raise LogRewoundError(f"event entry {self.seq} is not the one that was read")
+
+
+def _check_schema(seq: int, schema: int) -> None:
+    if schema != SCHEMA_VERSION:
+        raise CorruptLogError(seq, f"schema version {schema} is unknown; this build reads {SCHEMA_VERSION}")

@@ -1,0 +1,473 @@
+"""The log on Redis or Valkey streams.
+
+Command entries are numbered by the server (`0-*`), event entries carry the number of the command entry
+they answer. Every key of a shard has one hash tag, so that a cluster keeps them together and one script
+may touch them all.
+
+Two decisions that are not obvious:
+
+- Connections are taken one by one from redis-py instead of through its client and pool. A blocked read
+  must never delay an append, a request is never resent by the library (the caller resends the same
+  (origin, n), which the aggregate runs once), and readers must see every reconnect, because it may lead to
+  a server that has lost its tail.
+- A refused event append is not an error yet: when the reply to an earlier attempt was lost, the entry is
+  already there. So the refusal is followed by a look at what is stored.
+"""
+
+import asyncio
+import hashlib
+from collections.abc import Sequence
+from typing import Any
+
+import hiredis
+from redis import exceptions as server_errors
+from redis.asyncio.connection import (
+    AbstractConnection,
+    Connection,
+    UnixDomainSocketConnection,
+    parse_url,
+)
+
+from events.frame import BODY_BYTES_MAX, GENESIS_HASH, CommandFrame, EventEntry
+from events.log import (
+    CommandEntry,
+    CorruptLogError,
+    FencedError,
+    Head,
+    Lease,
+    LogError,
+    LogExistsError,
+    LogFullError,
+    LogMissingError,
+    LogUnavailableError,
+    ServerSettingsError,
+)
+
+REPLY_TIMEOUT_S = 10.0
+VERSION_MIN = (7, 0)
+# An entry also holds a few hundred bytes around its body.
+BULK_BYTES_MIN = BODY_BYTES_MAX + 1024 * 1024
+
+_COMMAND_FIELDS = [b"v", b"o", b"n", b"t", b"b", b"c"]
+_EVENT_FIELDS = [b"v", b"b", b"h", b"w", b"x"]
+
+# Replies that mean "not now": the request had no effect, or its effect is unknown.
+_PASSING_CODES = ("LOADING", "BUSY", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN", "READONLY", "NOREPLICAS")
+_FULL_CODES = ("OOM", "MISCONF")
+_REFUSED_CODES = ("NOAUTH", "NOPERM", "WRONGPASS")
+
+Reply = Any  # what hiredis makes of a RESP2 reply: bytes, int, list, None, or an error object
+
+
+class _Script:
+    """A Lua script and the name under which the server caches it."""
+
+    def __init__(self, source: str) -> None:
+        self.source = source
+        self.sha = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
+
+
+# The order of checks is that of likely causes. NOMKSTREAM keeps a lost stream from growing with a hole.
+_APPEND_EVENT = _Script("""
+if redis.call('GET', KEYS[3]) ~= ARGV[1] then return 0 end
+local head = redis.call('HMGET', KEYS[2], 'seq', 'hash')
+if not head[1] then head = {'0', string.rep('\\0', 32)} end
+if head[1] ~= ARGV[2] or head[2] ~= ARGV[3] then return 0 end
+if ARGV[4] == '1' then
+  redis.call('XADD', KEYS[1], '0-1', 'v', ARGV[5], 'b', ARGV[6], 'h', ARGV[7], 'w', ARGV[8], 'x', ARGV[9])
+elseif not redis.call('XADD', KEYS[1], 'NOMKSTREAM', '0-' .. ARGV[4],
+    'v', ARGV[5], 'b', ARGV[6], 'h', ARGV[7], 'w', ARGV[8], 'x', ARGV[9]) then
+  return 0
+end
+redis.call('HSET', KEYS[2], 'seq', ARGV[4], 'hash', ARGV[7])
+return 1
+""")
+
+_ACQUIRE = _Script("""
+if redis.call('EXISTS', KEYS[1]) == 1 then return false end
+local term = redis.call('INCR', KEYS[2])
+redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
+return term
+""")
+
+# Also takes back a lease that expired: with no later term nobody else has written.
+_RENEW = _Script("""
+if redis.call('GET', KEYS[2]) ~= ARGV[1] then return 0 end
+redis.call('SET', KEYS[1], ARGV[2], 'PX', ARGV[3])
+return 1
+""")
+
+_RELEASE = _Script("""
+if redis.call('GET', KEYS[2]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
+return 1
+""")
+
+
+class RedisLog:
+    """`Log` on a server named by URL (`redis://`, `rediss://`, `unix://`) or by a unix socket's path.
+
+    A handle belongs to one event loop. Each request has a connection to itself while it runs; idle ones
+    are kept. An unanswered request fails with `LogUnavailableError` after ten seconds.
+    """
+
+    def __init__(self, url: str, *, shard: str = "main") -> None:
+        self._wire = _Wire(url)
+        prefix = f"foldex:{{{shard}}}:"
+        self._commands_key = f"{prefix}commands"
+        self._events_key = f"{prefix}events"
+        self._head_key = f"{prefix}head"
+        self._lease_key = f"{prefix}lease"
+        self._term_key = f"{prefix}term"
+
+    @property
+    def connections(self) -> int:
+        """How often a connection was made; a reader that sees it grow checks its place again."""
+        return self._wire.made
+
+    async def create(self, frame: CommandFrame) -> None:
+        """Append the first command entry (see `Log.create`)."""
+        fields = _command_fields(frame)
+        reply = (await self._wire.exchange([hiredis.pack_command(("XADD", self._commands_key, "0-1", *fields))]))[0]
+        if isinstance(reply, server_errors.ResponseError) and "equal or smaller" in str(reply):
+            raise LogExistsError("the command stream is not empty")
+        _expect_answer(reply)
+
+    async def append_command(self, frame: CommandFrame) -> int:
+        """Append a command frame (see `Log.append_command`)."""
+        reply = await self._call("XADD", self._commands_key, "NOMKSTREAM", "0-*", *_command_fields(frame))
+        if reply is None:
+            raise LogMissingError("the log has not been created")
+        assert reply.startswith(b"0-"), reply
+        return int(reply[2:])
+
+    async def read_commands(self, after: int, limit: int, wait_ms: int = 0) -> list[CommandEntry]:
+        """Return command entries behind `after` (see `Log.read_commands`).
+
+        Raises:
+            CorruptLogError: an entry lacks a field or holds something else than a number in one.
+        """
+        stored = await self._read(self._commands_key, after, limit, wait_ms)
+        return [_command_entry(after + 1 + i, entry_id, fields) for i, (entry_id, fields) in enumerate(stored)]
+
+    async def last_command_seq(self) -> int:
+        """Return the number of the last command entry, 0 if there is none."""
+        packed = hiredis.pack_command(("XINFO", "STREAM", self._commands_key))
+        reply = (await self._wire.exchange([packed]))[0]
+        if isinstance(reply, server_errors.ResponseError) and "no such key" in str(reply):
+            return 0
+        info = _expect_answer(reply)
+        last_id = dict(zip(info[0::2], info[1::2], strict=True))[b"last-generated-id"]
+        return int(last_id.partition(b"-")[2])
+
+    async def acquire_lease(self, writer_id: str, ttl_ms: int) -> Lease | None:
+        """Take the lease unless another holds it (see `Log.acquire_lease`)."""
+        term = await self._run(_ACQUIRE, self._lease_keys, writer_id, ttl_ms)
+        return None if term is None else Lease(writer_id=writer_id, term=term)
+
+    async def renew_lease(self, lease: Lease, ttl_ms: int) -> None:
+        """Hold the lease for longer (see `Log.renew_lease`)."""
+        if not await self._run(_RENEW, self._lease_keys, lease.term, lease.writer_id, ttl_ms):
+            raise FencedError(f"{lease.mark} was followed by a later term")
+
+    async def release_lease(self, lease: Lease) -> None:
+        """Give the lease back (see `Log.release_lease`)."""
+        await self._run(_RELEASE, self._lease_keys, lease.term)
+
+    async def append_events(self, entries: Sequence[EventEntry], previous: Head, lease: Lease) -> None:
+        """Append event entries that continue `previous` (see `Log.append_events`)."""
+        if not entries:
+            return
+        calls = []
+        for entry in entries:
+            assert entry.writer == lease.mark, (entry.writer, lease.mark)
+            calls.append(self._append_call(entry, previous, lease))
+            previous = Head(seq=entry.seq, chain_hash=entry.chain_hash)
+        replies = await self._wire.exchange(calls)
+        if any(isinstance(reply, server_errors.NoScriptError) for reply in replies):
+            # The server was restarted. What the first round did append is recognised in the second.
+            await self._call("SCRIPT", "LOAD", _APPEND_EVENT.source)
+            replies = await self._wire.exchange(calls)
+        for entry, reply in zip(entries, replies, strict=True):
+            if _expect_answer(reply) != 1 and not await self._holds(entry):
+                raise await self._refusal(entry, lease)
+
+    async def read_events(self, after: int, limit: int, wait_ms: int = 0) -> list[EventEntry]:
+        """Return event entries behind `after` (see `Log.read_events`).
+
+        Raises:
+            CorruptLogError: an entry lacks a field or holds something else than a number in one.
+        """
+        stored = await self._read(self._events_key, after, limit, wait_ms)
+        return [_event_entry(after + 1 + i, entry_id, fields) for i, (entry_id, fields) in enumerate(stored)]
+
+    async def event_head(self) -> Head:
+        """Return number and hash of the last event entry."""
+        seq, chain_hash = await self._call("HMGET", self._head_key, "seq", "hash")
+        if seq is None:
+            return Head(seq=0, chain_hash=GENESIS_HASH)
+        if not seq.isdigit() or chain_hash is None or len(chain_hash) != 32:
+            raise CorruptLogError(0, f"the head key holds {seq!r}, {chain_hash!r}")
+        return Head(seq=int(seq), chain_hash=chain_hash)
+
+    async def check_server(self, *, strict: bool = False) -> None:
+        """Make sure that the server keeps what it acknowledges.
+
+        `strict` also asks for `appendfsync always`.
+
+        Raises:
+            ServerSettingsError: names each setting that does not, its value, and what to set.
+        """
+        info = _parse_info(await self._call("INFO", "server")) | _parse_info(await self._call("INFO", "replication"))
+        names = ("appendonly", "appendfsync", "maxmemory-policy", "proto-max-bulk-len")
+        reply = await self._call("CONFIG", "GET", *names)
+        settings = {k.decode(): v.decode() for k, v in zip(reply[0::2], reply[1::2], strict=True)}
+        wrong = _wrong_settings(info, settings, strict=strict)
+        if wrong:
+            raise ServerSettingsError("the server cannot hold this log: " + "; ".join(wrong))
+
+    async def close(self) -> None:
+        """Drop the connections. The log stays. Requests under way fail with `LogUnavailableError`."""
+        await self._wire.close()
+
+    @property
+    def _lease_keys(self) -> tuple[str, str]:
+        return (self._lease_key, self._term_key)
+
+    def _append_call(self, entry: EventEntry, previous: Head, lease: Lease) -> bytes:
+        return hiredis.pack_command(
+            (
+                "EVALSHA",
+                _APPEND_EVENT.sha,
+                3,
+                self._events_key,
+                self._head_key,
+                self._term_key,
+                lease.term,
+                previous.seq if entry.seq == previous.seq + 1 else "out of order",
+                previous.chain_hash,
+                entry.seq,
+                entry.schema,
+                entry.body,
+                entry.chain_hash,
+                entry.writer,
+                entry.timing,
+            )
+        )
+
+    async def _holds(self, entry: EventEntry) -> bool:
+        stored = await self.read_events(entry.seq - 1, 1)
+        return [(entry.seq, entry.chain_hash, entry.writer)] == [
+            (found.seq, found.chain_hash, found.writer) for found in stored
+        ]
+
+    async def _refusal(self, entry: EventEntry, lease: Lease) -> FencedError:
+        head = await self.event_head()
+        term = await self._call("GET", self._term_key)
+        return FencedError(
+            f"{lease.mark} may not append entry {entry.seq}: the head is {head.seq}, "
+            f"the term {0 if term is None else int(term)}"
+        )
+
+    async def _read(self, key: str, after: int, limit: int, wait_ms: int) -> list[tuple[bytes, list[bytes]]]:
+        block = ("BLOCK", wait_ms) if wait_ms > 0 else ()
+        packed = hiredis.pack_command(("XREAD", "COUNT", limit, *block, "STREAMS", key, f"0-{after}"))
+        reply = _expect_answer((await self._wire.exchange([packed], wait_ms / 1000))[0])
+        return [] if reply is None else reply[0][1]
+
+    async def _run(self, script: _Script, keys: tuple[str, ...], *arguments: str | int) -> Reply:
+        call = hiredis.pack_command(("EVALSHA", script.sha, len(keys), *keys, *arguments))
+        reply = (await self._wire.exchange([call]))[0]
+        if isinstance(reply, server_errors.NoScriptError):
+            reply = await self._call("EVAL", script.source, len(keys), *keys, *arguments)
+        return _expect_answer(reply)
+
+    async def _call(self, *command: str | bytes | int) -> Reply:
+        return _expect_answer((await self._wire.exchange([hiredis.pack_command(command)]))[0])
+
+
+class _Wire:
+    """Connections to one server, each lent to one exchange at a time. `made` counts those ever made."""
+
+    def __init__(self, url: str) -> None:
+        self.made = 0
+        self._class, self._arguments = _connection_arguments(url)
+        self._idle: list[AbstractConnection] = []
+        self._busy: set[AbstractConnection] = set()
+        self._is_closed = False
+
+    async def exchange(self, packed: Sequence[bytes], wait_s: float = 0.0) -> list[Reply]:
+        """Send packed commands at once and return their replies, refusals as error objects.
+
+        The server may take `wait_s` longer than usual. When it cannot be reached, does not answer in time
+        or the caller is cancelled, the connection is dropped, since replies may still be on their way.
+
+        Raises:
+            LogUnavailableError: no answer; ServerSettingsError: the server does not let this user in.
+        """
+        connection = await self._borrow()
+        self._busy.add(connection)
+        is_whole = False
+        try:
+            async with asyncio.timeout(REPLY_TIMEOUT_S + wait_s):
+                await connection.send_packed_command(packed, check_health=False)
+                replies = [await _reply(connection) for _ in packed]
+            is_whole = True
+        except (server_errors.RedisError, TimeoutError, OSError) as error:
+            # The other idle connections went to the same server: when it went away, so did they.
+            await self._drop_idle()
+            raise _translate(error) from error
+        finally:
+            self._busy.discard(connection)
+            if is_whole and not self._is_closed:
+                self._idle.append(connection)
+            else:
+                await connection.disconnect(nowait=True)
+        return replies
+
+    async def close(self) -> None:
+        self._is_closed = True
+        await self._drop_idle()
+        for connection in list(self._busy):
+            await connection.disconnect(nowait=True)
+
+    async def _borrow(self) -> AbstractConnection:
+        if self._is_closed:
+            raise LogUnavailableError("this handle was closed")
+        if self._idle:
+            return self._idle.pop()
+        connection = self._class(**self._arguments)
+        try:
+            await connection.connect()
+        except (server_errors.RedisError, OSError) as error:
+            raise _translate(error) from error
+        self.made += 1
+        return connection
+
+    async def _drop_idle(self) -> None:
+        while self._idle:
+            await self._idle.pop().disconnect(nowait=True)
+
+
+def _connection_arguments(url: str) -> tuple[type[AbstractConnection], dict[str, Any]]:
+    arguments: dict[str, Any] = dict(parse_url(url)) if "://" in url else {"path": url}
+    connection_class = arguments.pop("connection_class", UnixDomainSocketConnection if "path" in arguments else Connection)
+    # Timeouts are set around whole exchanges, which is cheaper than redis-py's around each read and write.
+    arguments |= {
+        "socket_timeout": None,
+        "socket_connect_timeout": REPLY_TIMEOUT_S,
+        "protocol": 2,
+        "driver_info": None,
+    }
+    return connection_class, arguments
+
+
+async def _reply(connection: AbstractConnection) -> Reply:
+    try:
+        return await connection.read_response()
+    except server_errors.ResponseError as refusal:
+        return refusal
+
+
+def _expect_answer(reply: Reply) -> Reply:
+    if isinstance(reply, server_errors.RedisError):
+        raise _translate(reply) from reply
+    return reply
+
+
+def _translate(error: Exception) -> LogError:
+    """Say in the log's terms what a failure means for who asked."""
+    code = getattr(error, "status_code", None) or str(error).partition(" ")[0]
+    text = f"{code}: {error}" if isinstance(error, server_errors.RedisError) else repr(error)
+    if isinstance(error, server_errors.AuthenticationError) or code in _REFUSED_CODES:
+        return ServerSettingsError(f"the server refuses this user: {error}")
+    if code in _FULL_CODES:
+        return LogFullError(text)
+    is_refusal = isinstance(error, server_errors.ResponseError)
+    if not is_refusal or code in _PASSING_CODES:
+        return LogUnavailableError(text)
+    return LogError(text)
+
+
+def _command_fields(frame: CommandFrame) -> tuple[str | bytes | int, ...]:
+    return (
+        "v", frame.schema, "o", frame.origin, "n", frame.n,
+        "t", frame.time_ns, "b", frame.body, "c", frame.checksum,
+    )  # fmt: skip
+
+
+def _command_entry(expected_seq: int, entry_id: bytes, fields: list[bytes]) -> CommandEntry:
+    seq = _seq(expected_seq, entry_id)
+    if fields[0::2] != _COMMAND_FIELDS:
+        raise CorruptLogError(seq, f"a command entry has the fields v o n t b c, this one {fields[0::2]}")
+    schema, origin, n, time_ns, body, checksum = fields[1::2]
+    try:
+        frame = CommandFrame(
+            origin=origin.decode(),
+            n=_number(n, 64),
+            time_ns=_number(time_ns, 64),
+            schema=_number(schema, 32),
+            body=body,
+            checksum=checksum,
+        )
+    except ValueError as error:
+        raise CorruptLogError(seq, f"command entry: {error}") from error
+    return CommandEntry(seq=seq, frame=frame)
+
+
+def _event_entry(expected_seq: int, entry_id: bytes, fields: list[bytes]) -> EventEntry:
+    seq = _seq(expected_seq, entry_id)
+    if fields[0::2] != _EVENT_FIELDS:
+        raise CorruptLogError(seq, f"an event entry has the fields v b h w x, this one {fields[0::2]}")
+    schema, body, chain_hash, writer, timing = fields[1::2]
+    try:
+        return EventEntry(
+            seq=seq,
+            schema=_number(schema, 32),
+            body=body,
+            chain_hash=chain_hash,
+            writer=writer.decode(),
+            timing=timing,
+        )
+    except ValueError as error:
+        raise CorruptLogError(seq, f"event entry: {error}") from error
+
+
+def _seq(expected_seq: int, entry_id: bytes) -> int:
+    if not entry_id.startswith(b"0-"):
+        raise CorruptLogError(expected_seq, f"its id is {entry_id.decode()}, not 0-{expected_seq}")
+    return int(entry_id[2:])
+
+
+def _number(text: bytes, bits: int) -> int:
+    if not text.isdigit() or int(text) >> bits:
+        raise ValueError(f"{text[:32]!r} is not an unsigned number of {bits} bits")
+    return int(text)
+
+
+def _parse_info(reply: bytes) -> dict[str, str]:
+    pairs = (line.partition(":") for line in reply.decode().splitlines())
+    return {name: value for name, _, value in pairs}
+
+
+def _wrong_settings(info: dict[str, str], settings: dict[str, str], *, strict: bool) -> list[str]:
+    """Name what must change, each with its value and the value to set."""
+    wrong = []
+    version = info.get("redis_version", "0.0")
+    if tuple(int(part) for part in version.split(".")[:2]) < VERSION_MIN:
+        wrong.append(f"its version is {version}, use 7.0 or later")
+    if info.get("role") != "master":
+        wrong.append(f"its role is {info.get('role')}, connect to the master")
+    fsync_allowed = ("always",) if strict else ("always", "everysec")
+    rules = (
+        ("appendonly", ("yes",)),
+        ("appendfsync", fsync_allowed),
+        ("maxmemory-policy", ("noeviction",)),
+    )
+    for name, allowed in rules:
+        value = settings.get(name)
+        if value not in allowed:
+            wrong.append(f"{name} is {value}, set {name} {allowed[-1]}")
+    bulk_bytes = int(settings.get("proto-max-bulk-len", "0"))
+    if bulk_bytes < BULK_BYTES_MIN:
+        wrong.append(f"proto-max-bulk-len is {bulk_bytes}, set proto-max-bulk-len {BULK_BYTES_MIN} or more")
+    return wrong

@@ -1,0 +1,213 @@
+"""Values that commands and events share: enumerations, the contract specification, index sources.
+
+Units, everywhere in Foldex: prices are integer *ticks*, sizes integer *lots*, money integers of 1e-8
+quote, rates integers of 1e-8. A `MarketSpec` fixes what one tick and one lot are worth.
+"""
+
+from enum import IntEnum, StrEnum
+
+import msgspec
+
+
+class Side(IntEnum):
+    """Which way an order trades; the value is the sign of the position it builds."""
+
+    BUY = 1
+    SELL = -1
+
+    @property
+    def opposite(self) -> "Side":
+        """The other side."""
+        return Side.SELL if self is Side.BUY else Side.BUY
+
+
+class Leg(IntEnum):
+    """Which position of (account, market) is meant: the only one, or one leg of a hedge."""
+
+    BOTH = 0
+    LONG = 1
+    SHORT = 2
+
+
+class MarginMode(IntEnum):
+    """What a loss of a position can reach: the shared wallet, or the position's own bucket."""
+
+    CROSS = 0
+    ISOLATED = 1
+
+
+class OrderType(IntEnum):
+    """How an order is priced."""
+
+    LIMIT = 0
+    MARKET = 1
+    LIQUIDATION = 2
+
+
+class TimeInForce(IntEnum):
+    """How long an order may wait: GTC rests; IOC never rests; FOK fills whole or not; GTX only rests."""
+
+    GTC = 0
+    IOC = 1
+    FOK = 2
+    GTX = 3
+
+
+class MarketStatus(IntEnum):
+    """What a market accepts: everything; cancels and liquidation; nothing."""
+
+    TRADING = 0
+    CANCEL_ONLY = 1
+    HALTED = 2
+
+
+class CloseReason(IntEnum):
+    """Why an order left the book, or never entered it, without being filled."""
+
+    USER = 0
+    IOC_REST = 1
+    MARKET_REST = 2
+    SELF_TRADE = 3
+    REDUCE_ONLY = 4
+    MARGIN = 5
+    LIQUIDATION = 6
+    EVENT_LIMIT = 7
+
+
+class LiquidationResult(IntEnum):
+    """How a liquidation ended.
+
+    RESTORED: reducing brought equity above maintenance. CLOSED: every position was reduced to nothing in
+    the book. TAKEN_OVER: the insurance fund took the rest. UNBORNE: the fund could not bear the rest; the
+    position stands and its market is in cancel-only.
+    """
+
+    RESTORED = 0
+    CLOSED = 1
+    TAKEN_OVER = 2
+    UNBORNE = 3
+
+
+class Outcome(IntEnum):
+    """What became of a command frame.
+
+    Only EXECUTED ran. DUPLICATE ran before, STALE came after a later frame of its origin and never ran,
+    ORIGIN_CLOSED came from an incarnation that a newer one replaced, REJECTED_FRAME has a body that does
+    not decode.
+    """
+
+    EXECUTED = 0
+    DUPLICATE = 1
+    STALE = 2
+    ORIGIN_CLOSED = 3
+    REJECTED_FRAME = 4
+
+
+class RejectCode(StrEnum):
+    """Why the aggregate refused a command."""
+
+    UNKNOWN_MARKET = "UNKNOWN_MARKET"
+    UNKNOWN_ACCOUNT = "UNKNOWN_ACCOUNT"
+    UNKNOWN_ORDER = "UNKNOWN_ORDER"
+    MARKET_EXISTS = "MARKET_EXISTS"
+    MARKET_CLOSED = "MARKET_CLOSED"
+    LOG_EXISTS = "LOG_EXISTS"
+    KEY_EXISTS = "KEY_EXISTS"
+    BAD_SPEC = "BAD_SPEC"
+    BAD_AMOUNT = "BAD_AMOUNT"
+    BAD_PRICE = "BAD_PRICE"
+    BAD_QUANTITY = "BAD_QUANTITY"
+    BAD_ORDER = "BAD_ORDER"
+    MIN_NOTIONAL = "MIN_NOTIONAL"
+    NO_MARK_PRICE = "NO_MARK_PRICE"
+    DUPLICATE_CLIENT_ORDER_ID = "DUPLICATE_CLIENT_ORDER_ID"
+    TOO_MANY_ORDERS = "TOO_MANY_ORDERS"
+    REDUCE_ONLY = "REDUCE_ONLY"
+    INSUFFICIENT_MARGIN = "INSUFFICIENT_MARGIN"
+    INSUFFICIENT_BALANCE = "INSUFFICIENT_BALANCE"
+    POSITION_LIMIT = "POSITION_LIMIT"
+    BAD_LEVERAGE = "BAD_LEVERAGE"
+    LEVERAGE_NOT_COVERED = "LEVERAGE_NOT_COVERED"
+    MODE_UNCHANGED = "MODE_UNCHANGED"
+    MODE_HAS_ORDERS = "MODE_HAS_ORDERS"
+    MODE_HAS_POSITION = "MODE_HAS_POSITION"
+    WOULD_NOT_FILL = "WOULD_NOT_FILL"
+    WOULD_TAKE = "WOULD_TAKE"
+    RESERVED_ACCOUNT = "RESERVED_ACCOUNT"
+
+
+class Value(msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True):
+    """Base of the values inside messages: frozen, keyword-only, encoded as arrays."""
+
+
+class Bracket(Value, frozen=True):
+    """One step of a market's leverage table. Holds for notionals above the cap before it, up to `cap`.
+
+    `cap` is money units and belongs to this bracket (inclusive); `maintenance_rate` is 1e-8;
+    `max_leverage` is the highest whole leverage allowed for such a notional.
+    """
+
+    cap: int
+    maintenance_rate: int
+    max_leverage: int
+
+
+class MarketSpec(Value, frozen=True):
+    """The rules of one contract, fixed when it is listed.
+
+    `tick_size` is the quote price of one tick in 1e-8, `lot_size` the base amount of one lot in 1e-8;
+    their product must be a whole number of money units. All fees and rates are 1e-8; a negative
+    `maker_fee` is a rebate. `mark_band` bounds |mark − index| / index and must be below the lowest
+    maintenance rate. `take_bound` is how far from the mark a market order may trade.
+    `unwind_lots` bounds what the insurance fund sells or buys back at one price update.
+    """
+
+    symbol: str
+    base: str
+    quote: str
+    tick_size: int
+    lot_size: int
+    min_price_ticks: int
+    max_price_ticks: int
+    min_lots: int
+    max_lots: int
+    min_notional: int
+    maker_fee: int
+    taker_fee: int
+    liquidation_fee: int
+    mark_band: int
+    take_bound: int
+    max_open_orders: int
+    unwind_lots: int
+    brackets: tuple[Bracket, ...]
+
+
+class IndexSource(Value, frozen=True):
+    """One source's price, rounded half-even to ticks, with the text it was read from."""
+
+    source: str
+    price_ticks: int
+    raw: str
+
+
+class WorksheetRow(Value, frozen=True):
+    """One position of a liquidation worksheet: everything needed to check its margin by hand.
+
+    `notional`, `unrealised` and `maintenance` are money units; `maintenance_rate` is that of bracket number
+    `bracket` (0 is the lowest); `deduction` is in 1e-8 money units, so that it is exact:
+    maintenance = ceil((notional × rate − deduction) / 1e8).
+    """
+
+    market: str
+    leg: Leg
+    size_lots: int
+    entry_cost: int
+    mark_ticks: int
+    index_ticks: int
+    last_ticks: int
+    notional: int
+    bracket: int
+    maintenance_rate: int
+    deduction: int
+    unrealised: int
+    maintenance: int

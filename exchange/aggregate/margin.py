@@ -1,0 +1,181 @@
+"""Margin: how much collateral a bucket needs, and where it dies.
+
+A *bucket* is what a loss can reach: the wallet shared by an account's cross positions, or the collateral
+of one isolated position. Every function here takes accounts, positions and their markets' marks and
+returns money; none knows about processes, time or the order of events, and none changes anything.
+
+Why ceilings: a requirement rounded down lets an account open what it cannot hold. One unit too much is
+0.00000001 USDT; one unit too little is a hole that 10^9 orders can walk through.
+
+Formulas: Binance, "How to Calculate Liquidation Price of USDⓈ-M Futures Contracts" and "Leverage and
+Margin of USDⓈ-M Futures"; one-way exposure: the exchange's answer in its developer forum, topic 17078.
+"""
+
+from events.values import MarginMode, Side
+from exchange.aggregate.account import Account, Position
+from exchange.aggregate.units import RATE_ONE, ceil_div, charge
+
+
+class Survey:
+    """The sums over an account's positions that margin questions need, in money units.
+
+    `unrealised`, `maintenance` and `required` are those of cross positions, `reserved` is the order margin
+    of isolated markets, which sits in the wallet until a fill moves it.
+    """
+
+    __slots__ = ("maintenance", "required", "reserved", "unrealised", "wallet")
+
+    def __init__(self, wallet: int) -> None:
+        self.wallet = wallet
+        self.unrealised = 0
+        self.maintenance = 0
+        self.required = 0
+        self.reserved = 0
+
+    @property
+    def equity(self) -> int:
+        """What the cross pool is worth at mark."""
+        return self.wallet + self.unrealised
+
+    @property
+    def free(self) -> int:
+        """Equity not spoken for, negative when the pool is short: what cross orders may use."""
+        return self.wallet + self.unrealised - self.required - self.reserved
+
+    @property
+    def transferable(self) -> int:
+        """What may leave the pool, negative when it is short: like `free`, without unrealised profit."""
+        return self.wallet + min(0, self.unrealised) - self.required - self.reserved
+
+
+def survey(account: Account) -> Survey:
+    """Sum up an account: one pass over its positions, none over its orders."""
+    result = Survey(account.wallet)
+    for position in account.positions.values():
+        if position.size_lots == 0 and position.order_count == 0:
+            continue
+        if position.mode is MarginMode.CROSS:
+            market = position.market
+            value = position.size_lots * market.mark_ticks * market.unit
+            result.unrealised += value - position.entry_cost
+            result.maintenance += market.brackets.maintenance(abs(value))
+            result.required += requirement(position, position.leverage)
+        else:
+            result.reserved += requirement(position, position.leverage)
+    return result
+
+
+def position_value(position: Position) -> int:
+    """Return the signed notional of a position at mark."""
+    market = position.market
+    return position.size_lots * market.mark_ticks * market.unit
+
+
+def unrealised(position: Position) -> int:
+    """Return the profit of a position at mark: size × mark − entry cost."""
+    return position_value(position) - position.entry_cost
+
+
+def maintenance(position: Position) -> int:
+    """Return the collateral at or below which a position is liquidated: ceil(N × mmr_n − cum_n)."""
+    return position.market.brackets.maintenance(abs(position_value(position)))
+
+
+def initial_margin(position: Position) -> int:
+    """Return the margin needed to hold a position: max(ceil(N / leverage), maintenance)."""
+    notional = abs(position_value(position))
+    return max(ceil_div(notional, position.leverage), position.market.brackets.maintenance(notional))
+
+
+def exposure(position: Position, bid_value: int, ask_value: int) -> int:
+    """Return the worst-side notional: max(|P + B|, |P − A|), B and A in ticks × lots at the limits."""
+    unit = position.market.unit
+    value = position.size_lots * position.market.mark_ticks * unit
+    return max(abs(value + bid_value * unit), abs(value - ask_value * unit))
+
+
+def requirement(position: Position, leverage: int) -> int:
+    """Return what a position and its open orders take from the wallet.
+
+    Cross: ceil(exposure / leverage) + extras. Isolated: ceil(max(0, exposure − |P|) / leverage) + extras,
+    since the position itself stands on its bucket.
+    """
+    return requirement_with(position, leverage, position.bid_value, position.ask_value, position.extras)
+
+
+def requirement_with(position: Position, leverage: int, bid_value: int, ask_value: int, extras: int) -> int:
+    """Return the requirement as if these were the open orders; see `requirement`."""
+    market = position.market
+    unit = market.unit
+    value = position.size_lots * market.mark_ticks * unit
+    worst = max(abs(value + bid_value * unit), abs(value - ask_value * unit))
+    if position.mode is MarginMode.ISOLATED:
+        worst = max(0, worst - abs(value))
+    return -(-worst // leverage) + extras
+
+
+def order_extras(position: Position, side: Side, lots: int, price_ticks: int) -> int:
+    """Return what an order reserves beside its margin: its open loss against mark and its taker fee."""
+    market = position.market
+    open_loss = max(0, side * (price_ticks - market.mark_ticks)) * lots * market.unit
+    return open_loss + charge(lots * price_ticks * market.unit, market.spec.taker_fee)
+
+
+def bucket_equity(account: Account, position: Position) -> int:
+    """Return the equity of the bucket a position stands on: its own, or the account's pool."""
+    if position.mode is MarginMode.ISOLATED:
+        return position.bucket + unrealised(position)
+    return survey(account).equity
+
+
+def is_liquidatable(equity: int, maintenance_margin: int) -> bool:
+    """Whether a bucket with an open position is to be liquidated: equality liquidates.
+
+    A bucket whose positions need no margin (all flat) is not.
+    """
+    return maintenance_margin > 0 and equity <= maintenance_margin
+
+
+def liquidation_price(position: Position, collateral: int) -> tuple[int, int] | None:
+    """Return the mark at which equity meets maintenance, as an exact fraction of ticks.
+
+    (collateral + cum_n − entry cost) / (|size| × mmr_n − size), in the bracket that contains the answer;
+    None when there is no positive one. For cross, `collateral` is the wallet − other maintenance + other
+    unrealised profit (`cross_collateral`).
+    """
+    size, market = position.size_lots, position.market
+    if size == 0:
+        return None
+    brackets = market.brackets
+    for n, rate in enumerate(brackets.rates):
+        numerator = (collateral - position.entry_cost) * RATE_ONE + brackets.deductions[n]
+        denominator = market.unit * (abs(size) * rate - size * RATE_ONE)
+        if denominator < 0:
+            numerator, denominator = -numerator, -denominator
+        # The bracket holds the answer when floor < |size| × price × unit <= cap.
+        notional = abs(size) * market.unit * numerator
+        is_last = n == len(brackets.rates) - 1
+        if brackets.floor(n) * denominator < notional and (
+            is_last or notional <= brackets.caps[n] * denominator
+        ):
+            return numerator, denominator
+    return None
+
+
+def cross_collateral(account: Account, position: Position) -> int:
+    """Return what stands behind one cross position: wallet − other maintenance + other unrealised."""
+    pool = survey(account)
+    return pool.equity - unrealised(position) - (pool.maintenance - maintenance(position))
+
+
+def bankruptcy_price(position: Position, equity_share: int) -> tuple[int, int]:
+    """Return the mark at which a position has used up its share of the equity, as a fraction of ticks.
+
+    mark − share / (size × unit); the position must be open. With a negative share the price lies on the
+    far side of the mark.
+    """
+    size, market = position.size_lots, position.market
+    assert size != 0, market.symbol
+    per_tick = abs(size) * market.unit
+    numerator = market.mark_ticks * per_tick - (equity_share if size > 0 else -equity_share)
+    return numerator, per_tick

@@ -1,0 +1,146 @@
+"""A market: its contract, its leverage brackets, its book and its prices.
+
+Brackets are a step table over the position's notional. A cap belongs to the bracket it closes. The
+deduction makes maintenance margin continuous at every border:
+
+    cum_n = cum_{n−1} + floor_n × (rate_n − rate_{n−1})
+
+Source: Binance, "Leverage and Margin of USDⓈ-M Futures", maintenance amount.
+"""
+
+from bisect import bisect_left
+
+from events.values import Bracket, MarketSpec, MarketStatus
+from exchange.aggregate.book import Book
+from exchange.aggregate.units import AMOUNT_MAX, RATE_ONE
+
+UNIT_SCALE = 100_000_000
+LEVERAGE_MAX = 1000
+
+
+class Brackets:
+    """The leverage table of a market, ready for look-ups.
+
+    `deductions` are in 1e-8 money units, so that they are exact whatever the caps are.
+    """
+
+    __slots__ = ("caps", "deductions", "leverages", "rates")
+
+    def __init__(self, rows: tuple[Bracket, ...]) -> None:
+        self.caps: list[int] = [row.cap for row in rows]
+        self.rates: list[int] = [row.maintenance_rate for row in rows]
+        self.leverages: list[int] = [row.max_leverage for row in rows]
+        self.deductions: list[int] = [0]
+        for n in range(1, len(rows)):
+            step = self.caps[n - 1] * (self.rates[n] - self.rates[n - 1])
+            self.deductions.append(self.deductions[n - 1] + step)
+
+    def containing(self, notional: int) -> int:
+        """Return the number of the bracket that holds `notional`; the last one holds all above its cap."""
+        n = bisect_left(self.caps, notional)
+        return n if n < len(self.caps) else n - 1
+
+    def maintenance(self, notional: int) -> int:
+        """Return the maintenance margin, ceil(notional × rate − deduction), in money units."""
+        if notional <= self.caps[0]:
+            return -(-notional * self.rates[0] // RATE_ONE)
+        n = self.containing(notional)
+        return -(-(notional * self.rates[n] - self.deductions[n]) // RATE_ONE)
+
+    def floor(self, n: int) -> int:
+        """Return the notional above which bracket `n` begins."""
+        return self.caps[n - 1] if n > 0 else 0
+
+    def cap_at(self, leverage: int) -> int:
+        """Return the largest notional that may be held at `leverage`, 0 when no bracket permits it."""
+        cap = 0
+        for n, highest in enumerate(self.leverages):
+            if highest >= leverage:
+                cap = self.caps[n]
+        return cap
+
+
+class Market:
+    """One contract with its book and prices. Prices are ticks; 0 means that there is none yet.
+
+    `unit` is the money one lot gains per tick: notional = |lots| × ticks × unit, exactly.
+    `basis_average` is the moving average of (mid − index) in 1/65536 ticks.
+    """
+
+    __slots__ = (
+        "basis_average",
+        "book",
+        "brackets",
+        "index_ticks",
+        "last_ticks",
+        "mark_ticks",
+        "spec",
+        "status",
+        "symbol",
+        "unit",
+    )
+
+    def __init__(self, spec: MarketSpec) -> None:
+        self.spec = spec
+        self.symbol: str = spec.symbol
+        self.unit: int = spec.tick_size * spec.lot_size // UNIT_SCALE
+        self.brackets = Brackets(spec.brackets)
+        self.book = Book()
+        self.status = MarketStatus.TRADING
+        self.index_ticks = 0
+        self.mark_ticks = 0
+        self.last_ticks = 0
+        self.basis_average = 0
+
+    def notional(self, lots: int, price_ticks: int) -> int:
+        """Return what `lots` are worth at a price, signed as `lots`, in money units."""
+        return lots * price_ticks * self.unit
+
+
+def spec_problem(spec: MarketSpec) -> str | None:
+    """Say which rule a contract specification breaks, None if it keeps them all."""
+    for broken, problem in (
+        (not spec.symbol, "symbol: must not be empty"),
+        (spec.tick_size <= 0, "tick_size: must be positive"),
+        (spec.lot_size <= 0, "lot_size: must be positive"),
+        (
+            spec.tick_size * spec.lot_size % UNIT_SCALE != 0,
+            "tick_size × lot_size: must be a whole number of 1e-8 quote",
+        ),
+        (
+            not 0 < spec.min_price_ticks <= spec.max_price_ticks,
+            "min_price_ticks: must be in 1…max_price_ticks",
+        ),
+        (not 0 < spec.min_lots <= spec.max_lots, "min_lots: must be in 1…max_lots"),
+        (spec.min_notional < 0, "min_notional: must not be negative"),
+        (not 0 <= spec.taker_fee < RATE_ONE, "taker_fee: must be in [0, 1)"),
+        (abs(spec.maker_fee) > spec.taker_fee, "maker_fee: must not exceed taker_fee either way"),
+        (not 0 <= spec.liquidation_fee < RATE_ONE, "liquidation_fee: must be in [0, 1)"),
+        (not 0 < spec.take_bound < RATE_ONE, "take_bound: must be in (0, 1)"),
+        (spec.max_open_orders <= 0, "max_open_orders: must be positive"),
+        (spec.unwind_lots <= 0, "unwind_lots: must be positive"),
+        (not spec.brackets, "brackets: must not be empty"),
+    ):
+        if broken:
+            return problem
+    return _bracket_problem(spec)
+
+
+def _bracket_problem(spec: MarketSpec) -> str | None:
+    previous = Bracket(cap=0, maintenance_rate=0, max_leverage=LEVERAGE_MAX)
+    for n, row in enumerate(spec.brackets):
+        if row.cap <= previous.cap:
+            return f"brackets[{n}].cap: must rise"
+        if not previous.maintenance_rate < row.maintenance_rate < RATE_ONE:
+            return f"brackets[{n}].maintenance_rate: must rise and stay below 1"
+        if not 1 <= row.max_leverage <= previous.max_leverage:
+            return f"brackets[{n}].max_leverage: must not rise and be at least 1"
+        if row.maintenance_rate * row.max_leverage > RATE_ONE:
+            return f"brackets[{n}].max_leverage: initial margin would be below maintenance margin"
+        previous = row
+    if not 0 <= spec.mark_band < spec.brackets[0].maintenance_rate:
+        return "mark_band: must be below the lowest maintenance rate"
+    unit = spec.tick_size * spec.lot_size // UNIT_SCALE
+    if max(previous.cap, spec.max_price_ticks * spec.max_lots * unit) > AMOUNT_MAX:
+        return "brackets, max_price_ticks × max_lots: amounts must fit 62 bits"
+    return None

@@ -1,0 +1,26 @@
+"""Fixed-point arithmetic. Each helper names the direction in which it rounds.
+
+Prices are ticks, sizes lots, money 1e-8 quote, rates 1e-8. Charges and requirements round up, credits
+down, so that rounding never makes money and never lets an account hold what it cannot.
+"""
+
+RATE_ONE = 100_000_000
+MONEY_ONE = 100_000_000
+AMOUNT_MAX = 1 << 62
+
+
+def ceil_div(numerator: int, denominator: int) -> int:
+    """Divide toward +∞. The denominator must be positive."""
+    assert denominator > 0, denominator
+    return -(-numerator // denominator)
+
+
+def floor_div(numerator: int, denominator: int) -> int:
+    """Divide toward −∞. The denominator must be positive."""
+    assert denominator > 0, denominator
+    return numerator // denominator
+
+
+def charge(amount: int, rate: int) -> int:
+    """Return `amount` × `rate` rounded up: a charge is never too small, a rebate never too large."""
+    return -(-amount * rate // RATE_ONE)
