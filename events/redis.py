@@ -52,7 +52,9 @@ _COMMAND_FIELDS = [b"v", b"o", b"n", b"t", b"b", b"c"]
 _EVENT_FIELDS = [b"v", b"b", b"h", b"w", b"x"]
 
 # Replies that mean "not now": the request had no effect, or its effect is unknown.
-_PASSING_CODES = ("LOADING", "BUSY", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN", "READONLY", "NOREPLICAS")
+_PASSING_CODES = frozenset(
+    ("LOADING", "BUSY", "TRYAGAIN", "CLUSTERDOWN", "MASTERDOWN", "READONLY", "NOREPLICAS", "UNBLOCKED")
+)
 _FULL_CODES = ("OOM", "MISCONF")
 _REFUSED_CODES = ("NOAUTH", "NOPERM", "WRONGPASS")
 
@@ -126,8 +128,8 @@ class RedisLog:
 
     async def create(self, frame: CommandFrame) -> None:
         """Append the first command entry (see `Log.create`)."""
-        fields = _command_fields(frame)
-        reply = (await self._wire.exchange([hiredis.pack_command(("XADD", self._commands_key, "0-1", *fields))]))[0]
+        call = _pack("XADD", self._commands_key, "0-1", *_command_fields(frame))
+        (reply,) = await self._wire.exchange([call])
         if isinstance(reply, server_errors.ResponseError) and "equal or smaller" in str(reply):
             raise LogExistsError("the command stream is not empty")
         _expect_answer(reply)
@@ -147,12 +149,11 @@ class RedisLog:
             CorruptLogError: an entry lacks a field or holds something else than a number in one.
         """
         stored = await self._read(self._commands_key, after, limit, wait_ms)
-        return [_command_entry(after + 1 + i, entry_id, fields) for i, (entry_id, fields) in enumerate(stored)]
+        return [_command_entry(seq, *entry) for seq, entry in enumerate(stored, after + 1)]
 
     async def last_command_seq(self) -> int:
         """Return the number of the last command entry, 0 if there is none."""
-        packed = hiredis.pack_command(("XINFO", "STREAM", self._commands_key))
-        reply = (await self._wire.exchange([packed]))[0]
+        (reply,) = await self._wire.exchange([_pack("XINFO", "STREAM", self._commands_key)])
         if isinstance(reply, server_errors.ResponseError) and "no such key" in str(reply):
             return 0
         info = _expect_answer(reply)
@@ -198,7 +199,7 @@ class RedisLog:
             CorruptLogError: an entry lacks a field or holds something else than a number in one.
         """
         stored = await self._read(self._events_key, after, limit, wait_ms)
-        return [_event_entry(after + 1 + i, entry_id, fields) for i, (entry_id, fields) in enumerate(stored)]
+        return [_event_entry(seq, *entry) for seq, entry in enumerate(stored, after + 1)]
 
     async def event_head(self) -> Head:
         """Return number and hash of the last event entry."""
@@ -217,7 +218,7 @@ class RedisLog:
         Raises:
             ServerSettingsError: names each setting that does not, its value, and what to set.
         """
-        info = _parse_info(await self._call("INFO", "server")) | _parse_info(await self._call("INFO", "replication"))
+        info = _parse_info(await self._call("INFO"))
         names = ("appendonly", "appendfsync", "maxmemory-policy", "proto-max-bulk-len")
         reply = await self._call("CONFIG", "GET", *names)
         settings = {k.decode(): v.decode() for k, v in zip(reply[0::2], reply[1::2], strict=True)}
@@ -234,24 +235,22 @@ class RedisLog:
         return (self._lease_key, self._term_key)
 
     def _append_call(self, entry: EventEntry, previous: Head, lease: Lease) -> bytes:
-        return hiredis.pack_command(
-            (
-                "EVALSHA",
-                _APPEND_EVENT.sha,
-                3,
-                self._events_key,
-                self._head_key,
-                self._term_key,
-                lease.term,
-                previous.seq if entry.seq == previous.seq + 1 else "out of order",
-                previous.chain_hash,
-                entry.seq,
-                entry.schema,
-                entry.body,
-                entry.chain_hash,
-                entry.writer,
-                entry.timing,
-            )
+        return _pack(
+            "EVALSHA",
+            _APPEND_EVENT.sha,
+            3,
+            self._events_key,
+            self._head_key,
+            self._term_key,
+            lease.term,
+            entry.seq - 1,
+            previous.chain_hash,
+            entry.seq,
+            entry.schema,
+            entry.body,
+            entry.chain_hash,
+            entry.writer,
+            entry.timing,
         )
 
     async def _holds(self, entry: EventEntry) -> bool:
@@ -270,19 +269,20 @@ class RedisLog:
 
     async def _read(self, key: str, after: int, limit: int, wait_ms: int) -> list[tuple[bytes, list[bytes]]]:
         block = ("BLOCK", wait_ms) if wait_ms > 0 else ()
-        packed = hiredis.pack_command(("XREAD", "COUNT", limit, *block, "STREAMS", key, f"0-{after}"))
-        reply = _expect_answer((await self._wire.exchange([packed], wait_ms / 1000))[0])
-        return [] if reply is None else reply[0][1]
+        call = _pack("XREAD", "COUNT", limit, *block, "STREAMS", key, f"0-{after}")
+        (reply,) = await self._wire.exchange([call], wait_ms / 1000)
+        streams = _expect_answer(reply)
+        return [] if streams is None else streams[0][1]
 
     async def _run(self, script: _Script, keys: tuple[str, ...], *arguments: str | int) -> Reply:
-        call = hiredis.pack_command(("EVALSHA", script.sha, len(keys), *keys, *arguments))
-        reply = (await self._wire.exchange([call]))[0]
+        (reply,) = await self._wire.exchange([_pack("EVALSHA", script.sha, len(keys), *keys, *arguments)])
         if isinstance(reply, server_errors.NoScriptError):
             reply = await self._call("EVAL", script.source, len(keys), *keys, *arguments)
         return _expect_answer(reply)
 
     async def _call(self, *command: str | bytes | int) -> Reply:
-        return _expect_answer((await self._wire.exchange([hiredis.pack_command(command)]))[0])
+        (reply,) = await self._wire.exchange([_pack(*command)])
+        return _expect_answer(reply)
 
 
 class _Wire:
@@ -306,19 +306,23 @@ class _Wire:
         """
         connection = await self._borrow()
         self._busy.add(connection)
-        is_whole = False
+        is_reusable = False
         try:
             async with asyncio.timeout(REPLY_TIMEOUT_S + wait_s):
                 await connection.send_packed_command(packed, check_health=False)
                 replies = [await _reply(connection) for _ in packed]
-            is_whole = True
+            # A former master: only a new connection can lead to its successor.
+            is_demoted = any(isinstance(reply, server_errors.ReadOnlyError) for reply in replies)
+            if is_demoted:
+                await self._drop_idle()
+            is_reusable = not is_demoted
         except (server_errors.RedisError, TimeoutError, OSError) as error:
             # The other idle connections went to the same server: when it went away, so did they.
             await self._drop_idle()
             raise _translate(error) from error
         finally:
             self._busy.discard(connection)
-            if is_whole and not self._is_closed:
+            if is_reusable and not self._is_closed:
                 self._idle.append(connection)
             else:
                 await connection.disconnect(nowait=True)
@@ -337,9 +341,13 @@ class _Wire:
             return self._idle.pop()
         connection = self._class(**self._arguments)
         try:
-            await connection.connect()
+            async with asyncio.timeout(REPLY_TIMEOUT_S):
+                await connection.connect()  # type: ignore[no-untyped-call]
         except (server_errors.RedisError, OSError) as error:
-            raise _translate(error) from error
+            # Over a unix socket redis-py wraps a refused login as if nobody had listened.
+            cause = error.__cause__
+            is_wrapped = isinstance(cause, server_errors.RedisError)
+            raise _translate(cause if is_wrapped else error) from error
         self.made += 1
         return connection
 
@@ -350,7 +358,8 @@ class _Wire:
 
 def _connection_arguments(url: str) -> tuple[type[AbstractConnection], dict[str, Any]]:
     arguments: dict[str, Any] = dict(parse_url(url)) if "://" in url else {"path": url}
-    connection_class = arguments.pop("connection_class", UnixDomainSocketConnection if "path" in arguments else Connection)
+    default_class = UnixDomainSocketConnection if "path" in arguments else Connection
+    connection_class = arguments.pop("connection_class", default_class)
     # Timeouts are set around whole exchanges, which is cheaper than redis-py's around each read and write.
     arguments |= {
         "socket_timeout": None,
@@ -359,6 +368,11 @@ def _connection_arguments(url: str) -> tuple[type[AbstractConnection], dict[str,
         "driver_info": None,
     }
     return connection_class, arguments
+
+
+def _pack(*command: str | bytes | int) -> bytes:
+    packed: bytes = hiredis.pack_command(command)  # type: ignore[arg-type]
+    return packed
 
 
 async def _reply(connection: AbstractConnection) -> Reply:
@@ -374,15 +388,17 @@ def _expect_answer(reply: Reply) -> Reply:
     return reply
 
 
-def _translate(error: Exception) -> LogError:
+def _translate(error: BaseException | None) -> LogError:
     """Say in the log's terms what a failure means for who asked."""
-    code = getattr(error, "status_code", None) or str(error).partition(" ")[0]
-    text = f"{code}: {error}" if isinstance(error, server_errors.RedisError) else repr(error)
+    is_refusal = isinstance(error, server_errors.ResponseError)
+    # redis-py cuts off the codes that it knows and leaves the others at the head of the text.
+    known_code = getattr(error, "status_code", None)
+    code = known_code or (str(error).partition(" ")[0] if is_refusal else "")
+    text = f"{known_code} {error}" if known_code else str(error) or repr(error)
     if isinstance(error, server_errors.AuthenticationError) or code in _REFUSED_CODES:
-        return ServerSettingsError(f"the server refuses this user: {error}")
+        return ServerSettingsError(f"the server refuses this user: {text}")
     if code in _FULL_CODES:
         return LogFullError(text)
-    is_refusal = isinstance(error, server_errors.ResponseError)
     if not is_refusal or code in _PASSING_CODES:
         return LogUnavailableError(text)
     return LogError(text)

@@ -100,14 +100,18 @@ def requirement(position: Position, leverage: int) -> int:
     Cross: ceil(exposure / leverage) + extras. Isolated: ceil(max(0, exposure − |P|) / leverage) + extras,
     since the position itself stands on its bucket.
     """
-    return requirement_with(position, leverage, position.bid_value, position.ask_value, position.extras)
+    return requirement_of(
+        position, position.size_lots, leverage, position.bid_value, position.ask_value, position.extras
+    )
 
 
-def requirement_with(position: Position, leverage: int, bid_value: int, ask_value: int, extras: int) -> int:
-    """Return the requirement as if these were the open orders; see `requirement`."""
+def requirement_of(
+    position: Position, size_lots: int, leverage: int, bid_value: int, ask_value: int, extras: int
+) -> int:
+    """Return the requirement as if the position and its orders were these; see `requirement`."""
     market = position.market
     unit = market.unit
-    value = position.size_lots * market.mark_ticks * unit
+    value = size_lots * market.mark_ticks * unit
     worst = max(abs(value + bid_value * unit), abs(value - ask_value * unit))
     if position.mode is MarginMode.ISOLATED:
         worst = max(0, worst - abs(value))

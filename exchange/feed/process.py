@@ -12,12 +12,13 @@ from typing import Any
 
 import structlog
 
+from events.appender import Answer
 from events.commands import AnyCommand, SetIndexPrice
-from events.events import Event, Rejected
+from events.events import Rejected
 from events.values import IndexSource, MarketSpec
 from exchange.feed.source import FeedError, PricePoint, PriceSource
 
-Submit = Callable[[AnyCommand], asyncio.Future[list[Event]]]
+Submit = Callable[[AnyCommand], asyncio.Future[Answer]]
 OnPoint = Callable[[int, PricePoint], None]
 
 _log = structlog.get_logger(__name__)
@@ -51,7 +52,7 @@ async def run_feed(
     Raises:
         FeedError: the source has a symbol that is not listed; nothing was submitted.
         ValueError: the speed is negative.
-        LogError: what `submit` or its answer raised.
+        Exception: what `submit` raised, or failed an answer with, goes on to the caller.
     """
     if speed is not None and speed < 0:
         raise ValueError(f"speed must not be negative, got {speed}")
@@ -129,7 +130,7 @@ def _command(source_name: str, point: PricePoint, symbol: str) -> SetIndexPrice:
     )
 
 
-def _count_rejected(source: PriceSource, answers: list[list[Event]], before: int) -> int:
+def _count_rejected(source: PriceSource, answers: list[Answer], before: int) -> int:
     """Count refused prices and report the first: a market that refuses one usually refuses them all."""
     count = 0
     for symbol, events in zip(source.symbols, answers, strict=True):

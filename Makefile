@@ -1,0 +1,30 @@
+# `make demo` and `make test` each work as the first command after a clone.
+# Prices for the demonstration can be given: make demo DEMO="--prices BTC.csv.gz ETH.csv.gz"
+DEMO ?=
+PYTHON_FILES = events exchange tests bench
+
+.PHONY: demo test check soak bench clean
+
+demo: .venv/.ready
+	.venv/bin/foldex demo $(DEMO)
+
+test: check
+	.venv/bin/pytest
+
+check: .venv/.ready
+	.venv/bin/ruff check $(PYTHON_FILES)
+	.venv/bin/ruff format --check $(PYTHON_FILES)
+	.venv/bin/mypy
+
+soak: .venv/.ready
+	FOLDEX_FLOW_SEEDS=20 FOLDEX_FLOW_COMMANDS=50000 .venv/bin/pytest tests/property -x
+
+bench: .venv/.ready
+	.venv/bin/python bench/pipeline.py
+
+clean:
+	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+
+.venv/.ready: pyproject.toml constraints.txt scripts/venv.sh
+	sh scripts/venv.sh
+	touch $@

@@ -1,0 +1,181 @@
+"""Markets, accounts, money in and out, leverage and margin mode."""
+
+from events.commands import (
+    AddApiKey,
+    AllotInsurance,
+    CreateLog,
+    Deposit,
+    ListMarket,
+    OpenAccount,
+    SetLeverage,
+    SetMarginMode,
+    SetMarketStatus,
+    Tick,
+    Withdraw,
+)
+from events.events import (
+    AccountOpened,
+    ApiKeyAdded,
+    Deposited,
+    InsuranceAllotted,
+    LeverageSet,
+    LogCreated,
+    MarginModeSet,
+    MarketListed,
+    MarketStatusChanged,
+    TickPassed,
+    Withdrawn,
+)
+from events.values import MarginMode, RejectCode
+from exchange.aggregate.account import FUND_ACCOUNT_ID, Position
+from exchange.aggregate.margin import (
+    exposure,
+    initial_margin,
+    requirement,
+    survey,
+    unrealised,
+)
+from exchange.aggregate.market import spec_problem
+from exchange.aggregate.turn import Refused, Turn
+from exchange.aggregate.units import AMOUNT_MAX, ceil_div
+
+LABEL_CHARS_MAX = 100
+
+
+def create_log(turn: Turn, command: CreateLog) -> None:
+    """Name the log; only entry 1 may."""
+    if turn.state.seq != 1 or turn.state.log_id:
+        raise Refused(RejectCode.LOG_EXISTS, "log_id: this log has its name already")
+    turn.emit(LogCreated(log_id=command.log_id, rules_version=command.rules_version))
+
+
+def list_market(turn: Turn, command: ListMarket) -> None:
+    """Open a market under a specification that keeps the rules."""
+    spec = command.spec
+    if spec.symbol in turn.state.markets:
+        raise Refused(RejectCode.MARKET_EXISTS, f"symbol: {spec.symbol} is listed already")
+    problem = spec_problem(spec)
+    if problem:
+        raise Refused(RejectCode.BAD_SPEC, problem)
+    turn.emit(MarketListed(spec=spec))
+
+
+def set_market_status(turn: Turn, command: SetMarketStatus) -> None:
+    """Open, restrict or halt a market."""
+    market = turn.market(command.market)
+    turn.emit(MarketStatusChanged(market=market.symbol, status=command.status, reason=command.reason))
+
+
+def open_account(turn: Turn, command: OpenAccount) -> None:
+    """Open an account under the next number."""
+    if len(command.label) > LABEL_CHARS_MAX:
+        raise Refused(RejectCode.BAD_ORDER, f"label: more than {LABEL_CHARS_MAX} characters")
+    turn.emit(AccountOpened(account_id=turn.state.next_account_id, label=command.label))
+
+
+def add_api_key(turn: Turn, command: AddApiKey) -> None:
+    """Let a key act for a customer's account."""
+    account = turn.customer(command.account_id)
+    if command.api_key in turn.state.key_owners:
+        raise Refused(RejectCode.KEY_EXISTS, "api_key: in use already")
+    turn.emit(
+        ApiKeyAdded(
+            account_id=account.account_id, api_key=command.api_key, sealed_secret=command.sealed_secret
+        )
+    )
+
+
+def deposit(turn: Turn, command: Deposit) -> None:
+    """Bring money in."""
+    account = turn.account(command.account_id)
+    _check_amount(command.amount)
+    if turn.state.deposited + command.amount > AMOUNT_MAX:
+        raise Refused(RejectCode.BAD_AMOUNT, "amount: all deposits together would exceed 2^62")
+    turn.emit(Deposited(account_id=account.account_id, amount=command.amount))
+
+
+def withdraw(turn: Turn, command: Withdraw) -> None:
+    """Take money out, at most what is withdrawable: unrealised profit never is."""
+    account = turn.account(command.account_id)
+    _check_amount(command.amount)
+    withdrawable = max(0, survey(account).transferable)
+    if command.amount > withdrawable:
+        raise Refused(RejectCode.INSUFFICIENT_BALANCE, f"amount: {withdrawable} can be withdrawn")
+    turn.emit(Withdrawn(account_id=account.account_id, amount=command.amount))
+
+
+def allot_insurance(turn: Turn, command: AllotInsurance) -> None:
+    """Move the fund's money to or from its allotment for a market."""
+    market = turn.market(command.market)
+    fund = turn.account(FUND_ACCOUNT_ID)
+    own = fund.position(market)
+    if command.amount > fund.wallet:
+        raise Refused(RejectCode.INSUFFICIENT_BALANCE, f"amount: the fund's wallet holds {fund.wallet}")
+    if command.amount < 0 and -command.amount > max(0, own.bucket + min(0, unrealised(own))):
+        raise Refused(RejectCode.INSUFFICIENT_BALANCE, "amount: the allotment is needed for the position")
+    turn.emit(InsuranceAllotted(market=market.symbol, amount=command.amount))
+
+
+def set_leverage(turn: Turn, command: SetLeverage) -> None:
+    """Set the leverage of (account, market), with what that moves to an isolated bucket.
+
+    Lowering it tops up an isolated position from the wallet; raising it releases nothing by itself.
+    """
+    account = turn.customer(command.account_id)
+    market = turn.market(command.market)
+    position = account.position(market)
+    leverage, brackets = command.leverage, market.brackets
+    if not 1 <= leverage <= brackets.leverages[0]:
+        raise Refused(RejectCode.BAD_LEVERAGE, f"leverage: {leverage} is outside 1…{brackets.leverages[0]}")
+    worst = exposure(position, position.bid_value, position.ask_value)
+    if worst > brackets.cap_at(leverage):
+        raise Refused(
+            RejectCode.BAD_LEVERAGE,
+            f"leverage: {leverage} permits {brackets.cap_at(leverage)}, exposure is {worst}",
+        )
+    moved = _top_up(position, leverage) if leverage < position.leverage else 0
+    increase = requirement(position, leverage) - requirement(position, position.leverage) + moved
+    pool = survey(account)
+    room = pool.free if position.mode is MarginMode.CROSS else pool.transferable
+    if increase > max(0, room):
+        raise Refused(
+            RejectCode.LEVERAGE_NOT_COVERED, f"leverage: needs {increase} more, {max(0, room)} is available"
+        )
+    turn.emit(
+        LeverageSet(
+            account_id=account.account_id, market=market.symbol, leverage=leverage, margin_moved=moved
+        )
+    )
+
+
+def set_margin_mode(turn: Turn, command: SetMarginMode) -> None:
+    """Set the margin mode of (account, market) while it is flat and has no orders."""
+    account = turn.customer(command.account_id)
+    market = turn.market(command.market)
+    position = account.position(market)
+    if position.mode is command.mode:
+        raise Refused(RejectCode.MODE_UNCHANGED, f"marginType: is {command.mode.name} already")
+    if position.order_count:
+        raise Refused(RejectCode.MODE_HAS_ORDERS, f"marginType: orders are open in {market.symbol}")
+    if position.size_lots:
+        raise Refused(RejectCode.MODE_HAS_POSITION, f"marginType: a position is open in {market.symbol}")
+    turn.emit(MarginModeSet(account_id=account.account_id, market=market.symbol, mode=command.mode))
+
+
+def tick(turn: Turn, command: Tick) -> None:
+    """Let time pass."""
+    turn.emit(TickPassed())
+
+
+def _check_amount(amount: int) -> None:
+    if not 0 < amount <= AMOUNT_MAX:
+        raise Refused(RejectCode.BAD_AMOUNT, f"amount: {amount} is outside 1…2^62")
+
+
+def _top_up(position: Position, leverage: int) -> int:
+    """Return what an isolated bucket lacks for its initial margin at a lower leverage."""
+    if position.mode is not MarginMode.ISOLATED or position.size_lots == 0:
+        return 0
+    notional = abs(position.size_lots) * position.market.mark_ticks * position.market.unit
+    target = max(ceil_div(notional, leverage), initial_margin(position)) + max(0, -unrealised(position))
+    return max(0, target - position.bucket)

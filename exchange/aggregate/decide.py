@@ -1,0 +1,127 @@
+"""Decide: commands in, events out.
+
+`decide_frame` is the one path from a command frame to its groups of events, shared by the writer, by
+verification and by simulation: it judges the frame's origin, decides each command, and applies every event
+as it is emitted. A refused command gives one `Rejected` event and changes nothing else.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from events.commands import (
+    AddApiKey,
+    AllotInsurance,
+    AnyCommand,
+    CancelAllOrders,
+    CancelOrder,
+    Command,
+    CreateLog,
+    Deposit,
+    Liquidate,
+    ListMarket,
+    OpenAccount,
+    PlaceOrder,
+    SetIndexPrice,
+    SetLeverage,
+    SetMarginMode,
+    SetMarketStatus,
+    Tick,
+    Withdraw,
+)
+from events.events import Event, FrameHeader, OriginOpened, Rejected
+from events.frame import CommandFrame, Groups, UndecodableBodyError
+from events.values import Outcome
+from exchange.aggregate import administration
+from exchange.aggregate.funding import set_index_price
+from exchange.aggregate.liquidation import liquidate, unwind_fund
+from exchange.aggregate.matching import cancel_all_orders, cancel_order, place_order
+from exchange.aggregate.origins import judge
+from exchange.aggregate.state import ORDERS_PER_FRAME, Exchange
+from exchange.aggregate.turn import Refused, Turn
+
+# How far a frame's own time may run ahead of the writer's clock before it is cut.
+CLOCK_LEAD_NS = 2_000_000_000
+
+
+def _set_index_price_and_unwind(turn: Turn, command: SetIndexPrice) -> None:
+    set_index_price(turn, command)
+    unwind_fund(turn, turn.state.markets[command.market])
+
+
+_DECIDERS: dict[type[Command], Callable[[Turn, Any], None]] = {
+    CreateLog: administration.create_log,
+    ListMarket: administration.list_market,
+    SetMarketStatus: administration.set_market_status,
+    OpenAccount: administration.open_account,
+    AddApiKey: administration.add_api_key,
+    Deposit: administration.deposit,
+    Withdraw: administration.withdraw,
+    AllotInsurance: administration.allot_insurance,
+    SetLeverage: administration.set_leverage,
+    SetMarginMode: administration.set_margin_mode,
+    PlaceOrder: place_order,
+    CancelOrder: cancel_order,
+    CancelAllOrders: cancel_all_orders,
+    SetIndexPrice: _set_index_price_and_unwind,
+    Liquidate: liquidate,
+    Tick: administration.tick,
+}
+
+
+def propose_now(previous_now_ns: int, frame_time_ns: int, clock_ns: int) -> int:
+    """Return the exchange's time for a frame: its own, never back, never 2 s ahead of the writer's clock."""
+    return max(previous_now_ns, min(frame_time_ns, clock_ns + CLOCK_LEAD_NS))
+
+
+def decide(state: Exchange, command: AnyCommand, order_id: int) -> list[Event]:
+    """Decide one command at the state's time, applying what it emits.
+
+    `order_id` is the number that an order placed by it gets. Returns the events, one `Rejected` when the
+    command asked for something it may not have.
+    """
+    turn = Turn(state, order_id)
+    try:
+        _DECIDERS[type(command)](turn, command)
+    except Refused as refused:
+        assert not turn.events, "a command is refused before it emits anything"
+        account_id = getattr(command, "account_id", 0)
+        turn.emit(Rejected(account_id=account_id, code=refused.code, reason=refused.reason))
+    return turn.events
+
+
+def decide_frame(state: Exchange, seq: int, frame: CommandFrame, now_ns: int) -> Groups:
+    """Decide a command frame at entry `seq` and time `now_ns`, applying everything to `state`.
+
+    Returns the groups of the event entry: the frame's own, then one per command when it was executed.
+    """
+    outcome, duplicate_of = judge(state.origins, frame.origin, frame.n)
+    commands: list[AnyCommand] = []
+    opens = False
+    if outcome is Outcome.EXECUTED:
+        name, _, incarnation = frame.origin.partition(":")
+        known = state.origins.get(name)
+        opens = known is None or known.incarnation != incarnation
+        try:
+            commands = frame.commands()
+        except UndecodableBodyError:
+            outcome = Outcome.REJECTED_FRAME
+    turn = Turn(state, 0)
+    turn.emit(
+        FrameHeader(
+            seq=seq,
+            origin=frame.origin,
+            frame_n=frame.n,
+            now_ns=now_ns,
+            checksum=frame.checksum,
+            outcome=outcome,
+            duplicate_of=duplicate_of,
+        )
+    )
+    if opens:
+        replaced = known.incarnation if known is not None else ""
+        turn.emit(OriginOpened(name=name, incarnation=incarnation, frame_n=frame.n, replaced=replaced))
+    groups = [turn.events]
+    first_order_id = seq * ORDERS_PER_FRAME
+    for index, command in enumerate(commands):
+        groups.append(decide(state, command, first_order_id + index))
+    return groups

@@ -1,0 +1,151 @@
+"""What a fill does to one of its two sides, and whether that side may take it.
+
+Marks move after an order was accepted, so both sides are checked again at each fill: the opening part of a
+taker needs initial margin, a maker that opens must be above maintenance afterwards, and no reducing fill
+may leave the bucket's equity below zero. So nobody can push a loss onto the insurance fund by trading with
+himself far from the mark.
+
+A fill changes equity by signed lots × (mark − price) and by the fee, whatever part of it opens or closes.
+"""
+
+from events.values import MarginMode, OrderType
+from exchange.aggregate.account import Account, Position, extras_of
+from exchange.aggregate.book import Order
+from exchange.aggregate.margin import Survey, requirement_of, survey
+from exchange.aggregate.units import ceil_div, charge, floor_div
+
+
+class Fill:
+    """One side's consequences of a trade: realised profit, fee, and what moves to the bucket."""
+
+    __slots__ = ("fee", "margin_moved", "realised")
+
+    def __init__(self, realised: int, fee: int, margin_moved: int) -> None:
+        self.realised = realised
+        self.fee = fee
+        self.margin_moved = margin_moved
+
+
+def realise(size_lots: int, entry_cost: int, signed_lots: int, cost: int) -> int:
+    """Return the profit that trading `signed_lots` for `cost` realises on a position, in money units.
+
+    Only the part that closes realises. It takes ceil(entry cost × closed / size) of the cost with it, the
+    rest stays; of a flip, the closing part bears its share of `cost`.
+    """
+    if size_lots * signed_lots >= 0:
+        return 0
+    closed = min(abs(size_lots), abs(signed_lots))
+    closed_cost = ceil_div(entry_cost * closed, abs(size_lots))
+    return -ceil_div(cost * closed, abs(signed_lots)) - closed_cost
+
+
+def plan_fill(
+    account: Account, position: Position, order: Order, lots: int, price_ticks: int, fee_rate: int
+) -> Fill | None:
+    """Work out a fill of `order` for `account`, None when the account may not take it.
+
+    An order that can rest holds the reserve it was accepted with, so that it needs to stand above
+    maintenance only; one that never rests holds none, and needs initial margin here.
+    """
+    signed_lots = order.side * lots
+    if order.order_type is OrderType.LIQUIDATION:
+        cost = signed_lots * price_ticks * position.market.unit
+        return Fill(realise(position.size_lots, position.entry_cost, signed_lots, cost), 0, 0)
+    if position.mode is MarginMode.ISOLATED:
+        return _plan_isolated(account, position, order, lots, price_ticks, fee_rate)
+    return _plan_cross(account, position, order, lots, price_ticks, fee_rate)
+
+
+def _plan_cross(
+    account: Account, position: Position, order: Order, lots: int, price_ticks: int, fee_rate: int
+) -> Fill | None:
+    market = position.market
+    signed_lots = order.side * lots
+    cost = signed_lots * price_ticks * market.unit
+    size = position.size_lots
+    realised = realise(size, position.entry_cost, signed_lots, cost)
+    fee = charge(abs(cost), fee_rate)
+    pool = survey(account)
+    equity = pool.equity + signed_lots * market.mark_ticks * market.unit - cost
+    if size * signed_lots < 0 and lots <= abs(size):
+        return Fill(realised, min(fee, equity), 0) if equity >= 0 else None
+    equity -= fee
+    brackets, mark_value = market.brackets, market.mark_ticks * market.unit
+    maintenance = (
+        pool.maintenance
+        - brackets.maintenance(abs(size) * mark_value)
+        + brackets.maintenance(abs(size + signed_lots) * mark_value)
+    )
+    if equity <= maintenance:
+        return None
+    if not order.rests and equity < _required_after(pool, position, signed_lots):
+        return None
+    return Fill(realised, fee, 0)
+
+
+def _required_after(pool: Survey, position: Position, signed_lots: int) -> int:
+    """Return what the pool must hold once a taker that never rests has traded."""
+    before = _requirement_at(position, position.size_lots)
+    after = _requirement_at(position, position.size_lots + signed_lots)
+    return pool.required + pool.reserved - before + after
+
+
+def _requirement_at(position: Position, size_lots: int) -> int:
+    return requirement_of(
+        position, size_lots, position.leverage, position.bid_value, position.ask_value, position.extras
+    )
+
+
+def _plan_isolated(
+    account: Account, position: Position, order: Order, lots: int, price_ticks: int, fee_rate: int
+) -> Fill | None:
+    market = position.market
+    unit, mark_ticks = market.unit, market.mark_ticks
+    size = position.size_lots
+    signed_lots = order.side * lots
+    cost = signed_lots * price_ticks * unit
+    realised = realise(size, position.entry_cost, signed_lots, cost)
+    closed = min(lots, abs(size)) if size * signed_lots < 0 else 0
+    opened = lots - closed
+
+    released = 0
+    closing_fee = 0
+    equity = position.bucket + size * mark_ticks * unit - position.entry_cost
+    if closed:
+        equity += order.side * closed * (mark_ticks - price_ticks) * unit
+        if equity < 0:
+            return None
+        closing_fee = min(charge(closed * price_ticks * unit, fee_rate), equity)
+        share = floor_div(position.bucket * closed, abs(size))
+        released = max(0, share + realised - closing_fee)
+    if not opened:
+        return Fill(realised, closing_fee, -released)
+
+    opening_fee = charge(opened * price_ticks * unit, fee_rate)
+    open_loss = max(0, order.side * opened * (price_ticks - mark_ticks) * unit)
+    moved = ceil_div(opened * mark_ticks * unit, position.leverage) + open_loss + opening_fee
+    equity += order.side * opened * (mark_ticks - price_ticks) * unit
+    equity += moved - released - closing_fee - opening_fee
+    if equity <= market.brackets.maintenance(abs(size + signed_lots) * mark_ticks * unit):
+        return None
+    if _transferable_after(account, position, order, lots) < moved - released:
+        return None
+    return Fill(realised, closing_fee + opening_fee, moved - released)
+
+
+def _transferable_after(account: Account, position: Position, order: Order, lots: int) -> int:
+    """Return what may leave the pool once the reserve of these lots is free again."""
+    pool = survey(account)
+    bid_value, ask_value, extras = position.bid_value, position.ask_value, position.extras
+    if order.rests:
+        value = lots * order.price_ticks
+        if order.side > 0:
+            bid_value -= value
+        else:
+            ask_value -= value
+        extras -= extras_of(order, order.open_lots) - extras_of(order, order.open_lots - lots)
+    before = _requirement_at(position, position.size_lots)
+    after = requirement_of(
+        position, position.size_lots + order.side * lots, position.leverage, bid_value, ask_value, extras
+    )
+    return pool.transferable + before - after

@@ -1,0 +1,373 @@
+"""The liquidation waterfall: cancel, reduce, take over.
+
+The liquidator only asks; here the request is checked again at the aggregate's own marks, so that a late or
+repeated one is harmless. Each step is an event, and the first holds the whole worksheet.
+
+ 1. Cancel the bucket's open orders, so that nothing grows while it shrinks.
+ 2. Reduce: immediate-or-cancel orders at the bankruptcy price, the largest maintenance first, one bracket
+    down at a time, until equity is above maintenance. The fee goes to the insurance fund.
+ 3. What does not fill is taken over by the fund, in money: the bucket gives up exactly its equity.
+ 4. Where the fund cannot bear that, the market goes to cancel-only and says so.
+"""
+
+from events.commands import Liquidate
+from events.events import (
+    LiquidationFeeCharged,
+    LiquidationFinished,
+    LiquidationSkipped,
+    LiquidationStarted,
+    MarketStatusChanged,
+    OrderAccepted,
+    PositionTakenOver,
+)
+from events.values import (
+    CloseReason,
+    LiquidationResult,
+    MarginMode,
+    MarketStatus,
+    OrderType,
+    Side,
+    TimeInForce,
+    WorksheetRow,
+)
+from exchange.aggregate.account import FUND_ACCOUNT_ID, Account, Position
+from exchange.aggregate.fills import realise
+from exchange.aggregate.margin import (
+    bankruptcy_price,
+    bucket_equity,
+    is_liquidatable,
+    maintenance,
+    position_value,
+    unrealised,
+)
+from exchange.aggregate.market import Market
+from exchange.aggregate.matching import cancel, match
+from exchange.aggregate.state import AGGREGATE_ORDER_BASE
+from exchange.aggregate.turn import Turn
+from exchange.aggregate.units import RATE_ONE, ceil_div, charge, floor_div
+
+
+class _Case:
+    """A liquidation under way: whose, of which bucket, under which number."""
+
+    __slots__ = ("account", "liquidation_id", "market_symbol", "turn")
+
+    def __init__(self, turn: Turn, account: Account, market_symbol: str, liquidation_id: int) -> None:
+        self.turn = turn
+        self.account = account
+        self.market_symbol = market_symbol
+        self.liquidation_id = liquidation_id
+
+    def positions(self) -> list[Position]:
+        """The bucket's open positions, the largest maintenance first."""
+        return open_positions(self.account, self.market_symbol)
+
+    def equity(self) -> int:
+        """The bucket's equity at mark."""
+        if self.market_symbol:
+            return bucket_equity(self.account, self.account.positions[self.market_symbol])
+        return self.account.wallet + sum(unrealised(position) for position in self.positions())
+
+    def is_restored(self) -> bool:
+        """Whether the bucket is above maintenance, or has nothing left to liquidate."""
+        return not is_liquidatable(self.equity(), sum(maintenance(p) for p in self.positions()))
+
+
+def liquidate(turn: Turn, command: Liquidate) -> None:
+    """Run the waterfall for a bucket that is at or below maintenance, or record why not."""
+    account = turn.customer(command.account_id)
+    if command.market:
+        turn.market(command.market)
+    case = _Case(turn, account, command.market, turn.state.liquidation_count + 1)
+    reason = _reason_to_skip(case)
+    if reason:
+        turn.emit(
+            LiquidationSkipped(
+                account_id=account.account_id,
+                market=command.market,
+                cause_seq=command.cause_seq,
+                reason=reason,
+            )
+        )
+        return
+    fund_before = fund_equity(turn)
+    _start(case, command.cause_seq)
+    _cancel_orders(case)
+    result = _reduce_all(case)
+    if result is None:
+        result = _take_over_all(case)
+    _finish(case, result, fund_before)
+
+
+def open_positions(account: Account, market_symbol: str) -> list[Position]:
+    """Return the open positions of a bucket, the largest maintenance first, then by market.
+
+    `market_symbol` "" means the account's cross pool; otherwise the isolated position there, if any.
+    """
+    found = [
+        position
+        for symbol, position in account.positions.items()
+        if position.size_lots != 0
+        and (
+            (position.mode is MarginMode.CROSS)
+            if not market_symbol
+            else (position.mode is MarginMode.ISOLATED and symbol == market_symbol)
+        )
+    ]
+    return sorted(found, key=lambda position: (-maintenance(position), position.market.symbol))
+
+
+def fund_equity(turn: Turn) -> int:
+    """Return what the insurance fund is worth at mark: wallet, allotments and their positions."""
+    fund = turn.state.accounts[FUND_ACCOUNT_ID]
+    return fund.wallet + sum(p.bucket + unrealised(p) for p in fund.positions.values())
+
+
+def unwind_fund(turn: Turn, market: Market) -> None:
+    """Let the fund trade a bounded part of its position back, near the mark."""
+    fund = turn.state.accounts[FUND_ACCOUNT_ID]
+    size_lots = fund.position(market).size_lots
+    if size_lots == 0 or market.status is MarketStatus.HALTED:
+        return
+    side = Side.SELL if size_lots > 0 else Side.BUY
+    width = floor_div(market.mark_ticks * market.spec.mark_band, RATE_ONE)
+    limit_ticks = max(1, market.mark_ticks + side * width)
+    best = market.book.best(side.opposite)
+    if best is None or side * (limit_ticks - best.price_ticks) < 0:
+        return
+    lots = min(abs(size_lots), market.spec.unwind_lots)
+    _trade_at_once(turn, fund, market, side, lots, limit_ticks, 0)
+
+
+def _reason_to_skip(case: _Case) -> str:
+    positions = case.positions()
+    if not positions:
+        return "no open position"
+    if case.is_restored():
+        return "equity is above maintenance"
+    for position in positions:
+        market = position.market
+        if market.status is MarketStatus.HALTED:
+            return f"{market.symbol} is halted"
+        if market.status is MarketStatus.CANCEL_ONLY and not _can_bear(case, position, case.equity()):
+            return f"the insurance fund cannot bear more of {market.symbol}"
+    return ""
+
+
+def _start(case: _Case, cause_seq: int) -> None:
+    rows = [_worksheet_row(position) for position in case.positions()]
+    account, symbol = case.account, case.market_symbol
+    case.turn.emit(
+        LiquidationStarted(
+            liquidation_id=case.liquidation_id,
+            account_id=account.account_id,
+            market=symbol,
+            mode=MarginMode.ISOLATED if symbol else MarginMode.CROSS,
+            cause_seq=cause_seq,
+            collateral=account.positions[symbol].bucket if symbol else account.wallet,
+            equity=case.equity(),
+            maintenance=sum(row.maintenance for row in rows),
+            rows=tuple(rows),
+        )
+    )
+
+
+def _worksheet_row(position: Position) -> WorksheetRow:
+    market = position.market
+    notional = abs(position_value(position))
+    bracket = market.brackets.containing(notional)
+    return WorksheetRow(
+        market=market.symbol,
+        leg=position.leg,
+        size_lots=position.size_lots,
+        entry_cost=position.entry_cost,
+        mark_ticks=market.mark_ticks,
+        index_ticks=market.index_ticks,
+        last_ticks=market.last_ticks,
+        notional=notional,
+        bracket=bracket,
+        maintenance_rate=market.brackets.rates[bracket],
+        deduction=market.brackets.deductions[bracket],
+        unrealised=unrealised(position),
+        maintenance=maintenance(position),
+    )
+
+
+def _cancel_orders(case: _Case) -> None:
+    """Isolated: that market's orders. Cross: all cross orders, and isolated ones that open.
+
+    The margin of isolated opening orders sits in the wallet, which is the pool's.
+    """
+    account, symbol = case.account, case.market_symbol
+    for order in list(account.orders.values()):
+        position = account.positions[order.market]
+        if symbol:
+            concerned = order.market == symbol
+        else:
+            only_reduces = position.open_lots(order.side) <= position.reducible_lots(order.side)
+            concerned = position.mode is MarginMode.CROSS or not only_reduces
+        if concerned:
+            cancel(case.turn, order, CloseReason.LIQUIDATION)
+
+
+def _reduce_all(case: _Case) -> LiquidationResult | None:
+    """Trade positions down in the book; return the result when that is enough, None when it is not."""
+    for position in case.positions():
+        while position.size_lots != 0:
+            wanted = _lots_of_bracket(position)
+            closed = _reduce(case, position, wanted)
+            if case.is_restored():
+                return LiquidationResult.RESTORED if case.positions() else LiquidationResult.CLOSED
+            if closed < wanted:
+                break
+    return None
+
+
+def _lots_of_bracket(position: Position) -> int:
+    """Return how many lots bring the position down to the next lower bracket; the lowest closes whole."""
+    market = position.market
+    notional = abs(position_value(position))
+    floor = market.brackets.floor(market.brackets.containing(notional))
+    if floor == 0:
+        return abs(position.size_lots)
+    return min(abs(position.size_lots), ceil_div(notional - floor, market.mark_ticks * market.unit))
+
+
+def _reduce(case: _Case, position: Position, lots: int) -> int:
+    """Trade `lots` at the bankruptcy price or better and charge the fee; return the lots that traded."""
+    market, account = position.market, case.account
+    share = _equity_share(case, position)
+    numerator, denominator = bankruptcy_price(position, share)
+    side = Side.SELL if position.size_lots > 0 else Side.BUY
+    rounded = ceil_div(numerator, denominator) if side is Side.SELL else floor_div(numerator, denominator)
+    best = market.book.best(side.opposite)
+    limit_ticks = max(1, rounded)
+    if best is None or side * (limit_ticks - best.price_ticks) < 0:
+        return 0
+    size_before, cost_before, realised_before = position.size_lots, position.entry_cost, _collateral(case)
+    _trade_at_once(case.turn, account, market, side, lots, limit_ticks, case.liquidation_id)
+    closed = abs(size_before - position.size_lots)
+    # entry cost changes by signed quantity × price + realised, and the collateral by realised
+    value = abs(position.entry_cost - cost_before - (_collateral(case) - realised_before))
+    fee = min(charge(value, market.spec.liquidation_fee), max(0, case.equity()))
+    if fee:
+        case.turn.emit(
+            LiquidationFeeCharged(
+                liquidation_id=case.liquidation_id,
+                account_id=account.account_id,
+                market=market.symbol,
+                amount=fee,
+            )
+        )
+    return closed
+
+
+def _collateral(case: _Case) -> int:
+    if case.market_symbol:
+        return case.account.positions[case.market_symbol].bucket
+    return case.account.wallet
+
+
+def _trade_at_once(
+    turn: Turn, account: Account, market: Market, side: Side, lots: int, limit_ticks: int, liquidation_id: int
+) -> None:
+    order_id = AGGREGATE_ORDER_BASE + turn.state.aggregate_order_count + 1
+    turn.emit(
+        OrderAccepted(
+            order_id=order_id,
+            account_id=account.account_id,
+            market=market.symbol,
+            side=side,
+            order_type=OrderType.LIQUIDATION,
+            quantity_lots=lots,
+            price_ticks=limit_ticks,
+            time_in_force=TimeInForce.IOC,
+            reduce_only=True,
+            client_order_id="",
+            extras=0,
+            liquidation_id=liquidation_id,
+        )
+    )
+    match(turn, account, market, account.orders[order_id])
+
+
+def _equity_share(case: _Case, position: Position) -> int:
+    """Return a position's share of the bucket's equity: E × MM_i / Σ MM, rounded down."""
+    if case.market_symbol:
+        return case.equity()
+    total = sum(maintenance(other) for other in case.positions())
+    return floor_div(case.equity() * maintenance(position), total)
+
+
+def _can_bear(case: _Case, position: Position, share: int) -> bool:
+    """Whether the fund's allotment covers its position after taking this one over with its share."""
+    own = case.turn.state.accounts[FUND_ACCOUNT_ID].position(position.market)
+    return own.bucket + unrealised(own) + share >= 0
+
+
+def _take_over_all(case: _Case) -> LiquidationResult:
+    """Pass what is left to the fund, each position with its share; the last takes the rounding."""
+    positions = case.positions()
+    equity_left = case.equity()
+    shares = [_equity_share(case, position) for position in positions]
+    shares[-1] += equity_left - sum(shares)
+    result = LiquidationResult.TAKEN_OVER
+    for position, share in zip(positions, shares, strict=True):
+        if _can_bear(case, position, share):
+            _take_over(case, position, share)
+        else:
+            result = LiquidationResult.UNBORNE
+            _restrict(case, position.market)
+    return result
+
+
+def _take_over(case: _Case, position: Position, share: int) -> None:
+    realised = unrealised(position) - share
+    fund = case.turn.state.accounts[FUND_ACCOUNT_ID].position(position.market)
+    case.turn.emit(
+        PositionTakenOver(
+            liquidation_id=case.liquidation_id,
+            account_id=case.account.account_id,
+            market=position.market.symbol,
+            size_lots=position.size_lots,
+            entry_cost=position.entry_cost,
+            realised=realised,
+            fund_realised=realise(
+                fund.size_lots, fund.entry_cost, position.size_lots, position.entry_cost + realised
+            ),
+        )
+    )
+
+
+def _restrict(case: _Case, market: Market) -> None:
+    if market.status is MarketStatus.TRADING:
+        case.turn.emit(
+            MarketStatusChanged(
+                market=market.symbol,
+                status=MarketStatus.CANCEL_ONLY,
+                reason=(
+                    f"the insurance fund's allotment cannot bear taking over the position of account "
+                    f"{case.account.account_id} in liquidation {case.liquidation_id}"
+                ),
+            )
+        )
+
+
+def _finish(case: _Case, result: LiquidationResult, fund_before: int) -> None:
+    account, symbol = case.account, case.market_symbol
+    released = 0
+    if symbol and account.positions[symbol].size_lots == 0:
+        released = account.positions[symbol].bucket
+        assert released >= 0, released
+    case.turn.emit(
+        LiquidationFinished(
+            liquidation_id=case.liquidation_id,
+            account_id=account.account_id,
+            market=symbol,
+            result=result,
+            equity=case.equity(),
+            released=released,
+            fund_before=fund_before,
+            fund_after=fund_equity(case.turn),
+        )
+    )

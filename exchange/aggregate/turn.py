@@ -1,0 +1,58 @@
+"""One command's turn: the state it meets, the events it makes, and how it is refused."""
+
+from events.events import Event
+from events.values import RejectCode
+from exchange.aggregate.account import FIRST_USER_ACCOUNT_ID, Account
+from exchange.aggregate.market import Market
+from exchange.aggregate.state import Exchange
+
+
+class Refused(Exception):
+    """The caller asked for something it may not have. Raised before anything was emitted.
+
+    `reason` names the field and the rule.
+    """
+
+    def __init__(self, code: RejectCode, reason: str) -> None:
+        super().__init__(code, reason)
+        self.code = code
+        self.reason = reason
+
+
+class Turn:
+    """A command being decided: each event is applied as it is emitted, since later ones depend on it.
+
+    `order_id` is the number that an order placed by this command gets.
+    """
+
+    __slots__ = ("events", "order_id", "state")
+
+    def __init__(self, state: Exchange, order_id: int) -> None:
+        self.state = state
+        self.order_id = order_id
+        self.events: list[Event] = []
+
+    def emit(self, event: Event) -> None:
+        """Apply an event and keep it for the log."""
+        self.state.apply(event)
+        self.events.append(event)
+
+    def market(self, symbol: str) -> Market:
+        """Return a market, or refuse."""
+        market = self.state.markets.get(symbol)
+        if market is None:
+            raise Refused(RejectCode.UNKNOWN_MARKET, f"market: {symbol!r} is not listed")
+        return market
+
+    def account(self, account_id: int) -> Account:
+        """Return any account, the exchange's own included, or refuse."""
+        account = self.state.accounts.get(account_id)
+        if account is None:
+            raise Refused(RejectCode.UNKNOWN_ACCOUNT, f"account_id: there is no account {account_id}")
+        return account
+
+    def customer(self, account_id: int) -> Account:
+        """Return a customer's account, or refuse."""
+        if 0 <= account_id < FIRST_USER_ACCOUNT_ID:
+            raise Refused(RejectCode.RESERVED_ACCOUNT, f"account_id: {account_id} belongs to the exchange")
+        return self.account(account_id)

@@ -1,0 +1,233 @@
+"""The commands that look at a log: `foldex replay` and `foldex log`."""
+
+import asyncio
+import sys
+import time
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import msgspec
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from events.commands import AnyCommand
+from events.events import FrameHeader, MarketListed
+from events.frame import UndecodableBodyError, header_of
+from events.log import (
+    CommandEntry,
+    CommandReader,
+    CorruptLogError,
+    EventReader,
+    Log,
+    LogUnavailableError,
+    VerifiedEvents,
+)
+from events.values import MarketSpec, Outcome
+from exchange.audit.printer import Message, concerns, one_line, readable, type_of
+from exchange.audit.replay import Replayed, describe, replay, time_text
+
+QUIET_S = 2.0
+ENTRIES_PER_READ = 256
+FOLLOW_WAIT_MS = 500
+
+
+class PastEndError(Exception):
+    """The log ends before the entry asked for."""
+
+
+async def run_replay(log: Log, *, until: int | None, as_json: bool) -> None:
+    """Rebuild the state and print what it is.
+
+    Raises:
+        PastEndError: the log has no entry `until`.
+        CorruptLogError, LogRewoundError: the log is not what was written.
+        IdentityError: money or contracts do not add up.
+    """
+    with ReplayProgress() as progress:
+        replayed = await replay(log, until=until, on_progress=progress.update)
+    if until is not None and replayed.head.seq < until:
+        raise PastEndError(f"the log ends at entry {replayed.head.seq}; there is no entry {until}")
+    if as_json:
+        sys.stdout.write(msgspec.json.encode(describe(replayed)).decode() + "\n")
+    else:
+        _print_replayed(replayed)
+
+
+class ReplayProgress:
+    """A progress bar on stderr that shows up when a replay takes longer than two seconds."""
+
+    def __init__(self) -> None:
+        self._bar = Progress(
+            TextColumn("replaying"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeRemainingColumn(),
+            console=Console(stderr=True),
+            transient=True,
+        )
+        self._task = self._bar.add_task("replaying")
+        self._start_s = time.monotonic()
+        self._is_shown = False
+
+    def __enter__(self) -> "ReplayProgress":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._is_shown:
+            self._bar.stop()
+
+    def update(self, seq: int, target: int) -> None:
+        """Show how far a replay is."""
+        if not self._is_shown and time.monotonic() - self._start_s > QUIET_S:
+            self._bar.start()
+            self._is_shown = True
+        self._bar.update(self._task, completed=seq, total=target)
+
+
+def _print_replayed(replayed: Replayed) -> None:
+    summary = describe(replayed)
+    console = Console(highlight=False, soft_wrap=True)
+    for name in ("seq", "time", "log_id", "digest", "venue_digest", "position_digest", "events"):
+        console.print(f"{name:<16} {summary[name]}")
+    console.print(
+        f"{'identities':<16} exact: Σ wallets + Σ buckets − Σ entry costs = "
+        f"{summary['deposited']} deposited − {summary['withdrawn']} withdrawn; Σ sizes = 0 in every market"
+    )
+    markets = Table("market", "status", "index", "mark", "last", "open interest")
+    for market in summary["markets"]:
+        markets.add_row(*market.values())
+    accounts = Table("account", "label", "wallet", "orders", "market", "mode", "leverage", "size", "bucket")
+    for account in summary["accounts"]:
+        head = (str(account["account_id"]), account["label"], account["wallet"], str(account["open_orders"]))
+        for position in account["positions"] or [{}]:
+            cells = (str(position.get(name, "")) for name in ("market", "mode", "leverage", "size", "bucket"))
+            accounts.add_row(*head, *cells)
+            head = ("", "", "", "")
+    console.print(markets, accounts)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class LogQuery:
+    """Which part of a log to print. None is any; `types` empty is all; `after` is a sequence number."""
+
+    commands: bool = False
+    account_id: int | None = None
+    market: str | None = None
+    types: frozenset[str] = frozenset()
+    after: int = 0
+    limit: int | None = None
+    follow: bool = False
+
+    def wants(self, message: Message) -> bool:
+        """Tell whether a message is asked for."""
+        if self.types and type_of(message) not in self.types:
+            return False
+        return concerns(message, account_id=self.account_id, market=self.market)
+
+
+@dataclass(slots=True)
+class _Units:
+    """The specifications met so far: a log is always read from its start, so they are all there in time."""
+
+    specs: dict[str, MarketSpec] = field(default_factory=dict)
+
+    def learn(self, verified: VerifiedEvents) -> None:
+        for group in verified.groups:
+            for event in group:
+                if isinstance(event, MarketListed):
+                    self.specs[event.spec.symbol] = event.spec
+
+
+async def run_log(log: Log, query: LogQuery, *, as_json: bool) -> None:
+    """Print the messages that `query` asks for, one a line, verifying the chain from the start.
+
+    Commands are printed once they have been decided. With `follow`, wait for more until interrupted.
+
+    Raises:
+        CorruptLogError, LogRewoundError: the log is not what was written.
+    """
+    units = _Units()
+    write: Callable[[dict[str, Any]], None] = _write_json if as_json else _write_line
+    count = 0
+    if query.limit == 0:
+        return
+    async for verified, commands in _entries(log, query):
+        units.learn(verified)
+        if verified.entry.seq <= query.after:
+            continue
+        header = header_of(verified.groups)
+        place = {"seq": verified.entry.seq, "time": time_text(header.now_ns)}
+        numbered = _numbered_events(verified) if commands is None else list(enumerate(commands))
+        for index, message in numbered:
+            if not query.wants(message):
+                continue
+            fields = readable(message, units.specs)
+            write(place | {"index": index, "type": type_of(message), "fields": fields})
+            count += 1
+            if count == query.limit:
+                sys.stdout.flush()
+                return
+    sys.stdout.flush()
+
+
+def _numbered_events(verified: VerifiedEvents) -> list[tuple[int, Message]]:
+    """Number events by the command they answer; −1 for those of the frame as a whole."""
+    return [(i - 1, event) for i, group in enumerate(verified.groups) for event in group]
+
+
+async def _entries(
+    log: Log, query: LogQuery
+) -> AsyncIterator[tuple[VerifiedEvents, list[AnyCommand] | None]]:
+    """Give the decided entries in order, with their commands when those are asked for."""
+    last = (await log.event_head()).seq
+    events = EventReader(log)
+    reader = CommandReader(log)
+    while query.follow or events.seq < last:
+        try:
+            batch = await events.read(ENTRIES_PER_READ, FOLLOW_WAIT_MS if query.follow else 0)
+        except LogUnavailableError:
+            if not query.follow:
+                raise
+            await asyncio.sleep(FOLLOW_WAIT_MS / 1000)
+            continue
+        commands = await _commands_of(batch, reader) if query.commands else [None] * len(batch)
+        for verified, asked in zip(batch, commands, strict=True):
+            yield verified, asked
+        sys.stdout.flush()
+
+
+async def _commands_of(batch: list[VerifiedEvents], reader: CommandReader) -> list[list[AnyCommand] | None]:
+    """Read the commands that event entries answer; none where a body does not decode.
+
+    Raises:
+        CorruptLogError: they are missing, damaged, or not those that the chain vouches for.
+    """
+    entries: list[CommandEntry] = []
+    while len(entries) < len(batch):
+        read = await reader.read(len(batch) - len(entries))
+        if not read:
+            raise CorruptLogError(reader.seq + 1, "command entry is missing; its events are there")
+        entries.extend(read)
+    return [_decoded(entry, header_of(answer.groups)) for entry, answer in zip(entries, batch, strict=True)]
+
+
+def _decoded(entry: CommandEntry, header: FrameHeader) -> list[AnyCommand]:
+    if entry.frame.checksum != header.checksum:
+        raise CorruptLogError(entry.seq, "the command entry is another than the one its events answer")
+    try:
+        return entry.frame.commands()
+    except UndecodableBodyError:
+        assert header.outcome is not Outcome.EXECUTED, entry.seq
+        return []
+
+
+def _write_json(line: dict[str, Any]) -> None:
+    sys.stdout.write(msgspec.json.encode(line).decode() + "\n")
+
+
+def _write_line(line: dict[str, Any]) -> None:
+    words = one_line(line["fields"])
+    place = f"{line['seq']}.{line['index']}" if line["index"] >= 0 else f"{line['seq']}"
+    sys.stdout.write(f"{place:<10} {line['time']} {line['type']:<20} {words}\n")

@@ -1,0 +1,215 @@
+"""A small client of the HTTP API: signed requests over connections that are kept alive.
+
+It is what the house market maker and the demonstration trade through, so that they meet what any bot meets:
+signatures, refusals, and answers that do not come. An `ApiRefusal` is an answer; `ApiUnavailable` says that
+there was none, and that what was asked may or may not have happened.
+"""
+
+import asyncio
+import hmac
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from types import TracebackType
+from typing import Any, Self
+from urllib.parse import urlencode
+
+import aiohttp
+import msgspec
+from yarl import URL
+
+# The intake gives up on an answer before this; a client that gave up first would never learn which it was.
+REQUEST_TIMEOUT_S = 30.0
+RECV_WINDOW_MS = 60_000
+# A 503 says that the venue could not answer; its codes for "may have happened" all come with it.
+UNAVAILABLE_STATUS = 503
+
+Parameters = Mapping[str, str | int]
+
+
+class ApiRefusal(Exception):  # noqa: N818 - a refusal is an ordinary answer
+    """The exchange answered no: Binance's code and text, with the HTTP status."""
+
+    def __init__(self, code: int, text: str, status: int) -> None:
+        super().__init__(f"{code}: {text}")
+        self.code = code
+        self.text = text
+        self.status = status
+
+
+class ApiUnavailable(Exception):  # noqa: N818 - the state of the other side
+    """There was no answer, or one that says the outcome is unknown."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Credentials:
+    """An account's number and the key that acts for it. The secret does not print itself."""
+
+    account_id: int
+    api_key: str
+    secret: str = field(repr=False)
+
+
+class Connection:
+    """One listener of the exchange over a pool of kept-alive connections. A context manager."""
+
+    def __init__(self, url: str, *, connections_max: int = 100) -> None:
+        self._url = url.rstrip("/")
+        self._connections_max = connections_max
+        self._session: aiohttp.ClientSession | None = None
+
+    async def __aenter__(self) -> Self:
+        self._session = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=self._connections_max, keepalive_timeout=60.0),
+            timeout=aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_S),
+        )
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        assert self._session is not None
+        await self._session.close()
+
+    async def request(
+        self,
+        method: str,
+        path: str,
+        query: str = "",
+        *,
+        headers: Mapping[str, str] | None = None,
+        body: object = None,
+    ) -> Any:
+        """Send a request and return its decoded JSON; `query` is encoded already, `body` goes as JSON.
+
+        Raises:
+            ApiRefusal: the exchange said no.
+            ApiUnavailable: no answer, or one that leaves the outcome open.
+        """
+        assert self._session is not None, "used outside its context"
+        url = URL(f"{self._url}{path}?{query}" if query else f"{self._url}{path}", encoded=True)
+        sent_headers = dict(headers or {})
+        data = None
+        if body is not None:
+            data = msgspec.json.encode(body)
+            sent_headers["Content-Type"] = "application/json"
+        try:
+            async with self._session.request(method, url, headers=sent_headers, data=data) as response:
+                return _answer(response.status, await response.read())
+        except (aiohttp.ClientError, TimeoutError, OSError) as error:
+            raise ApiUnavailable(f"{method} {path}: {error or type(error).__name__}") from error
+
+
+class AccountApi:
+    """The calls of one account on the public listener. All raise as `Connection.request`."""
+
+    def __init__(self, connection: Connection, credentials: Credentials) -> None:
+        self.credentials = credentials
+        self._connection = connection
+        self._headers = {"X-MBX-APIKEY": credentials.api_key}
+        self._secret = credentials.secret.encode()
+
+    async def call(self, method: str, path: str, parameters: Parameters) -> Any:
+        """Send a signed request with its parameters in the query string."""
+        query = signed_query(self._secret, parameters, time.time_ns() // 1_000_000)
+        return await self._connection.request(method, path, query, headers=self._headers)
+
+    async def set_leverage(self, symbol: str, leverage: int) -> None:
+        """Set the leverage of a market."""
+        await self.call("POST", "/fapi/v1/leverage", {"symbol": symbol, "leverage": leverage})
+
+    async def set_margin_type(self, symbol: str, margin_type: str) -> None:
+        """Set the margin mode of a market, ISOLATED or CROSSED; the mode it has already is no error."""
+        try:
+            await self.call("POST", "/fapi/v1/marginType", {"symbol": symbol, "marginType": margin_type})
+        except ApiRefusal as refusal:
+            if refusal.code != -4046:
+                raise
+
+    async def limit_order(
+        self, symbol: str, side: str, quantity: str, price: str, *, reduce_only: bool = False
+    ) -> dict[str, Any]:
+        """Place a limit order that stays until it is filled or cancelled; return the order."""
+        return await self._order(
+            {
+                "symbol": symbol,
+                "side": side,
+                "type": "LIMIT",
+                "timeInForce": "GTC",
+                "quantity": quantity,
+                "price": price,
+                "reduceOnly": "true" if reduce_only else "false",
+            }
+        )
+
+    async def market_order(
+        self, symbol: str, side: str, quantity: str, *, reduce_only: bool = False
+    ) -> dict[str, Any]:
+        """Place a market order and return it with what it executed."""
+        return await self._order(
+            {
+                "symbol": symbol,
+                "side": side,
+                "type": "MARKET",
+                "quantity": quantity,
+                "reduceOnly": "true" if reduce_only else "false",
+                "newOrderRespType": "RESULT",
+            }
+        )
+
+    async def cancel(self, symbol: str, order_id: int) -> None:
+        """Cancel one order."""
+        await self.call("DELETE", "/fapi/v1/order", {"symbol": symbol, "orderId": order_id})
+
+    async def open_orders(self, symbol: str) -> list[dict[str, Any]]:
+        """Return the account's open orders in a market."""
+        found: list[dict[str, Any]] = await self.call("GET", "/fapi/v1/openOrders", {"symbol": symbol})
+        return found
+
+    async def position_size(self, symbol: str) -> str:
+        """Return the signed size of the position in a market, a decimal in base."""
+        rows = await self.call("GET", "/fapi/v2/positionRisk", {"symbol": symbol})
+        return next((str(row["positionAmt"]) for row in rows if row["symbol"] == symbol), "0")
+
+    async def _order(self, parameters: Parameters) -> dict[str, Any]:
+        placed: dict[str, Any] = await self.call("POST", "/fapi/v1/order", parameters)
+        return placed
+
+
+async def open_account(admin: Connection, *, deposit: str, label: str) -> Credentials:
+    """Open an account with a deposit through the administrators' listener."""
+    made = await admin.request("POST", "/admin/v1/account", body={"deposit": deposit, "label": label})
+    return Credentials(account_id=made["account_id"], api_key=made["api_key"], secret=made["secret"])
+
+
+async def until_answered(connection: Connection, path: str, *, stop: asyncio.Event, pause_s: float) -> Any:
+    """Ask again every `pause_s` until there is an answer, and return it; None when `stop` was set before.
+
+    Raises:
+        ApiRefusal: the answer is no.
+    """
+    while not stop.is_set():
+        try:
+            return await connection.request("GET", path)
+        except ApiUnavailable:
+            await asyncio.wait([asyncio.ensure_future(stop.wait())], timeout=pause_s)
+    return None
+
+
+def signed_query(secret: bytes, parameters: Parameters, now_ms: int) -> str:
+    """Return the encoded query string of a signed request: parameters, timestamp, window, signature."""
+    query = urlencode({**parameters, "recvWindow": RECV_WINDOW_MS, "timestamp": now_ms})
+    return f"{query}&signature={hmac.digest(secret, query.encode(), 'sha256').hex()}"
+
+
+def _answer(status: int, body: bytes) -> Any:
+    try:
+        answer = msgspec.json.decode(body)
+    except msgspec.DecodeError as error:
+        raise ApiUnavailable(f"status {status} with a body that is not JSON") from error
+    if status < 400:
+        return answer
+    code, text = (answer.get("code", 0), answer.get("msg", "")) if isinstance(answer, dict) else (0, "")
+    if status >= UNAVAILABLE_STATUS:
+        raise ApiUnavailable(f"{code}: {text}")
+    raise ApiRefusal(code, text, status)

@@ -1,0 +1,149 @@
+"""What a caller gets for a request that is not granted: code, text and HTTP status, as Binance has them.
+
+Clients act on the codes, and some on the exact texts (ccxt knows -4046 by its text), so both are data here.
+`FAULTS` are found before the log is asked. `REFUSALS` translate what the aggregate refused; a text of
+"{reason}" passes the aggregate's own words on where Binance has none that fit.
+"""
+
+from dataclasses import dataclass
+from typing import Any
+
+from events.events import Rejected
+from events.values import RejectCode
+
+
+class ApiError(Exception):
+    """A request is not granted; the answer is `{"code", "msg"}` with an HTTP status."""
+
+    def __init__(self, code: int, text: str, status: int = 400) -> None:
+        super().__init__(f"{code}: {text}")
+        self.code = code
+        self.text = text
+        self.status = status
+
+
+class RefusedError(ApiError):
+    """The aggregate refused the command. `rejected` is its event, with the reason in its own words."""
+
+    def __init__(self, code: int, text: str, status: int, rejected: Rejected) -> None:
+        super().__init__(code, text, status)
+        self.rejected = rejected
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """A row of the tables: what to answer. `text` may name fields in braces."""
+
+    code: int
+    text: str
+    status: int = 400
+
+    def error(self, **fields: object) -> ApiError:
+        """Return the error with the fields filled in."""
+        return ApiError(self.code, self.text.format(**fields), self.status)
+
+
+UNKNOWN = Fault(-1000, "An unknown error occurred while processing the request.", 500)
+NOT_EXECUTED = Fault(-1001, "Internal error; unable to process your request. Please try again.", 503)
+STATUS_UNKNOWN = Fault(
+    -1006,
+    "An unexpected response was received from the message bus. Execution status unknown; query the order.",
+    503,
+)
+TIMED_OUT = Fault(
+    -1007,
+    "Timeout waiting for response from backend server. Send status unknown; execution status unknown; "
+    "query the order.",
+    503,
+)
+SHUTTING_DOWN = Fault(-1016, "This service is no longer available.", 503)
+TIMESTAMP_OUTSIDE = Fault(-1021, "Timestamp for this request is outside of the recvWindow.")
+TIMESTAMP_AHEAD = Fault(-1021, "Timestamp for this request was 1000ms ahead of the server's time.")
+BAD_SIGNATURE = Fault(-1022, "Signature for this request is not valid.")
+ILLEGAL_CHARACTERS = Fault(-1100, "Illegal characters found in parameter '{name}'; legal range is '{range}'.")
+BODY_TOO_LARGE = Fault(-1101, "Too many parameters: the body is larger than {limit} bytes.", 413)
+REPEATED = Fault(-1101, "Duplicate values for parameter '{name}' detected.")
+MANDATORY = Fault(-1102, "Mandatory parameter '{name}' was not sent, was empty/null, or malformed.")
+EITHER_MANDATORY = Fault(
+    -1102, "Param '{first}' or '{second}' must be sent, but both were empty/null!"
+)
+UNREAD = Fault(
+    -1104,
+    "Not all sent parameters were read; read '{read}' parameter(s) but was sent '{sent}'. "
+    "Parameter '{name}' is not known here.",
+)
+NOT_REQUIRED = Fault(-1106, "Parameter '{name}' sent when not required.")
+PRECISION = Fault(-1111, "Precision is over the maximum defined for this asset. Parameter '{name}'.")
+BAD_TIME_IN_FORCE = Fault(-1115, "Invalid timeInForce.")
+BAD_ORDER_TYPE = Fault(-1116, "Invalid orderType.")
+BAD_SIDE = Fault(-1117, "Invalid side.")
+BAD_SYMBOL = Fault(-1121, "Invalid symbol.")
+BAD_PARAMETER = Fault(-1130, "Data sent for parameter '{name}' is not valid.")
+BAD_RECV_WINDOW = Fault(-1131, "recvWindow must be less than 60000")
+NO_SUCH_ORDER = Fault(-2013, "Order does not exist.")
+BAD_KEY_FORMAT = Fault(-2014, "API-key format invalid.", 401)
+BAD_KEY = Fault(-2015, "Invalid API-key, IP, or permissions for action.", 401)
+PRICE_NOT_POSITIVE = Fault(-4001, "Price less than 0.")
+PRICE_ABOVE_MAX = Fault(-4002, "Price greater than max price.")
+QUANTITY_NOT_POSITIVE = Fault(-4003, "Quantity less than or equal to zero.")
+QUANTITY_BELOW_MIN = Fault(-4004, "Quantity less than min quantity.")
+QUANTITY_ABOVE_MAX = Fault(-4005, "Quantity greater than max quantity.")
+PRICE_BELOW_MIN = Fault(-4013, "Price less than min price.")
+PRICE_OFF_TICK = Fault(-4014, "Price not increased by tick size.")
+CLIENT_ID_TOO_LONG = Fault(-4015, "Client order id length should not be more than 36 chars")
+BAD_DEPTH_LIMIT = Fault(-4021, "Invalid depth limit")
+QUANTITY_OFF_STEP = Fault(-4023, "Qty not increased by step size.")
+BAD_POSITION_SIDE = Fault(-4061, "Order's position side does not match user's setting.")
+CONDITIONAL_TYPE = Fault(
+    -4120,
+    "Order type not supported for this endpoint. Please use the Algo Order API endpoints instead.",
+)
+NO_SUCH_PATH = Fault(-5000, "Path {path}, Method {method} is invalid", 404)
+
+REFUSALS: dict[RejectCode, Fault] = {
+    RejectCode.UNKNOWN_MARKET: BAD_SYMBOL,
+    RejectCode.UNKNOWN_ACCOUNT: Fault(-1130, "{reason}"),
+    RejectCode.UNKNOWN_ORDER: Fault(-2011, "Unknown order sent."),
+    RejectCode.MARKET_EXISTS: Fault(-1130, "{reason}"),
+    RejectCode.MARKET_CLOSED: Fault(-4140, "Invalid symbol status for opening position."),
+    RejectCode.LOG_EXISTS: Fault(-1130, "{reason}"),
+    RejectCode.KEY_EXISTS: Fault(-1130, "{reason}"),
+    RejectCode.BAD_SPEC: Fault(-1130, "{reason}"),
+    RejectCode.BAD_AMOUNT: Fault(-1130, "{reason}"),
+    RejectCode.BAD_PRICE: Fault(-1130, "{reason}"),
+    RejectCode.BAD_QUANTITY: Fault(-1130, "{reason}"),
+    RejectCode.BAD_ORDER: Fault(-1130, "{reason}"),
+    RejectCode.MIN_NOTIONAL: Fault(
+        -4164, "Order's notional must be no smaller than {min_notional} (unless you choose reduce only)"
+    ),
+    RejectCode.NO_MARK_PRICE: Fault(-2010, "{reason}"),
+    RejectCode.DUPLICATE_CLIENT_ORDER_ID: Fault(-4116, "ClientOrderId is duplicated."),
+    RejectCode.TOO_MANY_ORDERS: Fault(-2025, "Reach max open order limit."),
+    RejectCode.REDUCE_ONLY: Fault(-2022, "ReduceOnly Order is rejected."),
+    RejectCode.INSUFFICIENT_MARGIN: Fault(-2019, "Margin is insufficient."),
+    RejectCode.INSUFFICIENT_BALANCE: Fault(-2018, "Balance is insufficient."),
+    RejectCode.POSITION_LIMIT: Fault(-2027, "Exceeded the maximum allowable position at current leverage."),
+    RejectCode.BAD_LEVERAGE: Fault(-4028, "Leverage {leverage} is not valid"),
+    RejectCode.LEVERAGE_NOT_COVERED: Fault(
+        -2028, "Leverage is smaller than permitted: insufficient margin balance."
+    ),
+    RejectCode.MODE_UNCHANGED: Fault(-4046, "No need to change margin type."),
+    RejectCode.MODE_HAS_ORDERS: Fault(
+        -4047, "Margin type cannot be changed if there exists open orders."
+    ),
+    RejectCode.MODE_HAS_POSITION: Fault(-4048, "Margin type cannot be changed if there exists position."),
+    RejectCode.WOULD_NOT_FILL: Fault(
+        -5021, "Due to the order could not be filled immediately, the FOK order has been rejected."
+    ),
+    RejectCode.WOULD_TAKE: Fault(
+        -5022, "Due to the order could not be executed as maker, the Post Only order will be rejected."
+    ),
+    RejectCode.RESERVED_ACCOUNT: Fault(-1130, "{reason}"),
+}
+
+
+def refusal(rejected: Rejected, **fields: Any) -> RefusedError:
+    """Return the error for a refused command; `fields` fill in texts that name a value."""
+    row = REFUSALS[rejected.code]
+    text = row.text.format(reason=rejected.reason, **fields)
+    return RefusedError(row.code, text, row.status, rejected)

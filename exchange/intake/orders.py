@@ -1,0 +1,214 @@
+"""What became of each order: a projection of the events, for answers about orders that are no longer open.
+
+The aggregate forgets an order when it ends; a client asks about it afterwards. `OrderHistory` keeps a record
+of every open order and of the last ones that ended, per account, and is fed from the entries of the fold.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from events.events import Event, OrderAccepted, OrderCancelled, OrderExpired, TradeExecuted
+from events.frame import Groups, header_of
+from events.values import CloseReason, MarketSpec, OrderType, Side, TimeInForce
+from exchange.aggregate.units import MONEY_ONE
+from exchange.decimals import average_price_text, lots_text, money_text, price_text
+
+ENDED_KEPT_PER_ACCOUNT = 1_000
+NS_PER_MS = 1_000_000
+
+NEW = "NEW"
+PARTIALLY_FILLED = "PARTIALLY_FILLED"
+FILLED = "FILLED"
+CANCELED = "CANCELED"
+EXPIRED = "EXPIRED"
+EXPIRED_IN_MATCH = "EXPIRED_IN_MATCH"
+
+
+class OrderRecord:
+    """One order and how far it came. `quote` is money units: Σ price × lots of its fills."""
+
+    __slots__ = ("accepted", "accepted_ms", "executed_lots", "quote", "status", "updated_ms")
+
+    def __init__(self, accepted: OrderAccepted, now_ms: int) -> None:
+        self.accepted = accepted
+        self.accepted_ms = now_ms
+        self.updated_ms = now_ms
+        self.executed_lots = 0
+        self.quote = 0
+        self.status = NEW
+
+    @property
+    def is_open(self) -> bool:
+        """Whether the order may still trade."""
+        return self.status in (NEW, PARTIALLY_FILLED)
+
+    def fill(self, lots: int, quote: int, now_ms: int) -> None:
+        """Count a trade of this order."""
+        self.executed_lots += lots
+        self.quote += quote
+        self.updated_ms = now_ms
+        assert self.executed_lots <= self.accepted.quantity_lots, self.accepted.order_id
+        self.status = FILLED if self.executed_lots == self.accepted.quantity_lots else PARTIALLY_FILLED
+
+    def end(self, status: str, now_ms: int) -> None:
+        """Record that the order left unfilled or partly filled."""
+        self.status = status
+        self.updated_ms = now_ms
+
+
+def unit_of(spec: MarketSpec) -> int:
+    """Return the money one lot gains per tick."""
+    return spec.tick_size * spec.lot_size // MONEY_ONE
+
+
+def record_of_answer(
+    accepted: OrderAccepted, events: Iterable[Event], spec: MarketSpec, now_ms: int
+) -> OrderRecord:
+    """Return an order as the events of its own command left it.
+
+    The projection may be further already: entries behind the answer are folded before a waiting request
+    runs again.
+    """
+    record = OrderRecord(accepted, now_ms)
+    for event in events:
+        if isinstance(event, TradeExecuted):
+            if event.taker_order_id == accepted.order_id:
+                record.fill(event.quantity_lots, _quote(event, unit_of(spec)), now_ms)
+        elif isinstance(event, OrderExpired) and event.order_id == accepted.order_id:
+            record.end(_expiry_status(event.reason), now_ms)
+    return record
+
+
+class OrderHistory:
+    """Records of open orders and of the last `ended_kept` that ended, for each account.
+
+    `unit_by_symbol` gives the money one lot of a market gains per tick.
+    """
+
+    def __init__(
+        self, unit_by_symbol: Callable[[str], int], *, ended_kept: int = ENDED_KEPT_PER_ACCOUNT
+    ) -> None:
+        self._unit_by_symbol = unit_by_symbol
+        self._ended_kept = ended_kept
+        self._records: dict[int, OrderRecord] = {}
+        self._by_client_id: dict[tuple[int, str], int] = {}
+        self._ended: dict[int, deque[int]] = {}
+        self._now_ms = 0
+        self._handlers: dict[type[Event], Callable[[Any], None]] = {
+            OrderAccepted: self._accepted,
+            TradeExecuted: self._traded,
+            OrderCancelled: self._cancelled,
+            OrderExpired: self._expired,
+        }
+
+    def feed(self, groups: Groups) -> None:
+        """Take in the events of one entry."""
+        self._now_ms = header_of(groups).now_ns // NS_PER_MS
+        handlers = self._handlers
+        for group in groups:
+            for event in group:
+                handler = handlers.get(type(event))
+                if handler is not None:
+                    handler(event)
+
+    def find(self, account_id: int, symbol: str, order_id: int, client_order_id: str) -> OrderRecord | None:
+        """Return an account's order by its id, or by its client id (the newest) when the id is 0."""
+        wanted = order_id or self._by_client_id.get((account_id, client_order_id), 0)
+        record = self._records.get(wanted)
+        if record is None or record.accepted.account_id != account_id or record.accepted.market != symbol:
+            return None
+        return record
+
+    def get(self, order_id: int) -> OrderRecord:
+        """Return the record of an open order, or of one whose event has just been read.
+
+        Raises:
+            KeyError: it ended too long ago.
+        """
+        return self._records[order_id]
+
+    def _accepted(self, event: OrderAccepted) -> None:
+        self._records[event.order_id] = OrderRecord(event, self._now_ms)
+        if event.client_order_id:
+            self._by_client_id[event.account_id, event.client_order_id] = event.order_id
+
+    def _traded(self, event: TradeExecuted) -> None:
+        quote = _quote(event, self._unit_by_symbol(event.market))
+        for order_id in (event.maker_order_id, event.taker_order_id):
+            record = self._records[order_id]
+            record.fill(event.quantity_lots, quote, self._now_ms)
+            if record.status == FILLED:
+                self._keep_ended(record.accepted)
+
+    def _cancelled(self, event: OrderCancelled) -> None:
+        self._end(event.order_id, CANCELED)
+
+    def _expired(self, event: OrderExpired) -> None:
+        self._end(event.order_id, _expiry_status(event.reason))
+
+    def _end(self, order_id: int, status: str) -> None:
+        record = self._records[order_id]
+        record.end(status, self._now_ms)
+        self._keep_ended(record.accepted)
+
+    def _keep_ended(self, accepted: OrderAccepted) -> None:
+        ended = self._ended.get(accepted.account_id)
+        if ended is None:
+            ended = self._ended[accepted.account_id] = deque()
+        ended.append(accepted.order_id)
+        if len(ended) > self._ended_kept:
+            self._forget(self._records.pop(ended.popleft()).accepted)
+
+    def _forget(self, accepted: OrderAccepted) -> None:
+        key = (accepted.account_id, accepted.client_order_id)
+        if self._by_client_id.get(key) == accepted.order_id:
+            del self._by_client_id[key]
+
+
+def order_object(record: OrderRecord, spec: MarketSpec) -> dict[str, Any]:
+    """Return an order as every client can read it: the fields of all answers about orders together."""
+    accepted = record.accepted
+    is_market = accepted.order_type is OrderType.MARKET
+    # Binance shows the waterfall's orders as limit orders with an id of this form.
+    order_type = "MARKET" if is_market else "LIMIT"
+    client_order_id = accepted.client_order_id
+    if accepted.liquidation_id and not client_order_id:
+        client_order_id = f"autoclose-{accepted.liquidation_id}"
+    executed = lots_text(spec, record.executed_lots)
+    return {
+        "orderId": accepted.order_id,
+        "symbol": accepted.market,
+        "pair": accepted.market,
+        "status": record.status,
+        "clientOrderId": client_order_id,
+        "price": price_text(spec, 0 if is_market else accepted.price_ticks),
+        "avgPrice": average_price_text(spec, record.quote, record.executed_lots),
+        "origQty": lots_text(spec, accepted.quantity_lots),
+        "executedQty": executed,
+        "cumQty": executed,
+        "cumQuote": money_text(record.quote),
+        "timeInForce": (TimeInForce.GTC if is_market else accepted.time_in_force).name,
+        "type": order_type,
+        "origType": order_type,
+        "reduceOnly": accepted.reduce_only,
+        "closePosition": False,
+        "side": Side(accepted.side).name,
+        "positionSide": "BOTH",
+        "stopPrice": price_text(spec, 0),
+        "workingType": "CONTRACT_PRICE",
+        "priceProtect": False,
+        "priceMatch": "NONE",
+        "selfTradePreventionMode": "EXPIRE_MAKER",
+        "goodTillDate": 0,
+        "time": record.accepted_ms,
+        "updateTime": record.updated_ms,
+    }
+
+
+def _quote(event: TradeExecuted, unit: int) -> int:
+    return event.quantity_lots * event.price_ticks * unit
+
+
+def _expiry_status(reason: CloseReason) -> str:
+    return EXPIRED_IN_MATCH if reason is CloseReason.SELF_TRADE else EXPIRED

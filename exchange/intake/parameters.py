@@ -1,0 +1,170 @@
+"""Parameters of requests: taken apart, checked against an endpoint's declaration, turned into values.
+
+A parameter may come in the query string or in a form body; the query string wins. One sent twice in the same
+place is refused, since it cannot be told which was meant. Checks run in the order clients see at Binance:
+what must be there and is malformed, then enumerations, then what nobody knows.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import unquote_plus
+
+from exchange.intake.errors import (
+    BAD_PARAMETER,
+    CLIENT_ID_TOO_LONG,
+    ILLEGAL_CHARACTERS,
+    MANDATORY,
+    REPEATED,
+    UNREAD,
+    Fault,
+)
+
+NAME_CHARS_MAX = 40
+CLIENT_ID_CHARS_MAX = 36
+CLIENT_ID_RANGE = "^[\\.A-Z\\:/a-z0-9_-]{1,36}$"
+
+_WHOLE = re.compile(r"[0-9]{1,18}", re.ASCII)
+_DECIMAL = re.compile(r"-?[0-9]{1,20}(\.[0-9]{1,20})?", re.ASCII)
+_CLIENT_ID = re.compile(r"[.A-Z:/a-z0-9_-]+", re.ASCII)
+_BOOLEANS = {"true": True, "false": False}
+
+Parse = Callable[[str], Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Parameter:
+    """What an endpoint reads under a name.
+
+    `parse` turns the text into a value, raising `ValueError` for a malformed one, which is answered with
+    `fault`, or as a malformed parameter when there is none. An enumeration has its own fault, and is looked
+    at after all others.
+    """
+
+    name: str
+    parse: Parse
+    required: bool = False
+    fault: Fault | None = None
+    is_choice: bool = False
+
+
+def split_form(text: str) -> dict[str, str]:
+    """Return the parameters of a query string or a form body.
+
+    Raises:
+        ApiError: -1101, one of them is there twice.
+    """
+    found: dict[str, str] = {}
+    for piece in text.split("&"):
+        if not piece:
+            continue
+        if "%" in piece or "+" in piece:
+            name, _, value = (unquote_plus(part) for part in piece.partition("="))
+        else:
+            name, _, value = piece.partition("=")
+        if name in found:
+            raise REPEATED.error(name=_shown(name))
+        found[name] = value
+    return found
+
+
+def parse_parameters(declared: Iterable[Parameter], sent: Mapping[str, str]) -> dict[str, Any]:
+    """Return the values of the parameters that were sent, by name.
+
+    Raises:
+        ApiError: the first fault, in the order of the module's preamble.
+    """
+    values: dict[str, Any] = {}
+    choices: list[Parameter] = []
+    known = 0
+    for parameter in declared:
+        text = sent.get(parameter.name)
+        if text is None:
+            if parameter.required:
+                raise MANDATORY.error(name=parameter.name)
+            continue
+        known += 1
+        if not text and parameter.required:
+            raise MANDATORY.error(name=parameter.name)
+        if parameter.is_choice:
+            choices.append(parameter)
+        else:
+            values[parameter.name] = _parse(parameter, text)
+    for parameter in choices:
+        values[parameter.name] = _parse(parameter, sent[parameter.name])
+    if known < len(sent):
+        _refuse_unread(declared, sent)
+    return values
+
+
+def text(value: str) -> str:
+    """Take any text; what it names is looked up later."""
+    return value
+
+
+def whole(value: str) -> int:
+    """Read a whole number of up to 18 digits."""
+    if not _WHOLE.fullmatch(value):
+        raise ValueError(value)
+    return int(value)
+
+
+def decimal(value: str) -> str:
+    """Check that a text is a plain decimal number; the market's scale makes it a value."""
+    if not _DECIMAL.fullmatch(value):
+        raise ValueError(value)
+    return value
+
+
+def boolean(value: str) -> bool:
+    """Read true or false, in any case and also in quotes, as clients send them."""
+    try:
+        return _BOOLEANS[value.strip('"').lower()]
+    except KeyError:
+        raise ValueError(value) from None
+
+
+def client_order_id(value: str) -> str:
+    """Check a client's order id: 1…36 of letters, digits and ``. : / _ -``."""
+    if len(value) > CLIENT_ID_CHARS_MAX:
+        raise CLIENT_ID_TOO_LONG.error()
+    if not _CLIENT_ID.fullmatch(value):
+        raise ILLEGAL_CHARACTERS.error(name="newClientOrderId", range=CLIENT_ID_RANGE)
+    return value
+
+
+def choice(
+    name: str, values: Mapping[str, Any], *, required: bool = False, fault: Fault | None = None
+) -> Parameter:
+    """Declare an enumeration: its texts and what each stands for. A value that is a fault is answered so."""
+
+    def parse(value: str) -> Any:
+        found = values.get(value)
+        if found is None:
+            raise ValueError(value)
+        if isinstance(found, Fault):
+            raise found.error(name=name)
+        return found
+
+    return Parameter(name, parse, required, fault, is_choice=True)
+
+
+def _parse(parameter: Parameter, value: str) -> Any:
+    try:
+        return parameter.parse(value)
+    except ValueError:
+        fault = parameter.fault or (MANDATORY if parameter.required else BAD_PARAMETER)
+        raise fault.error(name=parameter.name) from None
+
+
+def _refuse_unread(declared: Iterable[Parameter], sent: Mapping[str, str]) -> None:
+    names = {parameter.name for parameter in declared}
+    unread = [name for name in sent if name not in names]
+    if unread:
+        raise UNREAD.error(read=len(sent) - len(unread), sent=len(sent), name=_shown(unread[0]))
+
+
+def _shown(name: str) -> str:
+    """Return a name as it may stand in an answer: what a caller sent, but not all of it."""
+    return name[:NAME_CHARS_MAX]

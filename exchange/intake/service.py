@@ -1,0 +1,145 @@
+"""What every handler works with: the read model, the way into the log, and the keys.
+
+A command is answered when its events have been read back from the log, never before. When that does not
+happen in time nobody knows whether it was executed, and the answer says so.
+"""
+
+import asyncio
+from typing import Any
+
+from events.appender import Appender, AppenderClosedError, FrameRefusedError
+from events.commands import AnyCommand, Command
+from events.events import Event, LiquidationStarted, Rejected
+from events.frame import Groups
+from events.log import Log, LogFullError
+from events.log import VerifiedEvents as Entry
+from events.values import MarginMode
+from exchange.aggregate.account import Account
+from exchange.aggregate.market import Market
+from exchange.aggregate.state import Exchange
+from exchange.decimals import money_text
+from exchange.fold import Fold
+from exchange.intake.errors import (
+    BAD_SYMBOL,
+    NOT_EXECUTED,
+    SHUTTING_DOWN,
+    STATUS_UNKNOWN,
+    TIMED_OUT,
+    refusal,
+)
+from exchange.intake.keys import KeyRing
+from exchange.intake.orders import NS_PER_MS, OrderHistory
+
+ANSWER_DEADLINE_S = 10.0
+
+
+class Intake:
+    """The exchange as the HTTP side sees it.
+
+    Construct, `catch_up`, `open`, and keep `run` going; then `ask`. The state is the fold's own: to be read,
+    never changed.
+    """
+
+    def __init__(
+        self, log: Log, name: str, keys: KeyRing, *, deadline_s: float = ANSWER_DEADLINE_S
+    ) -> None:
+        self.keys = keys
+        self.liquidations: dict[MarginMode, int] = {MarginMode.ISOLATED: 0, MarginMode.CROSS: 0}
+        self._deadline_s = deadline_s
+        self._appender = Appender(log, name)
+        self._fold = Fold(log, self._on_entry)
+        self.orders = OrderHistory(lambda symbol: self._fold.state.markets[symbol].unit)
+
+    @property
+    def state(self) -> Exchange:
+        """The read model, as of the last entry read."""
+        return self._fold.state
+
+    @property
+    def now_ms(self) -> int:
+        """The exchange's time at the last entry, in ms."""
+        return self._fold.state.now_ns // NS_PER_MS
+
+    async def catch_up(self) -> None:
+        """Read all that is in the log now; raises as `Fold.catch_up`."""
+        await self._fold.catch_up()
+
+    async def open(self) -> None:
+        """Open this intake's origin; raises as `Appender.open`."""
+        await self._appender.open()
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Read what comes until `stop` is set; raises as `Fold.run`."""
+        await self._fold.run(stop)
+
+    async def close(self) -> None:
+        """Stop appending."""
+        await self._appender.close()
+
+    def market(self, symbol: str) -> Market:
+        """Return a listed market.
+
+        A market listed by another intake a moment ago may be unknown here still.
+
+        Raises:
+            ApiError: -1121.
+        """
+        market = self._fold.state.markets.get(symbol)
+        if market is None:
+            raise BAD_SYMBOL.error()
+        return market
+
+    def account(self, account_id: int) -> Account:
+        """Return the account of an authenticated caller."""
+        return self._fold.state.accounts[account_id]
+
+    async def ask(self, command: AnyCommand) -> list[Event]:
+        """Have a command decided; return its events once they have been read back.
+
+        Raises:
+            RefusedError: the aggregate refused it.
+            ApiError: 503; the text says whether it may have been executed.
+        """
+        events = await self._answer(command)
+        if events and isinstance(events[0], Rejected):
+            raise refusal(events[0], **self._details(command))
+        return events
+
+    async def _answer(self, command: AnyCommand) -> list[Event]:
+        try:
+            answer = self._appender.submit(command)
+        except AppenderClosedError:
+            raise SHUTTING_DOWN.error() from None
+        done, _ = await asyncio.wait((answer,), timeout=self._deadline_s)
+        if not done:
+            # The command is on its way and stays there; only nobody waits any longer.
+            answer.add_done_callback(_look_at)
+            raise TIMED_OUT.error()
+        error = answer.exception()
+        if error is None:
+            return answer.result()
+        if isinstance(error, LogFullError | AppenderClosedError | FrameRefusedError):
+            raise NOT_EXECUTED.error() from error
+        raise STATUS_UNKNOWN.error() from error
+
+    def _details(self, command: Command) -> dict[str, Any]:
+        market = self._fold.state.markets.get(getattr(command, "market", ""))
+        return {
+            "leverage": getattr(command, "leverage", ""),
+            "min_notional": money_text(market.spec.min_notional) if market is not None else "",
+        }
+
+    def _on_entry(self, entry: Entry) -> None:
+        groups: Groups = entry.groups
+        self.orders.feed(groups)
+        for group in groups:
+            for event in group:
+                if type(event) is LiquidationStarted:
+                    self.liquidations[event.mode] += 1
+        self._appender.resolve(groups)
+
+
+def _look_at(answer: "asyncio.Future[list[Event]]") -> None:
+    """Take note of an outcome that nobody waits for, so that no error counts as lost."""
+    if not answer.cancelled():
+        answer.exception()

@@ -1,0 +1,232 @@
+"""The shell of every process: connect, check the server, live until told to stop, say why it ended.
+
+A process is one coroutine that gets a `Runtime` and returns when `stop` is set. Around it this module keeps
+the promises that all of them share: SIGTERM and SIGINT ask it to stop; a dead supervisor does too; a
+heartbeat in the server shows that it lives; what stops it is one log line and one exit code.
+"""
+
+import asyncio
+import os
+import signal
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+import redis.asyncio
+import structlog
+import uvloop
+from redis.exceptions import RedisError
+
+from events.appender import FrameRefusedError
+from events.embedded import EmbeddedServerError, attach_or_start
+from events.log import (
+    CorruptLogError,
+    FencedError,
+    LogError,
+    LogRewoundError,
+    LogUnavailableError,
+    ServerSettingsError,
+)
+from events.redis import RedisLog
+from exchange import config
+
+logger = structlog.get_logger(__name__)
+
+SUPERVISOR_POLL_S = 0.25
+
+_EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
+    (CorruptLogError, config.EXIT_CORRUPT),
+    (FencedError, config.EXIT_FENCED),
+    (FrameRefusedError, config.EXIT_FENCED),
+    (LogRewoundError, config.EXIT_REWOUND),
+    (ServerSettingsError, config.EXIT_SETTINGS),
+    (LogError, config.EXIT_UNAVAILABLE),
+    (EmbeddedServerError, config.EXIT_UNAVAILABLE),
+)
+
+
+class Alive(msgspec.Struct, frozen=True, kw_only=True):
+    """What a heartbeat says: which process wrote it and the last entry it has handled."""
+
+    pid: int
+    seq: int
+
+
+class Runtime:
+    """What a process lives in: its log, and the event that asks it to stop."""
+
+    def __init__(self, name: str, url: str) -> None:
+        self.name = name
+        self.log = RedisLog(url, shard=config.SHARD)
+        self.stop = asyncio.Event()
+        self._client = heartbeat_client(url)
+        self._key = alive_key(name)
+        self._beating: asyncio.Task[None] | None = None
+
+    def ready(self, seq: Callable[[], int]) -> None:
+        """Begin the heartbeat. `seq` gives the last entry handled; it is called about once a second."""
+        assert self._beating is None, self.name
+        self._beating = asyncio.create_task(self._beat(seq), name=f"heartbeat {self.name}")
+        logger.info("ready", seq=seq())
+
+    async def wait_for_log(self) -> bool:
+        """Wait until the log has its first entry answered; return whether that came before `stop`."""
+        is_told = False
+        while not self.stop.is_set():
+            try:
+                if (await self.log.event_head()).seq:
+                    return True
+            except LogUnavailableError:
+                pass  # told when connecting, or by whoever reads next
+            if not is_told:
+                logger.info("waiting_for_log")
+                is_told = True
+            await wait_set(self.stop, config.SERVER_RETRY_S)
+        return False
+
+    async def connect(self, *, strict: bool) -> bool:
+        """Wait for the server and check its settings; return whether that was done before `stop`.
+
+        Raises:
+            ServerSettingsError: the settings do not keep what is acknowledged.
+        """
+        is_told = False
+        while not self.stop.is_set():
+            try:
+                await self.log.check_server(strict=strict)
+                return True
+            except LogUnavailableError as error:
+                if not is_told:
+                    logger.warning("waiting_for_server", error=str(error))
+                is_told = True
+                await wait_set(self.stop, config.SERVER_RETRY_S)
+        return False
+
+    async def close(self) -> None:
+        """End the heartbeat and drop the connections."""
+        if self._beating is not None:
+            self._beating.cancel()
+            await asyncio.wait([self._beating])
+            await self._withdraw_heartbeat()
+        await self._client.aclose()
+        await self.log.close()
+
+    async def _beat(self, seq: Callable[[], int]) -> None:
+        while True:
+            value = msgspec.json.encode(Alive(pid=os.getpid(), seq=seq()))
+            try:
+                await self._client.set(self._key, value, px=config.HEARTBEAT_TTL_MS)
+            except (RedisError, OSError):
+                pass  # whoever uses the log reports a server that is away; a missed beat says the rest
+            await asyncio.sleep(config.HEARTBEAT_INTERVAL_S)
+
+    async def _withdraw_heartbeat(self) -> None:
+        """Remove the heartbeat unless a successor has written its own."""
+        try:
+            value = await self._client.get(self._key)
+            if value is not None and msgspec.json.decode(value, type=Alive).pid == os.getpid():
+                await self._client.delete(self._key)
+        except (RedisError, OSError, msgspec.DecodeError):
+            pass  # it expires
+
+
+def run_process(
+    name: str, url: str, main: Callable[[Runtime], Awaitable[None]], *, strict: bool = False
+) -> int:
+    """Run a process to its end and return its exit code (`config.EXIT_MEANINGS`).
+
+    `strict` refuses a server that acknowledges before its disk has it.
+    """
+
+    async def live() -> None:
+        runtime = Runtime(name, url)
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, runtime.stop.set)
+        watching = asyncio.create_task(_watch_supervisor(runtime.stop), name="supervisor watch")
+        try:
+            if await runtime.connect(strict=strict):
+                await main(runtime)
+        finally:
+            watching.cancel()
+            await runtime.close()
+
+    try:
+        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+            runner.run(live())
+    except Exception as error:
+        return _report(error)
+    logger.info("stopped")
+    return config.EXIT_OK
+
+
+@contextmanager
+def log_url(data_dir: Path, redis_url: str | None) -> Iterator[str]:
+    """Lend the address of a log: the given server's, or that of the embedded one of a data directory.
+
+    Raises:
+        EmbeddedServerError: there is no log in the directory, or its server does not answer.
+    """
+    if redis_url:
+        yield redis_url
+    else:
+        with attach_or_start(data_dir) as socket_path:
+            yield socket_path
+
+
+def exit_code_of(error: Exception) -> int:
+    """Return the exit code for what ended a process."""
+    return next((code for kind, code in _EXIT_CODES if isinstance(error, kind)), config.EXIT_INTERNAL)
+
+
+def alive_key(process: str) -> str:
+    """Return the key of a process's heartbeat."""
+    return f"foldex:{{{config.SHARD}}}:alive:{process}"
+
+
+def heartbeat_client(url: str) -> redis.asyncio.Redis:
+    """Return a client for heartbeats alone; the log has connections of its own."""
+    address = url if "://" in url else f"unix://{url}"
+    return redis.asyncio.Redis.from_url(address, socket_timeout=5.0, socket_connect_timeout=5.0)
+
+
+async def read_alive(client: redis.asyncio.Redis, process: str) -> Alive | None:
+    """Return a process's heartbeat, None when it has none: not ready, not running, or dead for seconds.
+
+    Raises:
+        RedisError, OSError: the server does not answer.
+    """
+    value = await client.get(alive_key(process))
+    return None if value is None else msgspec.json.decode(value, type=Alive)
+
+
+async def wait_set(event: asyncio.Event, timeout_s: float) -> bool:
+    """Wait until the event is set, at most `timeout_s`; return whether it is."""
+    try:
+        async with asyncio.timeout(timeout_s):
+            await event.wait()
+    except TimeoutError:
+        return False
+    return True
+
+
+async def _watch_supervisor(stop: asyncio.Event) -> None:
+    """Ask for a stop when the supervisor that started this process is gone, however it ended."""
+    if config.SUPERVISOR_PID_ENV not in os.environ:
+        return
+    supervisor_pid = int(os.environ[config.SUPERVISOR_PID_ENV])
+    while os.getppid() == supervisor_pid:
+        if await wait_set(stop, SUPERVISOR_POLL_S):
+            return
+    logger.warning("supervisor_gone", supervisor_pid=supervisor_pid)
+    stop.set()
+
+
+def _report(error: Exception) -> int:
+    code = exit_code_of(error)
+    if code == config.EXIT_INTERNAL:
+        logger.exception("failed", exit_code=code, exc_info=error)
+    else:
+        logger.error("stopped_by", error=str(error), kind=type(error).__name__, exit_code=code)
+    return code

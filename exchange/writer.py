@@ -1,0 +1,355 @@
+"""The writer: reads command frames, decides them, appends their events. One is active, any may stand by.
+
+Three things overlap, and one task steers them: the next read is on its way while a slice of frames is
+decided, and the append of what was decided before is in flight. There is never more than one append in
+flight; what is decided meanwhile is the next one. So an idle writer appends each frame at once, and a busy
+one, or one on a slow disk, appends large batches, without a timer.
+
+The state runs ahead of the log by what is not appended yet. That is safe: nobody sees it, and a writer whose
+append is refused stops and drops its state. The commands are in the log, and the next writer decides them.
+
+The lease only says who should write. That nobody else can is the append's doing, which names its term.
+"""
+
+import asyncio
+import gc
+import os
+import secrets
+import socket
+import struct
+import time
+from collections import deque
+from collections.abc import Awaitable, Callable
+
+import structlog
+
+from events.commands import CreateLog
+from events.frame import SCHEMA_VERSION, EventEntry, chain_hash, close_command_frame, encode_groups, header_of
+from events.log import (
+    CommandEntry,
+    CommandReader,
+    Head,
+    Lease,
+    Log,
+    LogExistsError,
+    LogFullError,
+    LogUnavailableError,
+    VerifiedEvents,
+)
+from exchange import config
+from exchange.aggregate.decide import decide_frame, propose_now
+from exchange.aggregate.state import RULES_VERSION, Exchange
+from exchange.fold import Fold
+from exchange.runtime import Runtime, wait_set
+
+logger = structlog.get_logger(__name__)
+
+ENTRIES_PER_READ_MAX = 256
+READ_BYTES_AIM = 4 * 1024 * 1024
+READ_WAIT_MS = 500
+# Long enough that switching between tasks costs nothing, short enough that appends keep flowing.
+SLICE_NS = 2_000_000
+UNAPPENDED_ENTRIES_MAX = 1_024
+UNAPPENDED_BYTES_MAX = 32 * 1024 * 1024
+FULL_RETRY_FIRST_S = 0.1
+FULL_RETRY_MAX_S = 5.0
+STOP_DEADLINE_S = 5.0
+# The state is large and lives long: looking through its young objects often only costs time.
+GC_THRESHOLD = (100_000, 50, 100)
+# Marks for latency tracing, ns since 1970: when the frame had been read, when it was decided.
+TIMING_MARKS = struct.Struct(">QQ")
+
+Clock = Callable[[], int]
+
+
+async def run_writer(runtime: Runtime) -> None:
+    """Live as the writer: stand by, rebuild, decide until stopped.
+
+    Raises:
+        FencedError: another writer has taken over.
+        CorruptLogError, LogRewoundError: the log is not what it was.
+    """
+    log, stop = runtime.log, runtime.stop
+    lease = await acquire(log, stop)
+    if lease is None:
+        return
+    try:
+        await _run_while(keep_lease(log, lease), _write(log, lease, stop, runtime.ready))
+    finally:
+        try:
+            await log.release_lease(lease)
+        except LogUnavailableError:
+            pass  # it expires
+
+
+async def acquire(log: Log, stop: asyncio.Event) -> Lease | None:
+    """Wait for the lease; None when `stop` was set before it was to be had."""
+    writer_id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+    is_told = False
+    while not stop.is_set():
+        try:
+            lease = await log.acquire_lease(writer_id, config.LEASE_TTL_MS)
+        except LogUnavailableError as error:
+            logger.warning("log_unavailable", error=str(error))
+            lease = None
+        if lease is not None:
+            logger.info("lease_acquired", writer=lease.mark)
+            return lease
+        if not is_told:
+            logger.info("standing_by")
+            is_told = True
+        await wait_set(stop, config.SERVER_RETRY_S)
+    return None
+
+
+async def keep_lease(log: Log, lease: Lease) -> None:
+    """Renew the lease until cancelled.
+
+    Raises:
+        FencedError: another writer has a later term.
+    """
+    while True:
+        await asyncio.sleep(config.LEASE_TTL_MS / 3000)
+        try:
+            await log.renew_lease(lease, config.LEASE_TTL_MS)
+        except LogUnavailableError as error:
+            logger.warning("lease_not_renewed", error=str(error))
+
+
+async def create_if_empty(log: Log, clock_ns: Clock = time.time_ns) -> None:
+    """Append the entry that names the log, unless there is a log."""
+    # Event entries without commands are no empty log but a damaged one; the first read will say so.
+    if await log.last_command_seq() or (await log.event_head()).seq:
+        return
+    command = CreateLog(log_id=secrets.token_hex(16), rules_version=RULES_VERSION)
+    frame = close_command_frame(f"genesis:{secrets.token_hex(16)}", 1, clock_ns(), [command])
+    try:
+        await log.create(frame)
+    except LogExistsError:
+        return
+    logger.info("log_created", log_id=command.log_id)
+
+
+async def rebuild(log: Log, stop: asyncio.Event) -> tuple[Exchange, CommandReader, Head] | None:
+    """Fold the event stream; return the state, the reader of what is still to decide, and the head.
+
+    None when `stop` was set before.
+
+    Raises:
+        CorruptLogError, LogRewoundError: the log is not what it was.
+    """
+    checksum: bytes | None = None
+
+    def note(verified: VerifiedEvents) -> None:
+        nonlocal checksum
+        checksum = header_of(verified.groups).checksum
+
+    fold = Fold(log, note)
+    if not await _until_available(fold.catch_up, stop):
+        return None
+    return fold.state, CommandReader(log, after=fold.head.seq, checksum=checksum), fold.head
+
+
+class Writer:
+    """Decides what its reader gives, from a rebuilt state, and appends it behind `head`.
+
+    `head` is the last entry appended; `state` may be ahead of it.
+    """
+
+    def __init__(
+        self,
+        log: Log,
+        lease: Lease,
+        state: Exchange,
+        reader: CommandReader,
+        head: Head,
+        clock_ns: Clock = time.time_ns,
+    ) -> None:
+        self.state = state
+        self.head = head
+        self._log = log
+        self._lease = lease
+        self._reader = reader
+        self._clock_ns = clock_ns
+        self._decided = head
+        self._read_limit = ENTRIES_PER_READ_MAX
+        self._read_ns = 0
+        self._backlog: deque[CommandEntry] = deque()
+        self._unappended: list[EventEntry] = []
+        self._unappended_bytes = 0
+        self._reading: asyncio.Task[list[CommandEntry]] | None = None
+        self._appending: asyncio.Task[None] | None = None
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Decide and append until `stop` is set, then finish the append in flight.
+
+        Raises:
+            FencedError: the log refused an append; another writer has taken over.
+            CorruptLogError, LogRewoundError: the command stream is not what it was.
+        """
+        stopped = asyncio.create_task(stop.wait())
+        try:
+            while not stop.is_set():
+                self._take_read()
+                self._take_append()
+                self._start_read()
+                self._decide_slice()
+                self._start_append()
+                if self._can_decide():
+                    await asyncio.sleep(0)  # requests leave and replies arrive between slices
+                else:
+                    pending = {task for task in (stopped, self._reading, self._appending) if task is not None}
+                    await asyncio.wait(pending, return_when=asyncio.FIRST_COMPLETED)
+            await self._finish()
+        finally:
+            for task in (stopped, self._reading, self._appending):
+                if task is not None:
+                    task.cancel()
+
+    def _start_read(self) -> None:
+        if self._reading is None and len(self._backlog) < self._read_limit:
+            self._reading = asyncio.create_task(self._read(), name="read commands")
+
+    def _take_read(self) -> None:
+        if self._reading is None or not self._reading.done():
+            return
+        entries = self._reading.result()
+        self._reading = None
+        if entries:
+            self._read_ns = self._clock_ns()
+            self._backlog.extend(entries)
+            largest = max(len(entry.frame.body) for entry in entries)
+            self._read_limit = max(1, min(ENTRIES_PER_READ_MAX, READ_BYTES_AIM // max(1, largest)))
+
+    async def _read(self) -> list[CommandEntry]:
+        was_away = False
+        while True:
+            try:
+                return await self._reader.read(self._read_limit, READ_WAIT_MS)
+            except LogUnavailableError as error:
+                if not was_away:
+                    logger.warning("log_unavailable", error=str(error), seq=self._reader.seq)
+                was_away = True
+                await asyncio.sleep(config.SERVER_RETRY_S)
+
+    def _can_decide(self) -> bool:
+        has_room = (
+            len(self._unappended) < UNAPPENDED_ENTRIES_MAX and self._unappended_bytes < UNAPPENDED_BYTES_MAX
+        )
+        return bool(self._backlog) and has_room
+
+    def _decide_slice(self) -> None:
+        """Decide frames for about `SLICE_NS`, at least one when there is one and room for its events."""
+        end_ns = time.monotonic_ns() + SLICE_NS
+        while self._can_decide():
+            self._decide(self._backlog.popleft())
+            if time.monotonic_ns() > end_ns:
+                break
+
+    def _decide(self, command: CommandEntry) -> None:
+        state, frame, seq = self.state, command.frame, command.seq
+        assert seq == self._decided.seq + 1, (seq, self._decided.seq)
+        now_ns = propose_now(state.now_ns, frame.time_ns, self._clock_ns())
+        body = encode_groups(decide_frame(state, seq, frame, now_ns))
+        # Deciding entry 1 gives the state the log's name, before the first hash needs it.
+        hashed = chain_hash(state.log_id, self._decided.chain_hash, seq, SCHEMA_VERSION, frame.checksum, body)
+        self._decided = Head(seq=seq, chain_hash=hashed)
+        self._unappended.append(
+            EventEntry(
+                seq=seq,
+                schema=SCHEMA_VERSION,
+                body=body,
+                chain_hash=hashed,
+                writer=self._lease.mark,
+                timing=TIMING_MARKS.pack(self._read_ns, self._clock_ns()),
+            )
+        )
+        self._unappended_bytes += len(body)
+
+    def _start_append(self) -> None:
+        if self._appending is None and self._unappended:
+            self._appending = asyncio.create_task(
+                self._append(self._unappended, self.head), name="append events"
+            )
+            self._unappended = []
+            self._unappended_bytes = 0
+
+    def _take_append(self) -> None:
+        if self._appending is not None and self._appending.done():
+            self._appending.result()
+            self._appending = None
+
+    async def _append(self, entries: list[EventEntry], previous: Head) -> None:
+        """Append entries; send the same again for as long as it is unknown whether they arrived."""
+        full_retry_s = FULL_RETRY_FIRST_S
+        was_away = False
+        while True:
+            try:
+                await self._log.append_events(entries, previous, self._lease)
+                break
+            except LogUnavailableError as error:
+                if not was_away:
+                    logger.warning("append_unconfirmed", error=str(error), seq=entries[0].seq)
+                was_away = True
+                await asyncio.sleep(config.SERVER_RETRY_S)
+            except LogFullError as error:
+                logger.error("log_full", error=str(error), seq=entries[0].seq, retry_s=full_retry_s)
+                await asyncio.sleep(full_retry_s)
+                full_retry_s = min(full_retry_s * 2, FULL_RETRY_MAX_S)
+        self.head = Head(seq=entries[-1].seq, chain_hash=entries[-1].chain_hash)
+
+    async def _finish(self) -> None:
+        """Append what was decided, unless the server takes too long: the next writer decides it again."""
+        try:
+            async with asyncio.timeout(STOP_DEADLINE_S):
+                while self._appending is not None or self._unappended:
+                    self._start_append()
+                    assert self._appending is not None
+                    await asyncio.wait([self._appending])
+                    self._take_append()
+        except TimeoutError:
+            logger.warning("stopped_with_unconfirmed_append", seq=self.head.seq)
+
+
+async def _write(
+    log: Log, lease: Lease, stop: asyncio.Event, on_ready: Callable[[Callable[[], int]], None]
+) -> None:
+    await _until_available(lambda: create_if_empty(log), stop)
+    rebuilt = await rebuild(log, stop)
+    if rebuilt is None:
+        return
+    state, reader, head = rebuilt
+    logger.info("rebuilt", seq=head.seq, digest=state.digest().hex())
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLD)
+    writer = Writer(log, lease, state, reader, head)
+    on_ready(lambda: writer.head.seq)
+    await writer.run(stop)
+    logger.info("written", seq=writer.head.seq)
+
+
+async def _until_available(step: Callable[[], Awaitable[None]], stop: asyncio.Event) -> bool:
+    """Run a step of the start, again while the server does not answer; False when stopped before."""
+    while not stop.is_set():
+        try:
+            await step()
+            return True
+        except LogUnavailableError as error:
+            logger.warning("log_unavailable", error=str(error))
+            await wait_set(stop, config.SERVER_RETRY_S)
+    return False
+
+
+async def _run_while(keeper: Awaitable[None], work: Awaitable[None]) -> None:
+    """Run both until the work ends or either fails, and raise what failed."""
+    tasks = [asyncio.ensure_future(work), asyncio.ensure_future(keeper)]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+    for task in tasks:
+        if not task.cancelled() and (error := task.exception()) is not None:
+            raise error

@@ -1,0 +1,273 @@
+"""A venue for tests: the real aggregate driven by name and by decimal numbers, without processes.
+
+Every command goes through `decide_frame`; after each, both money identities are counted and the venue must
+be unchanged when the command was refused.
+"""
+
+import time
+from decimal import Decimal
+from typing import TypeVar
+
+from events.commands import (
+    AllotInsurance,
+    AnyCommand,
+    CancelAllOrders,
+    CancelOrder,
+    CreateLog,
+    Deposit,
+    Liquidate,
+    ListMarket,
+    OpenAccount,
+    PlaceOrder,
+    SetIndexPrice,
+    SetLeverage,
+    SetMarginMode,
+    Withdraw,
+)
+from events.events import AccountOpened, Event, OrderAccepted, Rejected
+from events.frame import Groups, close_command_frame, new_origin
+from events.values import (
+    Bracket,
+    IndexSource,
+    MarginMode,
+    MarketSpec,
+    OrderType,
+    RejectCode,
+    Side,
+    TimeInForce,
+)
+from exchange.aggregate.account import FUND_ACCOUNT_ID, Account, Position
+from exchange.aggregate.decide import decide_frame, propose_now
+from exchange.aggregate.state import RULES_VERSION, Exchange
+
+E = TypeVar("E", bound=Event)
+MONEY = 10**8
+
+
+def money(text: str) -> int:
+    """Return decimal quote as money units, exactly."""
+    value = Decimal(text) * MONEY
+    assert value == int(value), text
+    return int(value)
+
+
+def spec(symbol: str = "BTCUSDT", **changes: object) -> MarketSpec:
+    """Return a contract: tick 0.1, lot 0.001, fees 0.02 % and 0.05 %, three brackets."""
+    fields: dict[str, object] = {
+        "symbol": symbol,
+        "base": symbol.removesuffix("USDT"),
+        "quote": "USDT",
+        "tick_size": 10_000_000,
+        "lot_size": 100_000,
+        "min_price_ticks": 1,
+        "max_price_ticks": 10_000_000,
+        "min_lots": 1,
+        "max_lots": 1_000_000,
+        "min_notional": money("5"),
+        "maker_fee": 20_000,
+        "taker_fee": 50_000,
+        "liquidation_fee": 500_000,
+        "mark_band": 300_000,
+        "take_bound": 5_000_000,
+        "max_open_orders": 200,
+        "unwind_lots": 500,
+        "brackets": (
+            Bracket(cap=money("50000"), maintenance_rate=400_000, max_leverage=125),
+            Bracket(cap=money("600000"), maintenance_rate=500_000, max_leverage=100),
+            Bracket(cap=money("10000000"), maintenance_rate=1_000_000, max_leverage=50),
+        ),
+    }
+    return MarketSpec(**(fields | changes))  # type: ignore[arg-type]
+
+
+class Venue:
+    """An exchange with BTCUSDT and ETHUSDT listed, and short ways to say what happens on it.
+
+    Prices, sizes and money are decimal strings; `checks` counts identities after every command.
+    """
+
+    def __init__(self, *, specs: tuple[MarketSpec, ...] | None = None, fund: str = "0") -> None:
+        self.state = Exchange()
+        self.origin = new_origin("test")
+        self.frames = 0
+        self.now_ns = 1_700_000_000 * 10**9
+        self.checks = True
+        self.log: list[Groups] = []
+        self.send(CreateLog(log_id="0" * 32, rules_version=RULES_VERSION))
+        for each in specs or (spec(), spec("ETHUSDT")):
+            self.send(ListMarket(spec=each))
+        if fund != "0":
+            self.send(Deposit(account_id=FUND_ACCOUNT_ID, amount=money(fund) * len(self.state.markets)))
+            for symbol in self.state.markets:
+                self.send(AllotInsurance(market=symbol, amount=money(fund)))
+
+    def send(self, command: AnyCommand) -> list[Event]:
+        """Decide one command in a frame of its own; return its events."""
+        before = self.state.venue_digest() if self.checks else b""
+        self.frames += 1
+        self.now_ns += 1_000_000
+        frame = close_command_frame(self.origin, self.frames, self.now_ns, [command])
+        now_ns = propose_now(self.state.now_ns, frame.time_ns, self.now_ns)
+        groups = decide_frame(self.state, self.state.seq + 1, frame, now_ns)
+        self.log.append(groups)
+        events = groups[1]
+        if self.checks:
+            self.state.check_identities()
+            if not events or isinstance(events[0], Rejected):
+                assert len(events) <= 1
+                assert before == self.state.venue_digest(), "a refused command changed the venue"
+        return events
+
+    def account(self, deposit: str = "0") -> "Trader":
+        """Open an account with money in its wallet."""
+        opened = only(AccountOpened, self.send(OpenAccount()))
+        if deposit != "0":
+            self.send(Deposit(account_id=opened.account_id, amount=money(deposit)))
+        return Trader(self, opened.account_id)
+
+    def index(self, symbol: str, price: str) -> list[Event]:
+        """Report an index price."""
+        price_ticks = self.ticks(symbol, price)
+        source = IndexSource(source="test", price_ticks=price_ticks, raw=price)
+        return self.send(SetIndexPrice(market=symbol, sources=(source,)))
+
+    def liquidate(self, trader: "Trader", symbol: str = "") -> list[Event]:
+        """Ask for the liquidation of a bucket."""
+        return self.send(
+            Liquidate(account_id=trader.account_id, market=symbol, cause_seq=self.state.seq)
+        )
+
+    def ticks(self, symbol: str, price: str) -> int:
+        """Return a decimal price in the market's ticks, exactly."""
+        value = Decimal(price) * MONEY / self.state.markets[symbol].spec.tick_size
+        assert value == int(value), price
+        return int(value)
+
+    def lots(self, symbol: str, size: str) -> int:
+        """Return a decimal size in the market's lots, exactly."""
+        value = Decimal(size) * MONEY / self.state.markets[symbol].spec.lot_size
+        assert value == int(value), size
+        return int(value)
+
+    def replayed(self) -> Exchange:
+        """Return a state built from this venue's events by `apply` alone."""
+        state = Exchange()
+        for groups in self.log:
+            for group in groups:
+                for event in group:
+                    state.apply(event)
+        return state
+
+
+class Trader:
+    """A customer of a `Venue`."""
+
+    def __init__(self, venue: Venue, account_id: int) -> None:
+        self.venue = venue
+        self.account_id = account_id
+
+    @property
+    def account(self) -> Account:
+        """The account as it is now."""
+        return self.venue.state.accounts[self.account_id]
+
+    @property
+    def wallet(self) -> str:
+        """The wallet as a plain decimal."""
+        return plain(self.account.wallet)
+
+    def position(self, symbol: str) -> Position:
+        """The account's record in a market."""
+        return self.account.position(self.venue.state.markets[symbol])
+
+    def place(
+        self,
+        side: str,
+        symbol: str,
+        size: str,
+        price: str | None = None,
+        *,
+        tif: str = "GTC",
+        reduce_only: bool = False,
+        client_id: str = "",
+    ) -> list[Event]:
+        """Place a limit order, or a market order when no price is given."""
+        return self.venue.send(
+            PlaceOrder(
+                account_id=self.account_id,
+                market=symbol,
+                side=Side[side],
+                order_type=OrderType.LIMIT if price else OrderType.MARKET,
+                quantity_lots=self.venue.lots(symbol, size),
+                price_ticks=self.venue.ticks(symbol, price) if price else 0,
+                time_in_force=TimeInForce[tif],
+                reduce_only=reduce_only,
+                client_order_id=client_id,
+            )
+        )
+
+    def buy(self, symbol: str, size: str, price: str | None = None, **options: object) -> list[Event]:
+        """Place a buy order."""
+        return self.place("BUY", symbol, size, price, **options)  # type: ignore[arg-type]
+
+    def sell(self, symbol: str, size: str, price: str | None = None, **options: object) -> list[Event]:
+        """Place a sell order."""
+        return self.place("SELL", symbol, size, price, **options)  # type: ignore[arg-type]
+
+    def cancel(self, symbol: str, order_id: int = 0, client_id: str = "") -> list[Event]:
+        """Cancel an order."""
+        return self.venue.send(
+            CancelOrder(
+                account_id=self.account_id, market=symbol, order_id=order_id, client_order_id=client_id
+            )
+        )
+
+    def cancel_all(self, symbol: str) -> list[Event]:
+        """Cancel all orders of a market."""
+        return self.venue.send(CancelAllOrders(account_id=self.account_id, market=symbol))
+
+    def leverage(self, symbol: str, leverage: int) -> list[Event]:
+        """Set the leverage."""
+        return self.venue.send(SetLeverage(account_id=self.account_id, market=symbol, leverage=leverage))
+
+    def mode(self, symbol: str, mode: str) -> list[Event]:
+        """Set the margin mode."""
+        return self.venue.send(
+            SetMarginMode(account_id=self.account_id, market=symbol, mode=MarginMode[mode])
+        )
+
+    def withdraw(self, amount: str) -> list[Event]:
+        """Take money out."""
+        return self.venue.send(Withdraw(account_id=self.account_id, amount=money(amount)))
+
+
+def only(kind: type[E], events: list[Event]) -> E:
+    """Return the one event of a kind; there must be exactly one."""
+    found = [event for event in events if isinstance(event, kind)]
+    assert len(found) == 1, (kind.__name__, events)
+    return found[0]
+
+
+def every(kind: type[E], events: list[Event]) -> list[E]:
+    """Return all events of a kind."""
+    return [event for event in events if isinstance(event, kind)]
+
+
+def order_id(events: list[Event]) -> int:
+    """Return the id of the order that was accepted."""
+    return only(OrderAccepted, events).order_id
+
+
+def refusal(events: list[Event]) -> RejectCode:
+    """Return why a command was refused; it must have been."""
+    return only(Rejected, events).code
+
+
+def plain(amount: int) -> str:
+    """Return money units as a plain decimal without trailing zeros."""
+    return f"{(Decimal(amount) / MONEY).normalize():f}"
+
+
+def deadline(seconds: float) -> float:
+    """Return the monotonic time by which something must have happened."""
+    return time.monotonic() + seconds
