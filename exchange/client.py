@@ -10,6 +10,7 @@ import hmac
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlencode
@@ -17,6 +18,8 @@ from urllib.parse import urlencode
 import aiohttp
 import msgspec
 from yarl import URL
+
+from exchange.runtime import wait_set
 
 # The intake gives up on an answer before this; a client that gave up first would never learn which it was.
 REQUEST_TIMEOUT_S = 30.0
@@ -48,6 +51,31 @@ class Credentials:
     account_id: int
     api_key: str
     secret: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Contract:
+    """What an order in a market must fit: steps and bounds, decimals in quote (`tick`) and base."""
+
+    symbol: str
+    tick: Decimal
+    step: Decimal
+    max_quantity: Decimal
+    min_notional: Decimal
+
+    def price_text(self, price: Decimal, side: str) -> str:
+        """Return a price on the tick grid: rounded down for BUY, up for SELL, at least one tick."""
+        rounding = ROUND_FLOOR if side == "BUY" else ROUND_CEILING
+        ticks = (price / self.tick).to_integral_value(rounding)
+        return format(max(ticks, Decimal(1)) * self.tick, "f")
+
+    def quantity_text(self, notional: Decimal, price: Decimal) -> str | None:
+        """Return the size whose value at `price` is at most `notional`, None when that is too small."""
+        steps = (notional / price / self.step).to_integral_value(ROUND_FLOOR)
+        quantity = min(steps * self.step, self.max_quantity)
+        if quantity <= 0 or quantity * price < self.min_notional:
+            return None
+        return format(quantity, "f")
 
 
 class Connection:
@@ -161,6 +189,10 @@ class AccountApi:
         """Cancel one order."""
         await self.call("DELETE", "/fapi/v1/order", {"symbol": symbol, "orderId": order_id})
 
+    async def cancel_all(self, symbol: str) -> None:
+        """Cancel every open order in a market; none open is no error."""
+        await self.call("DELETE", "/fapi/v1/allOpenOrders", {"symbol": symbol})
+
     async def open_orders(self, symbol: str) -> list[dict[str, Any]]:
         """Return the account's open orders in a market."""
         found: list[dict[str, Any]] = await self.call("GET", "/fapi/v1/openOrders", {"symbol": symbol})
@@ -192,14 +224,38 @@ async def until_answered(connection: Connection, path: str, *, stop: asyncio.Eve
         try:
             return await connection.request("GET", path)
         except ApiUnavailable:
-            await asyncio.wait([asyncio.ensure_future(stop.wait())], timeout=pause_s)
+            await wait_set(stop, pause_s)
     return None
+
+
+async def contracts(connection: Connection) -> dict[str, Contract]:
+    """Return the listed contracts by symbol."""
+    info = await connection.request("GET", "/fapi/v1/exchangeInfo")
+    return {row["symbol"]: _contract(row) for row in info["symbols"]}
+
+
+async def index_prices(connection: Connection) -> dict[str, Decimal]:
+    """Return the index price of every market that has one, in quote."""
+    rows = await connection.request("GET", "/fapi/v1/premiumIndex")
+    prices = {row["symbol"]: Decimal(row["indexPrice"]) for row in rows}
+    return {symbol: price for symbol, price in prices.items() if price > 0}
 
 
 def signed_query(secret: bytes, parameters: Parameters, now_ms: int) -> str:
     """Return the encoded query string of a signed request: parameters, timestamp, window, signature."""
     query = urlencode({**parameters, "recvWindow": RECV_WINDOW_MS, "timestamp": now_ms})
     return f"{query}&signature={hmac.digest(secret, query.encode(), 'sha256').hex()}"
+
+
+def _contract(row: Mapping[str, Any]) -> Contract:
+    filters = {each["filterType"]: each for each in row["filters"]}
+    return Contract(
+        symbol=row["symbol"],
+        tick=Decimal(filters["PRICE_FILTER"]["tickSize"]),
+        step=Decimal(filters["LOT_SIZE"]["stepSize"]),
+        max_quantity=Decimal(filters["MARKET_LOT_SIZE"]["maxQty"]),
+        min_notional=Decimal(filters["MIN_NOTIONAL"]["notional"]),
+    )
 
 
 def _answer(status: int, body: bytes) -> Any:

@@ -14,14 +14,13 @@ import structlog
 from events.appender import AnswerLostError, Appender, AppenderClosedError
 from events.commands import Liquidate
 from events.events import Event, MarkPriceChanged, TradeExecuted
-from events.log import LogUnavailableError, VerifiedEvents
+from events.log import VerifiedEvents
 from events.values import MarginMode
-from exchange import config
 from exchange.aggregate.account import FIRST_USER_ACCOUNT_ID, Account
 from exchange.aggregate.margin import bucket_equity, is_liquidatable, maintenance, survey
 from exchange.aggregate.state import Exchange
 from exchange.fold import Fold
-from exchange.runtime import Runtime, wait_set
+from exchange.runtime import Runtime
 
 logger = structlog.get_logger(__name__)
 
@@ -164,7 +163,7 @@ async def run_liquidator(runtime: Runtime) -> None:
     appender = Appender(runtime.log, "liquidator")
     liquidator = Liquidator(appender)
     fold = Fold(runtime.log, liquidator.on_entry)
-    if not await catch_up(fold, runtime):
+    if not await runtime.until_available(fold.catch_up):
         return
     await appender.open()
     liquidator.go_live(fold.state)
@@ -180,15 +179,3 @@ async def run_liquidator(runtime: Runtime) -> None:
         following.cancel()
         await asyncio.wait({following, asking})
         await appender.close()
-
-
-async def catch_up(fold: Fold, runtime: Runtime) -> bool:
-    """Fold all that is there, waiting out a server that does not answer; False when stopped before."""
-    while not runtime.stop.is_set():
-        try:
-            await fold.catch_up()
-            return True
-        except LogUnavailableError as error:
-            logger.warning("log_unavailable", error=str(error), seq=fold.head.seq)
-            await wait_set(runtime.stop, config.SERVER_RETRY_S)
-    return False

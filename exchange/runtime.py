@@ -70,38 +70,28 @@ class Runtime:
         self._beating = asyncio.create_task(self._beat(seq), name=f"heartbeat {self.name}")
         logger.info("ready", seq=seq())
 
-    async def wait_for_log(self) -> bool:
-        """Wait until the log has its first entry answered; return whether that came before `stop`."""
-        is_told = False
-        while not self.stop.is_set():
-            try:
-                if (await self.log.event_head()).seq:
-                    return True
-            except LogUnavailableError:
-                pass  # told when connecting, or by whoever reads next
-            if not is_told:
-                logger.info("waiting_for_log")
-                is_told = True
-            await wait_set(self.stop, config.SERVER_RETRY_S)
-        return False
-
     async def connect(self, *, strict: bool) -> bool:
         """Wait for the server and check its settings; return whether that was done before `stop`.
 
         Raises:
             ServerSettingsError: the settings do not keep what is acknowledged.
         """
-        is_told = False
-        while not self.stop.is_set():
-            try:
-                await self.log.check_server(strict=strict)
-                return True
-            except LogUnavailableError as error:
-                if not is_told:
-                    logger.warning("waiting_for_server", error=str(error))
-                is_told = True
-                await wait_set(self.stop, config.SERVER_RETRY_S)
-        return False
+        return await until_available(lambda: self.log.check_server(strict=strict), self.stop)
+
+    async def wait_for_log(self) -> bool:
+        """Wait until the first entry of the log is answered; return whether that was before `stop`."""
+
+        async def wait() -> None:
+            while (await self.log.event_head()).seq == 0:
+                if await wait_set(self.stop, config.SERVER_RETRY_S):
+                    return
+
+        logger.info("waiting_for_log")
+        return await until_available(wait, self.stop) and not self.stop.is_set()
+
+    async def until_available(self, step: Callable[[], Awaitable[None]]) -> bool:
+        """Run a step of the start as `until_available` does, until this process is stopped."""
+        return await until_available(step, self.stop)
 
     async def close(self) -> None:
         """End the heartbeat and drop the connections."""
@@ -199,6 +189,21 @@ async def read_alive(client: redis.asyncio.Redis, process: str) -> Alive | None:
     """
     value = await client.get(alive_key(process))
     return None if value is None else msgspec.json.decode(value, type=Alive)
+
+
+async def until_available(step: Callable[[], Awaitable[None]], stop: asyncio.Event) -> bool:
+    """Run a step of a start, again while the server does not answer; False when stopped before."""
+    is_told = False
+    while not stop.is_set():
+        try:
+            await step()
+            return True
+        except LogUnavailableError as error:
+            if not is_told:
+                logger.warning("waiting_for_server", error=str(error))
+            is_told = True
+            await wait_set(stop, config.SERVER_RETRY_S)
+    return False
 
 
 async def wait_set(event: asyncio.Event, timeout_s: float) -> bool:

@@ -40,7 +40,7 @@ from exchange import config
 from exchange.aggregate.decide import decide_frame, propose_now
 from exchange.aggregate.state import RULES_VERSION, Exchange
 from exchange.fold import Fold
-from exchange.runtime import Runtime, wait_set
+from exchange.runtime import Runtime, until_available, wait_set
 
 logger = structlog.get_logger(__name__)
 
@@ -145,7 +145,7 @@ async def rebuild(log: Log, stop: asyncio.Event) -> tuple[Exchange, CommandReade
         checksum = header_of(verified.groups).checksum
 
     fold = Fold(log, note)
-    if not await _until_available(fold.catch_up, stop):
+    if not await until_available(fold.catch_up, stop):
         return None
     return fold.state, CommandReader(log, after=fold.head.seq, checksum=checksum), fold.head
 
@@ -314,7 +314,7 @@ class Writer:
 async def _write(
     log: Log, lease: Lease, stop: asyncio.Event, on_ready: Callable[[Callable[[], int]], None]
 ) -> None:
-    await _until_available(lambda: create_if_empty(log), stop)
+    await until_available(lambda: create_if_empty(log), stop)
     rebuilt = await rebuild(log, stop)
     if rebuilt is None:
         return
@@ -327,18 +327,6 @@ async def _write(
     on_ready(lambda: writer.head.seq)
     await writer.run(stop)
     logger.info("written", seq=writer.head.seq)
-
-
-async def _until_available(step: Callable[[], Awaitable[None]], stop: asyncio.Event) -> bool:
-    """Run a step of the start, again while the server does not answer; False when stopped before."""
-    while not stop.is_set():
-        try:
-            await step()
-            return True
-        except LogUnavailableError as error:
-            logger.warning("log_unavailable", error=str(error))
-            await wait_set(stop, config.SERVER_RETRY_S)
-    return False
 
 
 async def _run_while(keeper: Awaitable[None], work: Awaitable[None]) -> None:

@@ -133,9 +133,7 @@ class Venue:
 
     def liquidate(self, trader: "Trader", symbol: str = "") -> list[Event]:
         """Ask for the liquidation of a bucket."""
-        return self.send(
-            Liquidate(account_id=trader.account_id, market=symbol, cause_seq=self.state.seq)
-        )
+        return self.send(Liquidate(account_id=trader.account_id, market=symbol, cause_seq=self.state.seq))
 
     def ticks(self, symbol: str, price: str) -> int:
         """Return a decimal price in the market's ticks, exactly."""

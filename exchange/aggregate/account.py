@@ -17,12 +17,29 @@ FIRST_USER_ACCOUNT_ID = 2
 LEVERAGE_DEFAULT = 20
 
 
+class Standing:
+    """What a position amounts to at a mark, in money units: its profit, maintenance and requirement.
+
+    Computed by `margin.standing` and kept until the mark, the position or its orders change; it is no
+    state of its own.
+    """
+
+    __slots__ = ("maintenance", "mark_ticks", "required", "unrealised")
+
+    def __init__(self, mark_ticks: int, unrealised: int, maintenance: int, required: int) -> None:
+        self.mark_ticks = mark_ticks
+        self.unrealised = unrealised
+        self.maintenance = maintenance
+        self.required = required
+
+
 class Position:
     """What an account holds and has on order in one market, with its margin mode and leverage.
 
     `size_lots` is signed; `entry_cost` is the exact signed money paid for it (not an average price);
     `bucket` its own collateral (always 0 in cross). `bid_value` and `ask_value` are Σ price × open lots of
-    resting orders in ticks × lots, `extras` the money reserved for their open loss and fees.
+    resting orders in ticks × lots, `extras` the money reserved for their open loss and fees. `standing` is
+    None whenever something it was computed from has changed.
     """
 
     __slots__ = (
@@ -39,6 +56,7 @@ class Position:
         "mode",
         "order_count",
         "size_lots",
+        "standing",
     )
 
     def __init__(self, market: Market) -> None:
@@ -55,6 +73,7 @@ class Position:
         self.ask_value = 0
         self.extras = 0
         self.order_count = 0
+        self.standing: Standing | None = None
 
     def add_order(self, order: Order) -> None:
         """Count a resting order into the exposure."""
@@ -64,8 +83,10 @@ class Position:
         else:
             self.ask_lots += order.open_lots
             self.ask_value += order.open_lots * order.price_ticks
-        self.extras += extras_of(order, order.open_lots)
+        if order.extras:
+            self.extras += extras_of(order, order.open_lots)
         self.order_count += 1
+        self.standing = None
 
     def shrink_order(self, order: Order, lots: int) -> None:
         """Take `lots` of a resting order out of the exposure, before the order itself shrinks."""
@@ -80,6 +101,7 @@ class Position:
             self.extras -= extras_of(order, order.open_lots) - extras_of(order, left)
         if left == 0:
             self.order_count -= 1
+        self.standing = None
         assert self.order_count >= 0, self.order_count
         assert self.extras >= 0, self.extras
 
@@ -135,4 +157,4 @@ def fresh_position(account_id: int, market: Market) -> Position:
 
 def extras_of(order: Order, lots: int) -> int:
     """Return the share of an order's reserve that stands for `lots` of it, rounded up."""
-    return ceil_div(order.extras * lots, order.quantity_lots) if order.extras else 0
+    return ceil_div(order.extras * lots, order.quantity_lots)

@@ -23,7 +23,8 @@ from events.values import OrderType, Side, TimeInForce
 
 
 class Order:
-    """An order that is open, or being matched. `key` is its price, negated for asks.
+    """An order that is open, or being matched. `key` is its price, negated for asks; `rests` tells whether
+    an unfilled rest stays in the book.
 
     `quantity_lots` is the original size, `open_lots` what is unfilled. `extras` is the open loss and fee
     reserved for the whole quantity, in money units. `market` is the symbol.
@@ -45,6 +46,7 @@ class Order:
         "price_ticks",
         "quantity_lots",
         "reduce_only",
+        "rests",
         "side",
         "time_in_force",
     )
@@ -79,14 +81,10 @@ class Order:
         self.client_order_id = client_order_id
         self.extras = extras
         self.liquidation_id = liquidation_id
+        self.rests: bool = time_in_force is TimeInForce.GTC or time_in_force is TimeInForce.GTX
         self.level: Level | None = None
         self.older: Order | None = None
         self.newer: Order | None = None
-
-    @property
-    def rests(self) -> bool:
-        """Whether an unfilled rest stays in the book."""
-        return self.time_in_force is TimeInForce.GTC or self.time_in_force is TimeInForce.GTX
 
 
 class Level:

@@ -11,7 +11,7 @@ A fill changes equity by signed lots × (mark − price) and by the fee, whateve
 from events.values import MarginMode, OrderType
 from exchange.aggregate.account import Account, Position, extras_of
 from exchange.aggregate.book import Order
-from exchange.aggregate.margin import Survey, requirement_of, survey
+from exchange.aggregate.margin import Survey, requirement_of, standing, survey
 from exchange.aggregate.units import ceil_div, charge, floor_div
 
 
@@ -70,13 +70,9 @@ def _plan_cross(
     if size * signed_lots < 0 and lots <= abs(size):
         return Fill(realised, min(fee, equity), 0) if equity >= 0 else None
     equity -= fee
-    brackets, mark_value = market.brackets, market.mark_ticks * market.unit
-    maintenance = (
-        pool.maintenance
-        - brackets.maintenance(abs(size) * mark_value)
-        + brackets.maintenance(abs(size + signed_lots) * mark_value)
-    )
-    if equity <= maintenance:
+    value = abs(size + signed_lots) * market.mark_ticks * market.unit
+    others = pool.maintenance - standing(position).maintenance
+    if equity <= others + market.brackets.maintenance(value):
         return None
     if not order.rests and equity < _required_after(pool, position, signed_lots):
         return None
@@ -85,15 +81,15 @@ def _plan_cross(
 
 def _required_after(pool: Survey, position: Position, signed_lots: int) -> int:
     """Return what the pool must hold once a taker that never rests has traded."""
-    before = _requirement_at(position, position.size_lots)
-    after = _requirement_at(position, position.size_lots + signed_lots)
-    return pool.required + pool.reserved - before + after
-
-
-def _requirement_at(position: Position, size_lots: int) -> int:
-    return requirement_of(
-        position, size_lots, position.leverage, position.bid_value, position.ask_value, position.extras
+    after = requirement_of(
+        position,
+        position.size_lots + signed_lots,
+        position.leverage,
+        position.bid_value,
+        position.ask_value,
+        position.extras,
     )
+    return pool.required + pool.reserved - standing(position).required + after
 
 
 def _plan_isolated(
@@ -143,9 +139,9 @@ def _transferable_after(account: Account, position: Position, order: Order, lots
             bid_value -= value
         else:
             ask_value -= value
-        extras -= extras_of(order, order.open_lots) - extras_of(order, order.open_lots - lots)
-    before = _requirement_at(position, position.size_lots)
+        if extras:
+            extras -= extras_of(order, order.open_lots) - extras_of(order, order.open_lots - lots)
     after = requirement_of(
         position, position.size_lots + order.side * lots, position.leverage, bid_value, ask_value, extras
     )
-    return pool.transferable + before - after
+    return pool.transferable + standing(position).required - after

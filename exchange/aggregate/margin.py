@@ -12,7 +12,7 @@ Margin of USDⓈ-M Futures"; one-way exposure: the exchange's answer in its deve
 """
 
 from events.values import MarginMode, Side
-from exchange.aggregate.account import Account, Position
+from exchange.aggregate.account import Account, Position, Standing
 from exchange.aggregate.units import RATE_ONE, ceil_div, charge
 
 
@@ -52,17 +52,33 @@ def survey(account: Account) -> Survey:
     """Sum up an account: one pass over its positions, none over its orders."""
     result = Survey(account.wallet)
     for position in account.positions.values():
-        if position.size_lots == 0 and position.order_count == 0:
-            continue
+        known = position.standing
+        if known is None or known.mark_ticks != position.market.mark_ticks:
+            known = standing(position)
         if position.mode is MarginMode.CROSS:
-            market = position.market
-            value = position.size_lots * market.mark_ticks * market.unit
-            result.unrealised += value - position.entry_cost
-            result.maintenance += market.brackets.maintenance(abs(value))
-            result.required += requirement(position, position.leverage)
+            result.unrealised += known.unrealised
+            result.maintenance += known.maintenance
+            result.required += known.required
         else:
-            result.reserved += requirement(position, position.leverage)
+            result.reserved += known.required
     return result
+
+
+def standing(position: Position) -> Standing:
+    """Return what a position amounts to at its market's mark, computing it when something changed."""
+    market = position.market
+    known = position.standing
+    if known is not None and known.mark_ticks == market.mark_ticks:
+        return known
+    value = position.size_lots * market.mark_ticks * market.unit
+    known = Standing(
+        market.mark_ticks,
+        value - position.entry_cost,
+        market.brackets.maintenance(abs(value)) if value else 0,
+        requirement(position, position.leverage),
+    )
+    position.standing = known
+    return known
 
 
 def position_value(position: Position) -> int:
@@ -73,12 +89,12 @@ def position_value(position: Position) -> int:
 
 def unrealised(position: Position) -> int:
     """Return the profit of a position at mark: size × mark − entry cost."""
-    return position_value(position) - position.entry_cost
+    return standing(position).unrealised
 
 
 def maintenance(position: Position) -> int:
     """Return the collateral at or below which a position is liquidated: ceil(N × mmr_n − cum_n)."""
-    return position.market.brackets.maintenance(abs(position_value(position)))
+    return standing(position).maintenance
 
 
 def initial_margin(position: Position) -> int:

@@ -24,7 +24,7 @@ class Brackets:
     `deductions` are in 1e-8 money units, so that they are exact whatever the caps are.
     """
 
-    __slots__ = ("caps", "deductions", "leverages", "rates")
+    __slots__ = ("_caps_at", "caps", "deductions", "leverages", "rates")
 
     def __init__(self, rows: tuple[Bracket, ...]) -> None:
         self.caps: list[int] = [row.cap for row in rows]
@@ -34,6 +34,9 @@ class Brackets:
         for n in range(1, len(rows)):
             step = self.caps[n - 1] * (self.rates[n] - self.rates[n - 1])
             self.deductions.append(self.deductions[n - 1] + step)
+        self._caps_at: list[int] = [0] * (self.leverages[0] + 1)
+        for cap, highest in zip(self.caps, self.leverages, strict=True):
+            self._caps_at[: highest + 1] = [cap] * (highest + 1)
 
     def containing(self, notional: int) -> int:
         """Return the number of the bracket that holds `notional`; the last one holds all above its cap."""
@@ -53,11 +56,7 @@ class Brackets:
 
     def cap_at(self, leverage: int) -> int:
         """Return the largest notional that may be held at `leverage`, 0 when no bracket permits it."""
-        cap = 0
-        for n, highest in enumerate(self.leverages):
-            if highest >= leverage:
-                cap = self.caps[n]
-        return cap
+        return self._caps_at[leverage] if leverage < len(self._caps_at) else 0
 
 
 class Market:

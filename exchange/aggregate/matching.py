@@ -13,7 +13,7 @@ from events.values import CloseReason, MarginMode, MarketStatus, OrderType, Reje
 from exchange.aggregate.account import Account, Position
 from exchange.aggregate.book import Order
 from exchange.aggregate.fills import plan_fill
-from exchange.aggregate.margin import exposure, order_extras, requirement, requirement_of, survey
+from exchange.aggregate.margin import exposure, order_extras, requirement_of, standing, survey
 from exchange.aggregate.market import Market
 from exchange.aggregate.turn import Refused, Turn
 from exchange.aggregate.units import RATE_ONE, floor_div
@@ -257,19 +257,19 @@ def _check_margin(command: PlaceOrder, account: Account, position: Position) -> 
         bid_value += lots * price_ticks
     else:
         ask_value += lots * price_ticks
+    reserved = position.extras + extras
+    needed = requirement_of(position, position.size_lots, position.leverage, bid_value, ask_value, reserved)
+    increase = needed - standing(position).required
+    if increase > 0:
+        pool = survey(account)
+        room = max(0, pool.free if position.mode is MarginMode.CROSS else pool.transferable)
+        if increase > room:
+            raise Refused(
+                RejectCode.INSUFFICIENT_MARGIN, f"quantity: needs {increase} of margin, {room} is available"
+            )
     worst = exposure(position, bid_value, ask_value)
-    increase = requirement_of(
-        position, position.size_lots, position.leverage, bid_value, ask_value, position.extras + extras
-    ) - requirement(position, position.leverage)
-    pool = survey(account)
-    room = pool.free if position.mode is MarginMode.CROSS else pool.transferable
-    if increase > max(0, room):
-        raise Refused(
-            RejectCode.INSUFFICIENT_MARGIN,
-            f"quantity: needs {increase} of margin, {max(0, room)} is available",
-        )
-    if worst > before and worst > market.brackets.cap_at(position.leverage):
-        cap = market.brackets.cap_at(position.leverage)
+    cap = market.brackets.cap_at(position.leverage)
+    if worst > before and worst > cap:
         raise Refused(
             RejectCode.POSITION_LIMIT,
             f"quantity: exposure {worst} exceeds {cap}, the most at leverage {position.leverage}",

@@ -179,6 +179,7 @@ class Exchange:
         account = self.accounts[event.account_id]
         position = account.stored_position(self.markets[event.market])
         position.leverage = event.leverage
+        position.standing = None
         position.bucket += event.margin_moved
         account.wallet -= event.margin_moved
 
@@ -188,6 +189,7 @@ class Exchange:
         assert position.bucket == 0, event.account_id
         assert position.order_count == 0, event.account_id
         position.mode = event.mode
+        position.standing = None
 
     # Orders
 
@@ -268,6 +270,7 @@ class Exchange:
         self, account: Account, market: Market, signed_lots: int, cost: int, realised: int, fee: int
     ) -> None:
         position = account.positions[market.symbol]
+        position.standing = None
         position.size_lots += signed_lots
         position.entry_cost += cost + realised
         assert position.size_lots != 0 or position.entry_cost == 0, (account.account_id, market.symbol)

@@ -88,9 +88,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint("GET", "/fapi/v1/ping", _NONE, 1, market_data.ping),
     Endpoint("GET", "/fapi/v1/time", _NONE, 1, market_data.server_time),
     Endpoint("GET", "/fapi/v1/exchangeInfo", _NONE, 1, market_data.exchange_info),
-    Endpoint(
-        "GET", "/fapi/v1/depth", _NONE, 10, market_data.depth, (_SYMBOL, Parameter("limit", whole))
-    ),
+    Endpoint("GET", "/fapi/v1/depth", _NONE, 10, market_data.depth, (_SYMBOL, Parameter("limit", whole))),
     Endpoint("GET", "/fapi/v1/premiumIndex", _NONE, 1, market_data.premium_index, (_SYMBOL_OPTIONAL,)),
     Endpoint("POST", "/fapi/v1/order", _SIGNED, 0, trading.place_order, _NEW_ORDER, is_order=True),
     Endpoint("GET", "/fapi/v1/order", _SIGNED, 1, trading.query_order, _WHICH_ORDER),

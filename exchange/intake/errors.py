@@ -64,9 +64,7 @@ ILLEGAL_CHARACTERS = Fault(-1100, "Illegal characters found in parameter '{name}
 BODY_TOO_LARGE = Fault(-1101, "Too many parameters: the body is larger than {limit} bytes.", 413)
 REPEATED = Fault(-1101, "Duplicate values for parameter '{name}' detected.")
 MANDATORY = Fault(-1102, "Mandatory parameter '{name}' was not sent, was empty/null, or malformed.")
-EITHER_MANDATORY = Fault(
-    -1102, "Param '{first}' or '{second}' must be sent, but both were empty/null!"
-)
+EITHER_MANDATORY = Fault(-1102, "Param '{first}' or '{second}' must be sent, but both were empty/null!")
 UNREAD = Fault(
     -1104,
     "Not all sent parameters were read; read '{read}' parameter(s) but was sent '{sent}'. "
@@ -128,9 +126,7 @@ REFUSALS: dict[RejectCode, Fault] = {
         -2028, "Leverage is smaller than permitted: insufficient margin balance."
     ),
     RejectCode.MODE_UNCHANGED: Fault(-4046, "No need to change margin type."),
-    RejectCode.MODE_HAS_ORDERS: Fault(
-        -4047, "Margin type cannot be changed if there exists open orders."
-    ),
+    RejectCode.MODE_HAS_ORDERS: Fault(-4047, "Margin type cannot be changed if there exists open orders."),
     RejectCode.MODE_HAS_POSITION: Fault(-4048, "Margin type cannot be changed if there exists position."),
     RejectCode.WOULD_NOT_FILL: Fault(
         -5021, "Due to the order could not be filled immediately, the FOK order has been rejected."

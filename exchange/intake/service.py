@@ -10,10 +10,9 @@ from typing import Any
 from events.appender import Appender, AppenderClosedError, FrameRefusedError
 from events.commands import AnyCommand, Command
 from events.events import Event, LiquidationStarted, Rejected
-from events.frame import Groups
-from events.log import Log, LogFullError
-from events.log import VerifiedEvents as Entry
-from events.values import MarginMode
+from events.frame import header_of
+from events.log import Log, LogFullError, VerifiedEvents
+from events.values import MarginMode, Outcome
 from exchange.aggregate.account import Account
 from exchange.aggregate.market import Market
 from exchange.aggregate.state import Exchange
@@ -40,9 +39,7 @@ class Intake:
     never changed.
     """
 
-    def __init__(
-        self, log: Log, name: str, keys: KeyRing, *, deadline_s: float = ANSWER_DEADLINE_S
-    ) -> None:
+    def __init__(self, log: Log, name: str, keys: KeyRing, *, deadline_s: float = ANSWER_DEADLINE_S) -> None:
         self.keys = keys
         self.liquidations: dict[MarginMode, int] = {MarginMode.ISOLATED: 0, MarginMode.CROSS: 0}
         self._deadline_s = deadline_s
@@ -69,7 +66,12 @@ class Intake:
         await self._appender.open()
 
     async def run(self, stop: asyncio.Event) -> None:
-        """Read what comes until `stop` is set; raises as `Fold.run`."""
+        """Read what comes until `stop` is set.
+
+        Raises:
+            FrameRefusedError: another process opened the same name.
+            CorruptLogError, LogRewoundError: as `Fold.run`.
+        """
         await self._fold.run(stop)
 
     async def close(self) -> None:
@@ -129,14 +131,18 @@ class Intake:
             "min_notional": money_text(market.spec.min_notional) if market is not None else "",
         }
 
-    def _on_entry(self, entry: Entry) -> None:
-        groups: Groups = entry.groups
+    def _on_entry(self, entry: VerifiedEvents) -> None:
+        groups = entry.groups
         self.orders.feed(groups)
         for group in groups:
             for event in group:
                 if type(event) is LiquidationStarted:
                     self.liquidations[event.mode] += 1
         self._appender.resolve(groups)
+        header = header_of(groups)
+        if header.outcome is Outcome.ORIGIN_CLOSED and header.origin == self._appender.origin:
+            # Another process has our name; none of our commands will ever run again.
+            raise FrameRefusedError(header.outcome)
 
 
 def _look_at(answer: "asyncio.Future[list[Event]]") -> None:

@@ -1,0 +1,296 @@
+"""The administrator's listener: accounts and their keys, money, markets, index prices, the state.
+
+It has no authentication of its own: it is bound to loopback, and whoever can reach it rules the exchange.
+Bodies must say that they are JSON, which keeps web pages in a local browser from posting to it.
+"""
+
+from collections.abc import Awaitable, Callable
+from typing import Annotated, Any, TypeVar
+
+import msgspec
+import structlog
+from aiohttp import web
+
+from events.commands import (
+    AddApiKey,
+    AllotInsurance,
+    Deposit,
+    ListMarket,
+    OpenAccount,
+    SetIndexPrice,
+    SetMarketStatus,
+    Withdraw,
+)
+from events.events import AccountOpened
+from events.values import IndexSource, MarketStatus
+from exchange.aggregate import margin
+from exchange.aggregate.account import FUND_ACCOUNT_ID
+from exchange.aggregate.administration import LABEL_CHARS_MAX
+from exchange.aggregate.market import Market
+from exchange.aggregate.state import Exchange
+from exchange.decimals import DecimalError, lots_text, money_text, parse_money, parse_price, price_text
+from exchange.intake.errors import SHUTTING_DOWN, UNKNOWN, ApiError, RefusedError
+from exchange.intake.keys import new_api_key, new_secret
+from exchange.intake.service import Intake
+from exchange.intake.specs import MarketForm, SpecError, market_spec
+
+BODY_BYTES_MAX = 256 * 1024
+REASON_CHARS_MAX = 200
+INDEX_SOURCE = "admin"
+BAD_BODY = -1130
+BAD_MEDIA_TYPE_STATUS = 415
+
+logger = structlog.get_logger(__name__)
+
+_encode = msgspec.json.Encoder().encode
+_AccountId = Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)]
+FormT = TypeVar("FormT", bound="Form")
+
+
+class Form(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Base of the request bodies. Amounts and prices are decimal strings."""
+
+
+class AccountForm(Form, frozen=True):
+    """Open an account with a key, and money if `deposit` says so."""
+
+    deposit: str = "0"
+    label: Annotated[str, msgspec.Meta(max_length=LABEL_CHARS_MAX)] = ""
+
+
+class AmountForm(Form, frozen=True):
+    """Bring money into an account, or take it out."""
+
+    account_id: _AccountId
+    amount: str
+
+
+class InsuranceForm(Form, frozen=True):
+    """Bring money into the insurance fund, for one market."""
+
+    symbol: str
+    amount: str
+
+
+class IndexForm(Form, frozen=True):
+    """Set a market's index price by hand."""
+
+    symbol: str
+    price: str
+
+
+class StatusForm(Form, frozen=True):
+    """Open, restrict or halt a market."""
+
+    symbol: str
+    status: str
+    reason: Annotated[str, msgspec.Meta(max_length=REASON_CHARS_MAX)] = "administrator"
+
+
+async def open_account(intake: Intake, form: AccountForm) -> object:
+    """Open an account, give it a key, bring its first money in."""
+    deposit = 0 if _is_zero(form.deposit) else _amount("deposit", form.deposit)
+    events = await intake.ask(OpenAccount(label=form.label))
+    (opened,) = (event for event in events if isinstance(event, AccountOpened))
+    account_id = opened.account_id
+    api_key, secret = new_api_key(), new_secret()
+    await intake.ask(
+        AddApiKey(account_id=account_id, api_key=api_key, sealed_secret=intake.keys.seal(api_key, secret))
+    )
+    if deposit:
+        await intake.ask(Deposit(account_id=account_id, amount=deposit))
+    return {"account_id": account_id, "api_key": api_key, "secret": secret.reveal().decode()}
+
+
+async def deposit(intake: Intake, form: AmountForm) -> object:
+    """Bring money into an account."""
+    await intake.ask(Deposit(account_id=form.account_id, amount=_amount("amount", form.amount)))
+    return _wallet(intake, form.account_id)
+
+
+async def withdraw(intake: Intake, form: AmountForm) -> object:
+    """Take money out of an account."""
+    await intake.ask(Withdraw(account_id=form.account_id, amount=_amount("amount", form.amount)))
+    return _wallet(intake, form.account_id)
+
+
+async def fund_insurance(intake: Intake, form: InsuranceForm) -> object:
+    """Bring money into the insurance fund and allot it to a market."""
+    market, amount = intake.market(form.symbol), _amount("amount", form.amount)
+    await intake.ask(Deposit(account_id=FUND_ACCOUNT_ID, amount=amount))
+    await intake.ask(AllotInsurance(market=market.symbol, amount=amount))
+    return _insurance(intake.state)
+
+
+async def list_market(intake: Intake, form: MarketForm) -> object:
+    """List a market."""
+    try:
+        spec = market_spec(form)
+    except SpecError as error:
+        raise ApiError(BAD_BODY, str(error)) from None
+    await intake.ask(ListMarket(spec=spec))
+    return {"symbol": spec.symbol}
+
+
+async def set_market_status(intake: Intake, form: StatusForm) -> object:
+    """Open, restrict or halt a market."""
+    try:
+        status = MarketStatus[form.status]
+    except KeyError:
+        names = ", ".join(MarketStatus.__members__)
+        raise ApiError(BAD_BODY, f"status: must be one of {names}") from None
+    await intake.ask(SetMarketStatus(market=form.symbol, status=status, reason=form.reason))
+    return {"symbol": form.symbol, "status": status.name}
+
+
+async def set_index(intake: Intake, form: IndexForm) -> object:
+    """Set an index price; the answer has the mark that follows from it."""
+    market = intake.market(form.symbol)
+    try:
+        price_ticks = parse_price(market.spec, form.price)
+    except DecimalError as error:
+        raise ApiError(BAD_BODY, f"price: {error}") from None
+    source = IndexSource(source=INDEX_SOURCE, price_ticks=price_ticks, raw=form.price)
+    await intake.ask(SetIndexPrice(market=market.symbol, sources=(source,)))
+    return {
+        "symbol": market.symbol,
+        "index": price_text(market.spec, market.index_ticks),
+        "mark": price_text(market.spec, market.mark_ticks),
+    }
+
+
+def state_report(intake: Intake) -> object:
+    """Describe the whole exchange as of the last entry read."""
+    state = intake.state
+    return {
+        "seq": state.seq,
+        "digest": state.digest().hex(),
+        "log_id": state.log_id,
+        "accounts": len(state.accounts) - 2,
+        "trades": state.trade_count,
+        "deposited": money_text(state.deposited),
+        "withdrawn": money_text(state.withdrawn),
+        "markets": [_market_row(state, market) for market in state.markets.values()],
+        "insurance_fund": _insurance(state),
+        "liquidations": {
+            "total": state.liquidation_count,
+            **{mode.name.lower(): count for mode, count in intake.liquidations.items()},
+        },
+    }
+
+
+def admin_app(intake: Intake, is_closing: Callable[[], bool]) -> web.Application:
+    """Return the application of the administrator's listener."""
+
+    @web.middleware
+    async def answer_errors(
+        request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+    ) -> web.StreamResponse:
+        try:
+            if is_closing():
+                raise SHUTTING_DOWN.error()
+            return await handler(request)
+        except RefusedError as error:
+            return _json({"code": error.code, "msg": error.rejected.reason}, error.status)
+        except ApiError as error:
+            return _json({"code": error.code, "msg": error.text}, error.status)
+        except web.HTTPException as error:
+            return _json({"code": BAD_BODY, "msg": error.reason}, error.status)
+        except Exception:
+            logger.exception("admin_request_failed", path=request.path, seq=intake.state.seq)
+            unknown = UNKNOWN.error()
+            return _json({"code": unknown.code, "msg": unknown.text}, unknown.status)
+
+    app = web.Application(middlewares=[answer_errors], client_max_size=BODY_BYTES_MAX)
+    for path, form, handler in (
+        ("account", AccountForm, open_account),
+        ("deposit", AmountForm, deposit),
+        ("withdraw", AmountForm, withdraw),
+        ("insurance", InsuranceForm, fund_insurance),
+        ("market", MarketForm, list_market),
+        ("market/status", StatusForm, set_market_status),
+        ("index", IndexForm, set_index),
+    ):
+        app.router.add_post(f"/admin/v1/{path}", _posted(intake, form, handler))
+
+    async def report(request: web.Request) -> web.StreamResponse:
+        return _json(state_report(intake))
+
+    app.router.add_get("/admin/v1/state", report)
+    return app
+
+
+def _posted(
+    intake: Intake, form: type[Any], handler: Callable[[Intake, Any], Awaitable[object]]
+) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    decoder = msgspec.json.Decoder(form)
+
+    async def answer(request: web.Request) -> web.StreamResponse:
+        if request.content_type != "application/json":
+            raise ApiError(BAD_BODY, "Content-Type: must be application/json", BAD_MEDIA_TYPE_STATUS)
+        try:
+            body = decoder.decode(await request.read())
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise ApiError(BAD_BODY, f"body: {error}") from None
+        result = await handler(intake, body)
+        logger.info("admin_request", path=request.path, seq=intake.state.seq)
+        return _json(result)
+
+    return answer
+
+
+def _json(content: object, status: int = 200) -> web.Response:
+    return web.Response(body=_encode(content), status=status, content_type="application/json")
+
+
+def _amount(name: str, text: str) -> int:
+    try:
+        amount = parse_money(text)
+    except DecimalError as error:
+        raise ApiError(BAD_BODY, f"{name}: {error}") from None
+    if amount == 0:
+        raise ApiError(BAD_BODY, f"{name}: must be positive")
+    return amount
+
+
+def _is_zero(text: str) -> bool:
+    return not text.strip("0") or text.strip("0") == "."
+
+
+def _wallet(intake: Intake, account_id: int) -> dict[str, Any]:
+    return {"account_id": account_id, "wallet": money_text(intake.account(account_id).wallet)}
+
+
+def _insurance(state: Exchange) -> dict[str, Any]:
+    fund = state.accounts[FUND_ACCOUNT_ID]
+    return {
+        "wallet": money_text(fund.wallet),
+        "markets": [
+            {
+                "symbol": symbol,
+                "allotment": money_text(own.bucket),
+                "equity": money_text(margin.bucket_equity(fund, own)),
+                "position": lots_text(own.market.spec, own.size_lots),
+            }
+            for symbol, own in fund.positions.items()
+        ],
+    }
+
+
+def _market_row(state: Exchange, market: Market) -> dict[str, Any]:
+    spec, book = market.spec, market.book
+    long_lots = sum(
+        max(0, account.positions[market.symbol].size_lots)
+        for account in state.accounts.values()
+        if market.symbol in account.positions
+    )
+    return {
+        "symbol": market.symbol,
+        "status": market.status.name,
+        "mark": price_text(spec, market.mark_ticks),
+        "index": price_text(spec, market.index_ticks),
+        "last": price_text(spec, market.last_ticks),
+        "bid": price_text(spec, book.best_bid_ticks),
+        "ask": price_text(spec, book.best_ask_ticks),
+        "open_interest": lots_text(spec, long_lots),
+    }

@@ -1,0 +1,100 @@
+"""The intake's life: read the log, open the origin, serve two listeners, stop without losing an answer."""
+
+import asyncio
+from collections.abc import Callable
+from pathlib import Path
+
+import structlog
+from aiohttp import web
+
+from events.log import Log
+from exchange.intake.admin import admin_app
+from exchange.intake.front import Front
+from exchange.intake.keys import KeyRing, load_key_file
+from exchange.intake.service import ANSWER_DEADLINE_S, Intake
+from exchange.runtime import until_available
+
+# A handler answers within its own deadline; one that does not is beyond waiting for.
+SHUTDOWN_DEADLINE_S = ANSWER_DEADLINE_S + 2.0
+KEEPALIVE_S = 75.0
+BACKLOG = 1_024
+
+logger = structlog.get_logger(__name__)
+
+
+async def run_intake(
+    log: Log,
+    *,
+    host: str,
+    port: int,
+    admin_host: str,
+    admin_port: int,
+    key_file: Path,
+    stop: asyncio.Event,
+    on_ready: Callable[[Callable[[], int]], None] | None = None,
+) -> None:
+    """Serve until `stop` is set; then refuse what is new, finish what is under way, and return.
+
+    `on_ready` is called once both listeners accept connections, with what tells the last entry read. A log
+    server that does not answer is waited for.
+
+    Raises:
+        KeyFileError: the key file cannot be used.
+        CorruptLogError, LogRewoundError: the log is not what it was.
+        FrameRefusedError: another process opened the same name; this one may no longer append.
+        OSError: an address cannot be listened on.
+    """
+    intake = Intake(log, f"intake-{port}", KeyRing(load_key_file(key_file)))
+    if not await until_available(intake.catch_up, stop):
+        return
+    fold_stop = asyncio.Event()
+    folding = asyncio.create_task(intake.run(fold_stop), name="intake fold")
+    try:
+        await intake.open()
+        async with _Listeners(intake, host, port, admin_host, admin_port):
+            logger.info("intake_listens", host=host, port=port, admin_port=admin_port, seq=intake.state.seq)
+            if on_ready is not None:
+                on_ready(lambda: intake.state.seq)
+            stopping = asyncio.create_task(stop.wait(), name="intake stop")
+            await asyncio.wait((stopping, folding), return_when=asyncio.FIRST_COMPLETED)
+            stopping.cancel()
+    finally:
+        await intake.close()
+        fold_stop.set()
+        await asyncio.wait((folding,))
+        logger.info("intake_stopped", seq=intake.state.seq)
+    folding.result()
+
+
+class _Listeners:
+    """Both HTTP servers. Leaving closes them: new requests are refused, those under way are finished."""
+
+    def __init__(self, intake: Intake, host: str, port: int, admin_host: str, admin_port: int) -> None:
+        self._front = Front(intake)
+        self._public = web.ServerRunner(
+            web.Server(self._front.handle, access_log=None, keepalive_timeout=KEEPALIVE_S),
+            shutdown_timeout=SHUTDOWN_DEADLINE_S,
+        )
+        self._admin = web.AppRunner(
+            admin_app(intake, lambda: self._front.closing),
+            access_log=None,
+            shutdown_timeout=SHUTDOWN_DEADLINE_S,
+        )
+        self._addresses = ((self._public, host, port), (self._admin, admin_host, admin_port))
+
+    async def __aenter__(self) -> "_Listeners":
+        try:
+            for runner, host, port in self._addresses:
+                await runner.setup()
+                await web.TCPSite(runner, host, port, backlog=BACKLOG).start()
+        except BaseException:
+            await self._close()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._close()
+
+    async def _close(self) -> None:
+        self._front.closing = True
+        await asyncio.gather(self._public.cleanup(), self._admin.cleanup())
