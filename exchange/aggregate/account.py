@@ -6,7 +6,7 @@ position owns one. Account 0 is the insurance fund: its position in a market is 
 position's bucket is the market's allotment. Account 1 collects fees.
 """
 
-from events.values import Leg, MarginMode, Side
+from events.values import BUY, CROSS, ISOLATED, Leg, Side
 from exchange.aggregate.book import Order
 from exchange.aggregate.market import Market
 from exchange.aggregate.units import ceil_div
@@ -18,16 +18,20 @@ LEVERAGE_DEFAULT = 20
 
 
 class Standing:
-    """What a position amounts to at a mark, in money units: its profit, maintenance and requirement.
+    """What a position amounts to at a mark, in money units: profit, maintenance, worst-side exposure and
+    what it and its orders require of the wallet.
 
     Computed by `margin.standing` and kept until the mark, the position or its orders change; it is no
     state of its own.
     """
 
-    __slots__ = ("maintenance", "mark_ticks", "required", "unrealised")
+    __slots__ = ("exposure", "maintenance", "mark_ticks", "required", "unrealised")
 
-    def __init__(self, mark_ticks: int, unrealised: int, maintenance: int, required: int) -> None:
+    def __init__(
+        self, mark_ticks: int, exposure: int, unrealised: int, maintenance: int, required: int
+    ) -> None:
         self.mark_ticks = mark_ticks
+        self.exposure = exposure
         self.unrealised = unrealised
         self.maintenance = maintenance
         self.required = required
@@ -62,7 +66,7 @@ class Position:
     def __init__(self, market: Market) -> None:
         self.market = market
         self.leg = Leg.BOTH
-        self.mode = MarginMode.CROSS
+        self.mode = CROSS
         self.leverage = min(LEVERAGE_DEFAULT, market.brackets.leverages[0])
         self.size_lots = 0
         self.entry_cost = 0
@@ -77,7 +81,7 @@ class Position:
 
     def add_order(self, order: Order) -> None:
         """Count a resting order into the exposure."""
-        if order.side is Side.BUY:
+        if order.side is BUY:
             self.bid_lots += order.open_lots
             self.bid_value += order.open_lots * order.price_ticks
         else:
@@ -90,7 +94,7 @@ class Position:
 
     def shrink_order(self, order: Order, lots: int) -> None:
         """Take `lots` of a resting order out of the exposure, before the order itself shrinks."""
-        if order.side is Side.BUY:
+        if order.side is BUY:
             self.bid_lots -= lots
             self.bid_value -= lots * order.price_ticks
         else:
@@ -107,7 +111,7 @@ class Position:
 
     def open_lots(self, side: Side) -> int:
         """Return how many lots of the account's orders rest on a side."""
-        return self.bid_lots if side is Side.BUY else self.ask_lots
+        return self.bid_lots if side is BUY else self.ask_lots
 
     def reducible_lots(self, side: Side) -> int:
         """Return how many lots an order of `side` can trade before it opens anything."""
@@ -151,7 +155,7 @@ def fresh_position(account_id: int, market: Market) -> Position:
     """Return the record of an account that never did anything in a market."""
     position = Position(market)
     if account_id == FUND_ACCOUNT_ID:
-        position.mode = MarginMode.ISOLATED
+        position.mode = ISOLATED
     return position
 
 

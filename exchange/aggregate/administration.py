@@ -26,12 +26,12 @@ from events.events import (
     TickPassed,
     Withdrawn,
 )
-from events.values import MarginMode, RejectCode
+from events.values import CROSS, ISOLATED, RejectCode
 from exchange.aggregate.account import FUND_ACCOUNT_ID, Position
 from exchange.aggregate.margin import (
-    exposure,
     initial_margin,
-    requirement,
+    position_value,
+    standing,
     survey,
     unrealised,
 )
@@ -127,16 +127,18 @@ def set_leverage(turn: Turn, command: SetLeverage) -> None:
     leverage, brackets = command.leverage, market.brackets
     if not 1 <= leverage <= brackets.leverages[0]:
         raise Refused(RejectCode.BAD_LEVERAGE, f"leverage: {leverage} is outside 1…{brackets.leverages[0]}")
-    worst = exposure(position, position.bid_value, position.ask_value)
+    known = standing(position)
+    worst = known.exposure
     if worst > brackets.cap_at(leverage):
         raise Refused(
             RejectCode.BAD_LEVERAGE,
             f"leverage: {leverage} permits {brackets.cap_at(leverage)}, exposure is {worst}",
         )
     moved = _top_up(position, leverage) if leverage < position.leverage else 0
-    increase = requirement(position, leverage) - requirement(position, position.leverage) + moved
+    base = abs(position_value(position)) if position.mode is ISOLATED else 0
+    increase = ceil_div(worst - base, leverage) + position.extras - known.required + moved
     pool = survey(account)
-    room = pool.free if position.mode is MarginMode.CROSS else pool.transferable
+    room = pool.free if position.mode is CROSS else pool.transferable
     if increase > max(0, room):
         raise Refused(
             RejectCode.LEVERAGE_NOT_COVERED, f"leverage: needs {increase} more, {max(0, room)} is available"
@@ -174,7 +176,7 @@ def _check_amount(amount: int) -> None:
 
 def _top_up(position: Position, leverage: int) -> int:
     """Return what an isolated bucket lacks for its initial margin at a lower leverage."""
-    if position.mode is not MarginMode.ISOLATED or position.size_lots == 0:
+    if position.mode is not ISOLATED or position.size_lots == 0:
         return 0
     notional = abs(position.size_lots) * position.market.mark_ticks * position.market.unit
     target = max(ceil_div(notional, leverage), initial_margin(position)) + max(0, -unrealised(position))

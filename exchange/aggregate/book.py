@@ -11,7 +11,7 @@ The book knows nothing of accounts, margin or events; it can be driven alone:
 
     book = Book()
     book.insert(order)                 # joins the end of its price level
-    book.best(Side.BUY)                # the first order of the best bid, or None
+    book.best(BUY)                # the first order of the best bid, or None
     book.fill(order, lots)             # part or all of an order is gone; a filled one leaves
     book.remove(order)
 """
@@ -19,7 +19,7 @@ The book knows nothing of accounts, margin or events; it can be driven alone:
 from bisect import bisect_left
 from collections.abc import Iterator
 
-from events.values import OrderType, Side, TimeInForce
+from events.values import BUY, GTC, GTX, LIMIT, OrderType, Side, TimeInForce
 
 
 class Order:
@@ -60,8 +60,8 @@ class Order:
         price_ticks: int,
         quantity_lots: int,
         *,
-        order_type: OrderType = OrderType.LIMIT,
-        time_in_force: TimeInForce = TimeInForce.GTC,
+        order_type: OrderType = LIMIT,
+        time_in_force: TimeInForce = GTC,
         reduce_only: bool = False,
         client_order_id: str = "",
         extras: int = 0,
@@ -72,7 +72,7 @@ class Order:
         self.market = market
         self.side = side
         self.price_ticks = price_ticks
-        self.key: int = price_ticks if side is Side.BUY else -price_ticks
+        self.key: int = price_ticks if side is BUY else -price_ticks
         self.quantity_lots = quantity_lots
         self.open_lots = quantity_lots
         self.order_type = order_type
@@ -81,7 +81,7 @@ class Order:
         self.client_order_id = client_order_id
         self.extras = extras
         self.liquidation_id = liquidation_id
-        self.rests: bool = time_in_force is TimeInForce.GTC or time_in_force is TimeInForce.GTX
+        self.rests: bool = time_in_force is GTC or time_in_force is GTX
         self.level: Level | None = None
         self.older: Order | None = None
         self.newer: Order | None = None
@@ -177,16 +177,16 @@ class Book:
 
     def half(self, side: Side) -> Half:
         """Return the side on which orders of `side` rest."""
-        return self.bids if side is Side.BUY else self.asks
+        return self.bids if side is BUY else self.asks
 
     def insert(self, order: Order) -> None:
         """Let an order join the end of the queue at its price."""
         assert order.open_lots > 0, order.order_id
-        (self.bids if order.side is Side.BUY else self.asks).insert(order)
+        (self.bids if order.side is BUY else self.asks).insert(order)
 
     def remove(self, order: Order) -> None:
         """Take an order out of the queue, wherever it stands in it."""
-        (self.bids if order.side is Side.BUY else self.asks).remove(order)
+        (self.bids if order.side is BUY else self.asks).remove(order)
 
     def fill(self, order: Order, lots: int) -> None:
         """Reduce an order by `lots` without changing its place; a filled order leaves the book."""
@@ -201,7 +201,7 @@ class Book:
 
     def best(self, side: Side) -> Order | None:
         """Return the order of `side` that trades next, None when there is none."""
-        half = self.bids if side is Side.BUY else self.asks
+        half = self.bids if side is BUY else self.asks
         return half.levels[half.keys[-1]].first if half.keys else None
 
     @property

@@ -8,7 +8,7 @@ himself far from the mark.
 A fill changes equity by signed lots × (mark − price) and by the fee, whatever part of it opens or closes.
 """
 
-from events.values import MarginMode, OrderType
+from events.values import ISOLATED, LIQUIDATION
 from exchange.aggregate.account import Account, Position, extras_of
 from exchange.aggregate.book import Order
 from exchange.aggregate.margin import Survey, requirement_of, standing, survey
@@ -48,10 +48,10 @@ def plan_fill(
     maintenance only; one that never rests holds none, and needs initial margin here.
     """
     signed_lots = order.side * lots
-    if order.order_type is OrderType.LIQUIDATION:
+    if order.order_type is LIQUIDATION:
         cost = signed_lots * price_ticks * position.market.unit
         return Fill(realise(position.size_lots, position.entry_cost, signed_lots, cost), 0, 0)
-    if position.mode is MarginMode.ISOLATED:
+    if position.mode is ISOLATED:
         return _plan_isolated(account, position, order, lots, price_ticks, fee_rate)
     return _plan_cross(account, position, order, lots, price_ticks, fee_rate)
 

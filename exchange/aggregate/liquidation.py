@@ -21,13 +21,17 @@ from events.events import (
     PositionTakenOver,
 )
 from events.values import (
+    BUY,
+    CROSS,
+    IOC,
+    ISOLATED,
+    LIQUIDATION,
+    SELL,
+    TRADING,
     CloseReason,
     LiquidationResult,
-    MarginMode,
     MarketStatus,
-    OrderType,
     Side,
-    TimeInForce,
     WorksheetRow,
 )
 from exchange.aggregate.account import FUND_ACCOUNT_ID, Account, Position
@@ -109,9 +113,9 @@ def open_positions(account: Account, market_symbol: str) -> list[Position]:
         for symbol, position in account.positions.items()
         if position.size_lots != 0
         and (
-            (position.mode is MarginMode.CROSS)
+            (position.mode is CROSS)
             if not market_symbol
-            else (position.mode is MarginMode.ISOLATED and symbol == market_symbol)
+            else (position.mode is ISOLATED and symbol == market_symbol)
         )
     ]
     return sorted(found, key=lambda position: (-maintenance(position), position.market.symbol))
@@ -129,7 +133,7 @@ def unwind_fund(turn: Turn, market: Market) -> None:
     size_lots = fund.position(market).size_lots
     if size_lots == 0 or market.status is MarketStatus.HALTED:
         return
-    side = Side.SELL if size_lots > 0 else Side.BUY
+    side = SELL if size_lots > 0 else BUY
     width = floor_div(market.mark_ticks * market.spec.mark_band, RATE_ONE)
     limit_ticks = max(1, market.mark_ticks + side * width)
     best = market.book.best(side.opposite)
@@ -162,7 +166,7 @@ def _start(case: _Case, cause_seq: int) -> None:
             liquidation_id=case.liquidation_id,
             account_id=account.account_id,
             market=symbol,
-            mode=MarginMode.ISOLATED if symbol else MarginMode.CROSS,
+            mode=ISOLATED if symbol else CROSS,
             cause_seq=cause_seq,
             collateral=account.positions[symbol].bucket if symbol else account.wallet,
             equity=case.equity(),
@@ -205,7 +209,7 @@ def _cancel_orders(case: _Case) -> None:
             concerned = order.market == symbol
         else:
             only_reduces = position.open_lots(order.side) <= position.reducible_lots(order.side)
-            concerned = position.mode is MarginMode.CROSS or not only_reduces
+            concerned = position.mode is CROSS or not only_reduces
         if concerned:
             cancel(case.turn, order, CloseReason.LIQUIDATION)
 
@@ -238,8 +242,8 @@ def _reduce(case: _Case, position: Position, lots: int) -> int:
     market, account = position.market, case.account
     share = _equity_share(case, position)
     numerator, denominator = bankruptcy_price(position, share)
-    side = Side.SELL if position.size_lots > 0 else Side.BUY
-    rounded = ceil_div(numerator, denominator) if side is Side.SELL else floor_div(numerator, denominator)
+    side = SELL if position.size_lots > 0 else BUY
+    rounded = ceil_div(numerator, denominator) if side is SELL else floor_div(numerator, denominator)
     best = market.book.best(side.opposite)
     limit_ticks = max(1, rounded)
     if best is None or side * (limit_ticks - best.price_ticks) < 0:
@@ -278,10 +282,10 @@ def _trade_at_once(
             account_id=account.account_id,
             market=market.symbol,
             side=side,
-            order_type=OrderType.LIQUIDATION,
+            order_type=LIQUIDATION,
             quantity_lots=lots,
             price_ticks=limit_ticks,
-            time_in_force=TimeInForce.IOC,
+            time_in_force=IOC,
             reduce_only=True,
             client_order_id="",
             extras=0,
@@ -340,7 +344,7 @@ def _take_over(case: _Case, position: Position, share: int) -> None:
 
 
 def _restrict(case: _Case, market: Market) -> None:
-    if market.status is MarketStatus.TRADING:
+    if market.status is TRADING:
         case.turn.emit(
             MarketStatusChanged(
                 market=market.symbol,

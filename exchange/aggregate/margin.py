@@ -11,7 +11,7 @@ Formulas: Binance, "How to Calculate Liquidation Price of USDⓈ-M Futures Contr
 Margin of USDⓈ-M Futures"; one-way exposure: the exchange's answer in its developer forum, topic 17078.
 """
 
-from events.values import MarginMode, Side
+from events.values import CROSS, ISOLATED, Side
 from exchange.aggregate.account import Account, Position, Standing
 from exchange.aggregate.units import RATE_ONE, ceil_div, charge
 
@@ -55,7 +55,7 @@ def survey(account: Account) -> Survey:
         known = position.standing
         if known is None or known.mark_ticks != position.market.mark_ticks:
             known = standing(position)
-        if position.mode is MarginMode.CROSS:
+        if position.mode is CROSS:
             result.unrealised += known.unrealised
             result.maintenance += known.maintenance
             result.required += known.required
@@ -70,12 +70,16 @@ def standing(position: Position) -> Standing:
     known = position.standing
     if known is not None and known.mark_ticks == market.mark_ticks:
         return known
-    value = position.size_lots * market.mark_ticks * market.unit
+    unit = market.unit
+    value = position.size_lots * market.mark_ticks * unit
+    worst = max(abs(value + position.bid_value * unit), abs(value - position.ask_value * unit))
+    base = abs(value) if position.mode is ISOLATED else 0
     known = Standing(
         market.mark_ticks,
+        worst,
         value - position.entry_cost,
         market.brackets.maintenance(abs(value)) if value else 0,
-        requirement(position, position.leverage),
+        ceil_div(worst - base, position.leverage) + position.extras,
     )
     position.standing = known
     return known
@@ -103,35 +107,20 @@ def initial_margin(position: Position) -> int:
     return max(ceil_div(notional, position.leverage), position.market.brackets.maintenance(notional))
 
 
-def exposure(position: Position, bid_value: int, ask_value: int) -> int:
-    """Return the worst-side notional: max(|P + B|, |P − A|), B and A in ticks × lots at the limits."""
-    unit = position.market.unit
-    value = position.size_lots * position.market.mark_ticks * unit
-    return max(abs(value + bid_value * unit), abs(value - ask_value * unit))
-
-
-def requirement(position: Position, leverage: int) -> int:
-    """Return what a position and its open orders take from the wallet.
-
-    Cross: ceil(exposure / leverage) + extras. Isolated: ceil(max(0, exposure − |P|) / leverage) + extras,
-    since the position itself stands on its bucket.
-    """
-    return requirement_of(
-        position, position.size_lots, leverage, position.bid_value, position.ask_value, position.extras
-    )
-
-
 def requirement_of(
     position: Position, size_lots: int, leverage: int, bid_value: int, ask_value: int, extras: int
 ) -> int:
-    """Return the requirement as if the position and its orders were these; see `requirement`."""
-    market = position.market
-    unit = market.unit
-    value = size_lots * market.mark_ticks * unit
+    """Return what a position and its open orders would take from the wallet, were they these.
+
+    The worst-side exposure is max(|P + B|, |P − A|), with P the signed notional at mark, B and A those of
+    open bids and asks at their limits. Cross: ceil(exposure / leverage) + extras. Isolated:
+    ceil((exposure − |P|) / leverage) + extras, since the position itself stands on its bucket.
+    """
+    unit = position.market.unit
+    value = size_lots * position.market.mark_ticks * unit
     worst = max(abs(value + bid_value * unit), abs(value - ask_value * unit))
-    if position.mode is MarginMode.ISOLATED:
-        worst = max(0, worst - abs(value))
-    return -(-worst // leverage) + extras
+    base = abs(value) if position.mode is ISOLATED else 0
+    return ceil_div(worst - base, leverage) + extras
 
 
 def order_extras(position: Position, side: Side, lots: int, price_ticks: int) -> int:
@@ -143,7 +132,7 @@ def order_extras(position: Position, side: Side, lots: int, price_ticks: int) ->
 
 def bucket_equity(account: Account, position: Position) -> int:
     """Return the equity of the bucket a position stands on: its own, or the account's pool."""
-    if position.mode is MarginMode.ISOLATED:
+    if position.mode is ISOLATED:
         return position.bucket + unrealised(position)
     return survey(account).equity
 

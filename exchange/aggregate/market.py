@@ -10,7 +10,7 @@ Source: Binance, "Leverage and Margin of USDⓈ-M Futures", maintenance amount.
 
 from bisect import bisect_left
 
-from events.values import Bracket, MarketSpec, MarketStatus
+from events.values import TRADING, Bracket, MarketSpec
 from exchange.aggregate.book import Book
 from exchange.aggregate.units import AMOUNT_MAX, RATE_ONE
 
@@ -85,7 +85,7 @@ class Market:
         self.unit: int = spec.tick_size * spec.lot_size // UNIT_SCALE
         self.brackets = Brackets(spec.brackets)
         self.book = Book()
-        self.status = MarketStatus.TRADING
+        self.status = TRADING
         self.index_ticks = 0
         self.mark_ticks = 0
         self.last_ticks = 0

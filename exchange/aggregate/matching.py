@@ -9,14 +9,28 @@ A market order is an immediate-or-cancel order whose limit is the market's bound
 
 from events.commands import CancelAllOrders, CancelOrder, PlaceOrder
 from events.events import OrderAccepted, OrderCancelled, OrderExpired, TradeExecuted
-from events.values import CloseReason, MarginMode, MarketStatus, OrderType, RejectCode, Side, TimeInForce
+from events.values import (
+    BUY,
+    FOK,
+    GTX,
+    IOC,
+    ISOLATED,
+    LIMIT,
+    MARKET,
+    SELL,
+    TRADING,
+    CloseReason,
+    MarketStatus,
+    RejectCode,
+    Side,
+)
 from exchange.aggregate.account import Account, Position
 from exchange.aggregate.book import Order
 from exchange.aggregate.fills import plan_fill
-from exchange.aggregate.margin import exposure, order_extras, requirement_of, standing, survey
+from exchange.aggregate.margin import order_extras, standing, survey
 from exchange.aggregate.market import Market
 from exchange.aggregate.turn import Refused, Turn
-from exchange.aggregate.units import RATE_ONE, floor_div
+from exchange.aggregate.units import RATE_ONE, ceil_div, floor_div
 
 # What one command may cause at most, so that no entry can grow beyond what can be appended.
 FILLS_PER_ORDER_MAX = 1000
@@ -31,11 +45,11 @@ def place_order(turn: Turn, command: PlaceOrder) -> None:
     _check_place(command, account, market, position)
     extras = _check_margin(command, account, position)
     limit_ticks = command.price_ticks or market_order_bound(market, command.side)
-    if command.time_in_force is TimeInForce.GTX and _crosses(market, command.side, limit_ticks):
+    if command.time_in_force is GTX and _crosses(market, command.side, limit_ticks):
         raise Refused(RejectCode.WOULD_TAKE, "timeInForce: GTX would trade at once")
-    if command.time_in_force is TimeInForce.FOK:
+    if command.time_in_force is FOK:
         _check_fillable(turn, command, market, limit_ticks)
-    is_market = command.order_type is OrderType.MARKET
+    is_market = command.order_type is MARKET
     turn.emit(
         OrderAccepted(
             order_id=turn.order_id,
@@ -45,7 +59,7 @@ def place_order(turn: Turn, command: PlaceOrder) -> None:
             order_type=command.order_type,
             quantity_lots=command.quantity_lots,
             price_ticks=limit_ticks,
-            time_in_force=TimeInForce.IOC if is_market else command.time_in_force,
+            time_in_force=IOC if is_market else command.time_in_force,
             reduce_only=command.reduce_only,
             client_order_id=command.client_order_id,
             extras=extras,
@@ -101,7 +115,7 @@ def match(turn: Turn, account: Account, market: Market, taker: Order) -> None:
     book = market.book
     fills = 0
     while taker.open_lots:
-        maker = book.best(Side.SELL if taker.side is Side.BUY else Side.BUY)
+        maker = book.best(SELL if taker.side is BUY else BUY)
         if maker is None or taker.side * (taker.price_ticks - maker.price_ticks) < 0:
             break
         if maker.account_id == taker.account_id:
@@ -116,7 +130,7 @@ def match(turn: Turn, account: Account, market: Market, taker: Order) -> None:
             return
         fills += 1
     if taker.open_lots and not taker.rests:
-        is_market = taker.order_type is OrderType.MARKET
+        is_market = taker.order_type is MARKET
         _expire(turn, taker, CloseReason.MARKET_REST if is_market else CloseReason.IOC_REST)
 
 
@@ -184,7 +198,7 @@ def _expire(turn: Turn, order: Order, reason: CloseReason) -> None:
 
 
 def _crosses(market: Market, side: Side, limit_ticks: int) -> bool:
-    if side is Side.BUY:
+    if side is BUY:
         return 0 < market.book.best_ask_ticks <= limit_ticks
     return market.book.best_bid_ticks >= limit_ticks
 
@@ -202,17 +216,17 @@ def _check_form(command: PlaceOrder, market: Market) -> None:
         raise Refused(
             RejectCode.BAD_QUANTITY, f"quantity: {lots} lots is outside {spec.min_lots}…{spec.max_lots}"
         )
-    if command.order_type is OrderType.LIMIT:
+    if command.order_type is LIMIT:
         if not spec.min_price_ticks <= price_ticks <= spec.max_price_ticks:
             bounds = f"{spec.min_price_ticks}…{spec.max_price_ticks}"
             raise Refused(RejectCode.BAD_PRICE, f"price: {price_ticks} ticks is outside {bounds}")
-    elif command.order_type is not OrderType.MARKET:
+    elif command.order_type is not MARKET:
         raise Refused(RejectCode.BAD_ORDER, "type: only LIMIT and MARKET can be placed")
     elif price_ticks != 0:
         raise Refused(RejectCode.BAD_ORDER, "price: a market order has none")
-    elif command.time_in_force is TimeInForce.GTX:
+    elif command.time_in_force is GTX:
         raise Refused(RejectCode.BAD_ORDER, "timeInForce: a market order cannot be post-only")
-    if market.status is not MarketStatus.TRADING:
+    if market.status is not TRADING:
         raise Refused(RejectCode.MARKET_CLOSED, f"market: {market.symbol} is {market.status.name.lower()}")
     if market.mark_ticks == 0:
         raise Refused(RejectCode.NO_MARK_PRICE, f"market: {market.symbol} has no mark price yet")
@@ -251,25 +265,27 @@ def _check_margin(command: PlaceOrder, account: Account, position: Position) -> 
         return 0
     price_ticks = command.price_ticks or _expected_price(market, side)
     extras = order_extras(position, side, lots, price_ticks)
-    bid_value, ask_value = position.bid_value, position.ask_value
-    before = exposure(position, bid_value, ask_value)
-    if side is Side.BUY:
-        bid_value += lots * price_ticks
+    known = standing(position)
+    value = position.size_lots * market.mark_ticks * market.unit
+    if side is BUY:
+        worst = abs(value + (position.bid_value + lots * price_ticks) * market.unit)
     else:
-        ask_value += lots * price_ticks
-    reserved = position.extras + extras
-    needed = requirement_of(position, position.size_lots, position.leverage, bid_value, ask_value, reserved)
-    increase = needed - standing(position).required
+        worst = abs(value - (position.ask_value + lots * price_ticks) * market.unit)
+    # An order can only widen the worst-side exposure, so the other side need not be looked at.
+    increase = extras
+    if worst > known.exposure:
+        base = abs(value) if position.mode is ISOLATED else 0
+        leverage = position.leverage
+        increase += ceil_div(worst - base, leverage) - ceil_div(known.exposure - base, leverage)
     if increase > 0:
         pool = survey(account)
-        room = max(0, pool.free if position.mode is MarginMode.CROSS else pool.transferable)
+        room = max(0, pool.transferable if position.mode is ISOLATED else pool.free)
         if increase > room:
             raise Refused(
                 RejectCode.INSUFFICIENT_MARGIN, f"quantity: needs {increase} of margin, {room} is available"
             )
-    worst = exposure(position, bid_value, ask_value)
     cap = market.brackets.cap_at(position.leverage)
-    if worst > before and worst > cap:
+    if worst > known.exposure and worst > cap:
         raise Refused(
             RejectCode.POSITION_LIMIT,
             f"quantity: exposure {worst} exceeds {cap}, the most at leverage {position.leverage}",
@@ -279,7 +295,7 @@ def _check_margin(command: PlaceOrder, account: Account, position: Position) -> 
 
 def _expected_price(market: Market, side: Side) -> int:
     """Return the price at which a market order is judged: the mark or the best opposite, the worse one."""
-    if side is Side.BUY:
+    if side is BUY:
         return max(market.mark_ticks, market.book.best_ask_ticks)
     best = market.book.best_bid_ticks
     return min(market.mark_ticks, best) if best else market.mark_ticks

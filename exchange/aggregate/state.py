@@ -42,7 +42,7 @@ from events.events import (
     TradeExecuted,
     Withdrawn,
 )
-from events.values import MarginMode, Outcome
+from events.values import ISOLATED, Outcome
 from exchange.aggregate.account import FEE_ACCOUNT_ID, FIRST_USER_ACCOUNT_ID, FUND_ACCOUNT_ID, Account
 from exchange.aggregate.book import Order
 from exchange.aggregate.canonical import canonical_origins, canonical_venue
@@ -274,7 +274,7 @@ class Exchange:
         position.size_lots += signed_lots
         position.entry_cost += cost + realised
         assert position.size_lots != 0 or position.entry_cost == 0, (account.account_id, market.symbol)
-        if position.mode is MarginMode.ISOLATED:
+        if position.mode is ISOLATED:
             position.bucket += realised - fee
         else:
             account.wallet += realised - fee
@@ -282,7 +282,7 @@ class Exchange:
     def _move_margin(self, account: Account, market: Market, amount: int) -> None:
         if amount:
             position = account.positions[market.symbol]
-            assert position.mode is MarginMode.ISOLATED, account.account_id
+            assert position.mode is ISOLATED, account.account_id
             position.bucket += amount
             account.wallet -= amount
 
@@ -304,7 +304,7 @@ class Exchange:
         market = self.markets[event.market]
         account = self.accounts[event.account_id]
         position = account.positions[event.market]
-        if position.mode is MarginMode.ISOLATED:
+        if position.mode is ISOLATED:
             position.bucket -= event.amount
         else:
             account.wallet -= event.amount

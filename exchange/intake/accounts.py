@@ -88,7 +88,7 @@ class _Totals:
 def _order_margin(position: Position) -> int:
     """Return what the open orders of a market add to its requirement."""
     with_none = margin.requirement_of(position, position.size_lots, position.leverage, 0, 0, 0)
-    return margin.requirement(position, position.leverage) - with_none
+    return margin.standing(position).required - with_none
 
 
 def _account_row(position: Position, now_ms: int) -> dict[str, Any]:

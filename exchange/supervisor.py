@@ -1,0 +1,358 @@
+"""The supervisor: starts a whole exchange as child processes, keeps it running, and ends it in order.
+
+Children run in sessions of their own, so that a Ctrl-C reaches the supervisor alone and it can stop them in
+an order that loses no answer: who asks first, who decides last, then the server. Should the supervisor be
+killed, each child sees that its parent is gone and stops; only the server may stay, and the next start says
+so, with its process id.
+
+A process that ends is started again, later and later if it ends early. An end that would repeat itself, or
+must not be covered up (a damaged log, wrong settings), ends the exchange.
+"""
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import Coroutine, Sequence
+from pathlib import Path
+from typing import Any, Self
+
+import msgspec
+import redis.asyncio
+import structlog
+from redis.exceptions import RedisError
+
+from events.embedded import Durability, EmbeddedServer, EmbeddedServerError
+from exchange import config
+from exchange.client import ApiUnavailable, Connection
+from exchange.intake.specs import DEFAULT_FORMS
+from exchange.runtime import heartbeat_client, read_alive, wait_set
+
+logger = structlog.get_logger(__name__)
+
+READY_DEADLINE_S = 60.0
+STOP_DEADLINE_S = 15.0
+POLL_S = 0.05
+BACKOFF_FIRST_S = 0.1
+BACKOFF_MAX_S = 5.0
+# Who lived this long gets a prompt restart again.
+STEADY_S = 10.0
+LOG_TAIL_BYTES = 2_000
+# Quote, for each market, on the first start.
+INSURANCE_AMOUNT = "1000000"
+STOP_ORDER = ("feed", "maker", "liquidator", "intake", "writer")
+# These may come to an end of their own, with exit code 0.
+FINITE = frozenset({"feed"})
+
+
+class SupervisorError(Exception):
+    """The exchange could not be started, or one of its processes ended for good.
+
+    `exit_code` is that process's, or `config.EXIT_UNAVAILABLE`.
+    """
+
+    def __init__(self, message: str, exit_code: int = config.EXIT_UNAVAILABLE) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+class Child:
+    """One process of the exchange, restarted until told to stop."""
+
+    def __init__(self, name: str, log_file: Path) -> None:
+        self.name = name
+        self.log_file = log_file
+        self.restarts = 0
+        self.process: asyncio.subprocess.Process | None = None
+        self.was_ready = False
+        self.is_finished = False
+        self.stopping = asyncio.Event()
+        # A process that is being started when the stop comes is not missed by it.
+        self._changing = asyncio.Lock()
+
+    @property
+    def pid(self) -> int | None:
+        """The id of the process that lives, None while there is none."""
+        process = self.process
+        return process.pid if process is not None and process.returncode is None else None
+
+    async def spawn(self, arguments: Sequence[str]) -> None:
+        """Start the process, unless it is told to stop; its output is appended to its log file."""
+        environment = os.environ | {config.SUPERVISOR_PID_ENV: str(os.getpid())}
+        command = (sys.executable, "-m", "exchange.cli", *arguments)
+        async with self._changing:
+            if self.stopping.is_set():
+                return
+            with self.log_file.open("ab") as output:
+                self.process = await asyncio.create_subprocess_exec(
+                    *command,
+                    env=environment,
+                    stdin=asyncio.subprocess.DEVNULL,
+                    stdout=output,
+                    stderr=output,
+                    start_new_session=True,
+                )
+
+    def log_tail(self) -> str:
+        """Return the end of the process's log."""
+        return self.log_file.read_bytes()[-LOG_TAIL_BYTES:].decode(errors="replace")
+
+    async def end(self, deadline_s: float = STOP_DEADLINE_S) -> None:
+        """Stop the process and do not start it again; kill it if it does not stop in time."""
+        self.stopping.set()
+        async with self._changing:
+            process = self.process
+        if process is None or process.returncode is not None:
+            return
+        process.terminate()
+        try:
+            async with asyncio.timeout(deadline_s):
+                await process.wait()
+        except TimeoutError:
+            logger.error("killed", name=self.name, pid=process.pid, after_s=deadline_s)
+            process.kill()
+            await process.wait()
+
+
+class Supervisor:
+    """A whole exchange on a data directory, or on a server that is there already.
+
+    `feed` holds the feed's sources ("synthetic", or files), none for no feed; `speed` its pace. The public
+    API listens on `port`, the administrator's on `admin_port`, by default the next one, both on loopback.
+    `strict` syncs to disk before each answer. A context manager: starts on entry, stops on exit.
+    """
+
+    def __init__(
+        self,
+        data_dir: Path,
+        *,
+        redis_url: str | None = None,
+        port: int = config.PORT_DEFAULT,
+        admin_port: int | None = None,
+        feed: Sequence[str] = (),
+        speed: float = config.SPEED_DEFAULT,
+        durability: Durability = "relaxed",
+        maker: bool = False,
+    ) -> None:
+        self.data_dir = data_dir.resolve()
+        self.port = port
+        self.admin_port = port + 1 if admin_port is None else admin_port
+        self.failed: asyncio.Future[SupervisorError] = asyncio.get_running_loop().create_future()
+        self._feed = tuple(feed)
+        self._speed = speed
+        self._durability: Durability = durability
+        self._has_maker = maker
+        self._server = None if redis_url else EmbeddedServer(self.data_dir, durability)
+        self._log_url = redis_url or ""
+        self._children: dict[str, Child] = {}
+        self._watches: list[asyncio.Task[None]] = []
+        self._is_stopped = asyncio.Event()
+
+    @property
+    def url(self) -> str:
+        """The address of the public API."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def admin_url(self) -> str:
+        """The address of the administrator's listener."""
+        return f"http://127.0.0.1:{self.admin_port}"
+
+    @property
+    def log_url(self) -> str:
+        """Where the log is: a server's URL, or the embedded server's socket."""
+        return self._log_url
+
+    @property
+    def pids(self) -> dict[str, int]:
+        """The ids of the processes that live, by name."""
+        return {name: child.pid for name, child in self._children.items() if child.pid is not None}
+
+    @property
+    def server_pid(self) -> int | None:
+        """The id of the embedded server's process, None with a server of its own."""
+        return self._server.pid if self._server is not None else None
+
+    @property
+    def restarts(self) -> dict[str, int]:
+        """How often each process was started again."""
+        return {name: child.restarts for name, child in self._children.items()}
+
+    async def __aenter__(self) -> Self:
+        await self.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.stop()
+
+    async def start(self) -> None:
+        """Start everything and return when it is ready; a new exchange has its markets and its fund.
+
+        On an error or cancellation whatever was started is stopped again.
+
+        Raises:
+            SupervisorError: a process ended or is not ready in time; the message holds the end of its log.
+            EmbeddedServerError: the server did not start, or another one uses the data directory.
+        """
+        (self.data_dir / "logs").mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            if self._server is not None:
+                await asyncio.to_thread(self._server.start)
+                self._log_url = self._server.socket_path
+                self._watch(self._watch_server(self._server))
+            await self._launch("writer")
+            await self._launch("intake", "liquidator")
+            await list_default_markets(self.admin_url)
+            if self._feed:
+                await self._launch("feed")
+            if self._has_maker:
+                await self._launch("maker")
+        except BaseException:
+            await self.stop()
+            raise
+
+    async def stop(self) -> None:
+        """Stop the processes in order, then the server. Nothing is left running."""
+        for name in STOP_ORDER:
+            if name in self._children:
+                await self._children[name].end()
+        self._is_stopped.set()
+        await asyncio.gather(*self._watches)
+        self._watches.clear()
+        if self._server is not None:
+            await asyncio.to_thread(self._server.stop)
+
+    async def wait_ready(self, name: str, deadline_s: float = READY_DEADLINE_S) -> None:
+        """Wait until the process of that name that lives now shows its heartbeat.
+
+        Raises:
+            SupervisorError: it ended for good, or is not ready in time.
+        """
+        child = self._children[name]
+        client = heartbeat_client(self._log_url)
+        try:
+            async with asyncio.timeout(deadline_s):
+                while not await _is_alive(client, child):
+                    if self.failed.done():
+                        raise self.failed.result()
+                    if child.is_finished:
+                        break
+                    await asyncio.sleep(POLL_S)
+        except TimeoutError:
+            message = f"{name} is not ready after {deadline_s} s; its log ends with:\n{child.log_tail()}"
+            raise SupervisorError(message) from None
+        finally:
+            await client.aclose()
+        child.was_ready = True
+
+    async def _launch(self, *names: str) -> None:
+        """Start processes side by side and wait until they are ready."""
+        for name in names:
+            child = self._children[name] = Child(name, self.data_dir / "logs" / f"{name}.log")
+            await child.spawn(self._arguments(name))
+            self._watch(self._keep(child))
+        for name in names:
+            await self.wait_ready(name)
+
+    def _watch(self, work: Coroutine[Any, Any, None]) -> None:
+        self._watches.append(asyncio.create_task(work))
+
+    def _arguments(self, name: str) -> list[str]:
+        log = ["--redis-url", self._log_url]
+        return {
+            "writer": ["writer", *log, "--durability", self._durability],
+            "liquidator": ["liquidator", *log],
+            "intake": [
+                "intake", *log, "--port", str(self.port), "--admin-port", str(self.admin_port),
+                "--key-file", str(self.data_dir / config.KEY_FILE_NAME),
+            ],
+            "feed": ["feed", *log, "--speed", str(self._speed)]
+            + [part for source in self._feed for part in ("--source", source)],
+            "maker": ["maker", *log, "--url", self.url, "--admin-url", self.admin_url],
+        }[name]  # fmt: skip
+
+    async def _keep(self, child: Child) -> None:
+        """Start a child again whenever it ends, until it is told to stop or there is no sense in it."""
+        backoff_s = BACKOFF_FIRST_S
+        while True:
+            assert child.process is not None
+            started_s = time.monotonic()
+            code = await child.process.wait()
+            if child.stopping.is_set():
+                return
+            if code == config.EXIT_OK and child.name in FINITE:
+                logger.info("finished", name=child.name)
+                child.is_finished = True
+                return
+            if code in config.EXITS_FINAL or not child.was_ready:
+                self._fail(child, code)
+                return
+            if time.monotonic() - started_s > STEADY_S:
+                backoff_s = BACKOFF_FIRST_S
+            logger.warning("restarting", name=child.name, ended_with=_meaning(code), after_s=backoff_s)
+            if await wait_set(child.stopping, backoff_s):
+                return
+            backoff_s = min(backoff_s * 2, BACKOFF_MAX_S)
+            child.restarts += 1
+            await child.spawn(self._arguments(child.name))
+
+    def _fail(self, child: Child, code: int) -> None:
+        message = (
+            f"{child.name} ended: {_meaning(code)}; its log {child.log_file} ends with:\n{child.log_tail()}"
+        )
+        if not self.failed.done():
+            self.failed.set_result(SupervisorError(message, max(code, config.EXIT_NOT_ALIVE)))
+
+    async def _watch_server(self, server: EmbeddedServer) -> None:
+        """Start the server again when it ends; the processes wait for it."""
+        while not await wait_set(self._is_stopped, POLL_S):
+            if server.is_running():
+                continue
+            logger.warning("restarting", name="server")
+            try:
+                await asyncio.to_thread(server.start)
+            except EmbeddedServerError as error:
+                if not self.failed.done():
+                    self.failed.set_result(SupervisorError(str(error)))
+                return
+            if server.socket_path != self._log_url:
+                # Its directory's path is too long for a socket, so that each start has another place for it.
+                self._log_url = server.socket_path
+                for pid in self.pids.values():
+                    os.kill(pid, signal.SIGTERM)
+
+
+async def list_default_markets(admin_url: str) -> None:
+    """List the markets of a new exchange and fund their insurance; what is there already stays as it is.
+
+    Raises:
+        SupervisorError: the administrator's listener does not answer.
+    """
+    try:
+        async with Connection(admin_url) as admin:
+            state = await admin.request("GET", "/admin/v1/state")
+            listed = {row["symbol"] for row in state["markets"]}
+            insured = {row["symbol"] for row in state["insurance_fund"]["markets"]}
+            for form in DEFAULT_FORMS:
+                if form.symbol not in listed:
+                    await admin.request("POST", "/admin/v1/market", body=msgspec.to_builtins(form))
+                if form.symbol not in insured:
+                    body = {"symbol": form.symbol, "amount": INSURANCE_AMOUNT}
+                    await admin.request("POST", "/admin/v1/insurance", body=body)
+    except ApiUnavailable as error:
+        raise SupervisorError(f"the markets could not be listed: {error}") from error
+
+
+async def _is_alive(client: redis.asyncio.Redis, child: Child) -> bool:
+    try:
+        alive = await read_alive(client, child.name)
+    except (RedisError, OSError):
+        return False
+    return alive is not None and alive.pid == child.pid
+
+
+def _meaning(code: int) -> str:
+    if code < 0:
+        return f"signal {signal.Signals(-code).name}"
+    return f"exit code {code}, {config.EXIT_MEANINGS.get(code, 'unknown')}"

@@ -1,0 +1,142 @@
+"""Parameters, the tables of errors and endpoints, and specifications as forms."""
+
+import msgspec
+import pytest
+
+from events.events import Rejected
+from events.values import OrderType, RejectCode, Side, TimeInForce
+from exchange.aggregate.market import spec_problem
+from exchange.intake.endpoints import ENDPOINTS, ROUTES
+from exchange.intake.errors import REFUSALS, ApiError, refusal
+from exchange.intake.parameters import parse_parameters, split_form
+from exchange.intake.specs import DEFAULT_FORMS, DEFAULT_SPECS, SpecError, market_spec
+
+NEW_ORDER = ROUTES["POST", "/fapi/v1/order"].parameters
+QUERY_ORDER = ROUTES["GET", "/fapi/v1/order"].parameters
+
+
+def test_forms_are_taken_apart() -> None:
+    """Pairs are split and decoded; a name without a value has an empty one."""
+    assert {"a": "1", "b": "x y&z", "c": ""} == split_form("a=1&&b=x+y%26z&c")
+
+
+def test_a_repeated_parameter_is_refused() -> None:
+    """It cannot be told which was meant."""
+    with pytest.raises(ApiError, match="'a'") as caught:
+        split_form("a=1&b=2&a=1")
+    assert -1101 == caught.value.code
+
+
+def test_an_order_is_parsed() -> None:
+    """Enumerations become their members, the rest keeps its text until the market's scale is known."""
+    values = parse_parameters(
+        NEW_ORDER,
+        split_form("symbol=BTCUSDT&side=SELL&type=LIMIT&timeInForce=GTX&quantity=1&price=2&reduceOnly=True"),
+    )
+    assert {
+        "symbol": "BTCUSDT",
+        "side": Side.SELL,
+        "type": OrderType.LIMIT,
+        "timeInForce": TimeInForce.GTX,
+        "quantity": "1",
+        "price": "2",
+        "reduceOnly": True,
+    } == values
+
+
+@pytest.mark.parametrize(
+    ("form", "code", "named"),
+    [
+        ("side=BUY&type=LIMIT", -1102, "symbol"),
+        ("symbol=&side=BUY&type=LIMIT", -1102, "symbol"),
+        ("symbol=X&type=WRONG", -1102, "side"),
+        ("symbol=X&side=HOLD&type=WRONG", -1117, "side"),
+        ("symbol=X&side=BUY&type=WRONG", -1116, "orderType"),
+        ("symbol=X&side=BUY&type=LIMIT&timeInForce=GTD", -1115, "timeInForce"),
+        ("symbol=X&side=BUY&type=STOP_MARKET&stopPrice=1&closePosition=true", -4120, "Algo"),
+        ("symbol=X&side=BUY&type=LIMIT&stopPrice=1", -1104, "stopPrice"),
+        ("symbol=X&side=BUY&type=LIMIT&quantity=1e3", -1130, "quantity"),
+        ("symbol=X&side=BUY&type=LIMIT&price=NaN", -1130, "price"),
+        ("symbol=X&side=BUY&type=LIMIT&reduceOnly=maybe", -1130, "reduceOnly"),
+        ("symbol=X&side=BUY&type=LIMIT&newClientOrderId=a%20b", -1100, "newClientOrderId"),
+        ("symbol=X&side=BUY&type=LIMIT&newClientOrderId=" + "a" * 37, -4015, "Client order id"),
+        ("symbol=X&side=BUY&type=LIMIT&selfTradePreventionMode=EXPIRE_BOTH", -1130, "selfTrade"),
+    ],
+)
+def test_bad_order_parameters_name_the_field(form: str, code: int, named: str) -> None:
+    """Each fault has its code, in the order mandatory, malformed, enumerations, unread."""
+    with pytest.raises(ApiError, match=named) as caught:
+        parse_parameters(NEW_ORDER, split_form(form))
+    assert code == caught.value.code
+
+
+@pytest.mark.parametrize("order_id", ["-1", "1.0", "9" * 19, "", "x"])
+def test_an_order_id_is_a_whole_number(order_id: str) -> None:
+    """Whatever could not be an id is refused before anyone looks for it."""
+    with pytest.raises(ApiError, match="orderId") as caught:
+        parse_parameters(QUERY_ORDER, {"symbol": "X", "orderId": order_id})
+    assert -1130 == caught.value.code
+
+
+def test_every_refusal_has_an_answer() -> None:
+    """No code of the aggregate is without code, text and status, and every text can be filled in."""
+    assert set(RejectCode) == set(REFUSALS)
+    for code in RejectCode:
+        error = refusal(
+            Rejected(account_id=2, code=code, reason="field: why {}"), leverage=7, min_notional="50"
+        )
+        assert error.code < 0
+        assert 400 == error.status
+        assert error.text
+
+
+@pytest.mark.parametrize(
+    ("code", "number", "text"),
+    [
+        (RejectCode.UNKNOWN_ORDER, -2011, "Unknown order sent."),
+        (RejectCode.INSUFFICIENT_MARGIN, -2019, "Margin is insufficient."),
+        (RejectCode.MODE_UNCHANGED, -4046, "No need to change margin type."),
+        (RejectCode.BAD_LEVERAGE, -4028, "Leverage 7 is not valid"),
+        (RejectCode.DUPLICATE_CLIENT_ORDER_ID, -4116, "ClientOrderId is duplicated."),
+    ],
+)
+def test_texts_that_clients_know(code: RejectCode, number: int, text: str) -> None:
+    """What clients match is exact."""
+    error = refusal(Rejected(account_id=2, code=code, reason=""), leverage=7, min_notional="50")
+    assert (number, text) == (error.code, error.text)
+
+
+def test_the_endpoint_table_is_sound() -> None:
+    """No call stands twice, and no parameter twice in a call."""
+    assert len(ENDPOINTS) == len(ROUTES)
+    for row in ENDPOINTS:
+        names = [parameter.name for parameter in row.parameters]
+        assert len(names) == len(set(names)), row.path
+
+
+def test_default_contracts_keep_the_rules() -> None:
+    """The two contracts are valid, with ten brackets from 125 down to 1."""
+    assert ["BTCUSDT", "ETHUSDT"] == [spec.symbol for spec in DEFAULT_SPECS]
+    for spec in DEFAULT_SPECS:
+        assert spec_problem(spec) is None
+        assert (10, 125, 1) == (len(spec.brackets), spec.brackets[0].max_leverage, spec.brackets[-1].max_leverage)
+        assert 50_000 == spec.taker_fee
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "named"),
+    [
+        ("tick_size", "0", "tick_size"),
+        ("tick_size", "a", "tick_size"),
+        ("min_price", "100.05", "min_price"),
+        ("maker_fee", "0.000000001", "maker_fee"),
+        ("taker_fee", "2", "taker_fee"),
+        ("mark_band", "0.5", "mark_band"),
+        ("brackets", [], "brackets"),
+    ],
+)
+def test_a_bad_specification_names_the_field(field: str, value: object, named: str) -> None:
+    """A decimal of the wrong scale and a broken rule are both told by field."""
+    form = msgspec.structs.replace(DEFAULT_FORMS[0], **{field: value})
+    with pytest.raises(SpecError, match=named):
+        market_spec(form)
