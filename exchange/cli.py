@@ -228,6 +228,7 @@ def intake(
     ] = None,
 ) -> None:
     """Run an intake: the HTTP API, and the administrator's listener."""
+    from exchange.intake.keys import KeyFileError
     from exchange.intake.process import run_intake
 
     async def serve(runtime: "Runtime") -> None:
@@ -243,7 +244,7 @@ def intake(
                 on_ready=runtime.ready,
             )
 
-    _run("intake", data_dir, redis_url, serve)
+    _run("intake", data_dir, redis_url, serve, misuse=(KeyFileError,))
 
 
 @app.command()
@@ -267,6 +268,7 @@ def feed(
     redis_url: RedisUrl = None,
 ) -> None:
     """Run a feed: index prices from a generator or from recorded candles."""
+    from exchange.feed import FeedError
     from exchange.feeder import run_feeder
 
     sources = [*(source or ["synthetic"]), *(more_files or [])]
@@ -274,7 +276,7 @@ def feed(
     async def play(runtime: "Runtime") -> None:
         await run_feeder(runtime, sources, speed=speed, seed=seed)
 
-    _run("feed", data_dir, redis_url, play)
+    _run("feed", data_dir, redis_url, play, misuse=(FeedError,))
 
 
 @app.command()
@@ -383,6 +385,7 @@ def _run(
     work: Callable[["Runtime"], Awaitable[None]],
     *,
     strict: bool = False,
+    misuse: tuple[type[Exception], ...] = (),
 ) -> None:
     """Run a process on the log that the options name, and exit with its code."""
     from events.embedded import EmbeddedServerError
@@ -390,7 +393,7 @@ def _run(
 
     try:
         with log_url(data_dir, redis_url) as url:
-            code = run_process(name, url, work, strict=strict)
+            code = run_process(name, url, work, strict=strict, misuse=misuse)
     except EmbeddedServerError as error:
         typer.echo(f"foldex: {error}", err=True)
         code = config.EXIT_UNAVAILABLE
@@ -426,7 +429,9 @@ def _call(data_dir: Path, redis_url: str | None, work: Callable[[str], Awaitable
             return asyncio.run(call(url))
     except (LogError, EmbeddedServerError, IdentityError, PastEndError) as error:
         typer.echo(f"foldex: {error}", err=True)
-        raise typer.Exit(2 if isinstance(error, PastEndError) else exit_code_of(error)) from None
+        raise typer.Exit(
+            config.EXIT_USAGE if isinstance(error, PastEndError) else exit_code_of(error)
+        ) from None
     except BrokenPipeError:
         # Whoever read the output has seen enough; nothing more may be flushed to it at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -22,6 +22,7 @@ SERVER_RETRY_S = 0.1
 
 EXIT_OK = 0
 EXIT_NOT_ALIVE = 1
+EXIT_USAGE = 2
 EXIT_UNAVAILABLE = 3
 EXIT_CORRUPT = 10
 EXIT_FENCED = 11
@@ -32,8 +33,8 @@ EXIT_INTERNAL = 70
 EXIT_MEANINGS = {
     EXIT_OK: "done, or stopped on request",
     EXIT_NOT_ALIVE: "status: not alive",
-    2: "wrong usage",
-    EXIT_UNAVAILABLE: "no log there, its server does not answer, or its data directory is in use",
+    EXIT_USAGE: "wrong usage, or a file that cannot be used",
+    EXIT_UNAVAILABLE: "no log there, its server does not answer, or a directory or an address is in use",
     EXIT_CORRUPT: "the log is damaged; the message names the entry",
     EXIT_FENCED: "another writer, or another process of the same name, took over",
     EXIT_REWOUND: "the log went backwards; a restart rebuilds the state",
@@ -41,4 +42,4 @@ EXIT_MEANINGS = {
     EXIT_INTERNAL: "a defect in Foldex itself; the log has the traceback",
 }
 # A restart would meet the same again, and for a damaged log it must not look as if nothing had happened.
-EXITS_FINAL = frozenset({2, EXIT_CORRUPT, EXIT_SETTINGS})
+EXITS_FINAL = frozenset({EXIT_USAGE, EXIT_CORRUPT, EXIT_SETTINGS})

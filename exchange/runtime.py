@@ -43,6 +43,7 @@ _EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
     (ServerSettingsError, config.EXIT_SETTINGS),
     (LogError, config.EXIT_UNAVAILABLE),
     (EmbeddedServerError, config.EXIT_UNAVAILABLE),
+    (OSError, config.EXIT_UNAVAILABLE),
 )
 
 
@@ -82,11 +83,14 @@ class Runtime:
         """Wait until the first entry of the log is answered; return whether that was before `stop`."""
 
         async def wait() -> None:
+            is_told = False
             while (await self.log.event_head()).seq == 0:
+                if not is_told:
+                    logger.info("waiting_for_log")
+                    is_told = True
                 if await wait_set(self.stop, config.SERVER_RETRY_S):
                     return
 
-        logger.info("waiting_for_log")
         return await until_available(wait, self.stop) and not self.stop.is_set()
 
     async def until_available(self, step: Callable[[], Awaitable[None]]) -> bool:
@@ -122,11 +126,17 @@ class Runtime:
 
 
 def run_process(
-    name: str, url: str, main: Callable[[Runtime], Awaitable[None]], *, strict: bool = False
+    name: str,
+    url: str,
+    main: Callable[[Runtime], Awaitable[None]],
+    *,
+    strict: bool = False,
+    misuse: tuple[type[Exception], ...] = (),
 ) -> int:
     """Run a process to its end and return its exit code (`config.EXIT_MEANINGS`).
 
-    `strict` refuses a server that acknowledges before its disk has it.
+    `strict` refuses a server that acknowledges before its disk has it. `misuse` are the errors that say
+    that what the process was given cannot be used.
     """
 
     async def live() -> None:
@@ -145,8 +155,10 @@ def run_process(
     try:
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
             runner.run(live())
+    except misuse as error:
+        return _report(error, config.EXIT_USAGE)
     except Exception as error:
-        return _report(error)
+        return _report(error, exit_code_of(error))
     logger.info("stopped")
     return config.EXIT_OK
 
@@ -228,8 +240,7 @@ async def _watch_supervisor(stop: asyncio.Event) -> None:
     stop.set()
 
 
-def _report(error: Exception) -> int:
-    code = exit_code_of(error)
+def _report(error: Exception, code: int) -> int:
     if code == config.EXIT_INTERNAL:
         logger.exception("failed", exit_code=code, exc_info=error)
     else:

@@ -326,7 +326,8 @@ async def _write(
     writer = Writer(log, lease, state, reader, head)
     on_ready(lambda: writer.head.seq)
     await writer.run(stop)
-    logger.info("written", seq=writer.head.seq)
+    if writer.head.seq == state.seq:
+        logger.info("written", seq=state.seq, digest=state.digest().hex())
 
 
 async def _run_while(keeper: Awaitable[None], work: Awaitable[None]) -> None:

@@ -31,6 +31,8 @@ from exchange.audit.replay import Replayed, describe, replay, time_text
 QUIET_S = 2.0
 ENTRIES_PER_READ = 256
 FOLLOW_WAIT_MS = 500
+# Tables that go into a pipe are not cut to the width of a terminal.
+PIPE_COLUMNS = 200
 
 
 class PastEndError(Exception):
@@ -88,7 +90,9 @@ class ReplayProgress:
 
 def _print_replayed(replayed: Replayed) -> None:
     summary = describe(replayed)
-    console = Console(highlight=False, soft_wrap=True)
+    console = Console(highlight=False)
+    if not console.is_terminal:
+        console = Console(highlight=False, width=PIPE_COLUMNS)
     for name in ("seq", "time", "log_id", "digest", "venue_digest", "position_digest", "events"):
         console.print(f"{name:<16} {summary[name]}")
     console.print(

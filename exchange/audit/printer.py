@@ -36,7 +36,12 @@ _NAMED: dict[str, Callable[[int], str]] = {
     "deduction": lambda value: format_fixed(value, 16),
     "basis_average": lambda value: f"{value}/65536 ticks",
 }
-_RENAMED = {"now_ns": "time"}
+_RENAMED = {
+    "now_ns": "time",
+    "min_lots": "min_quantity",
+    "max_lots": "max_quantity",
+    "unwind_lots": "unwind_quantity",
+}
 _HIDDEN = frozenset({"sealed_secret"})
 _UNITS: tuple[tuple[str, Callable[[MarketSpec, int], str]], ...] = (
     ("_ticks", price_text),
@@ -110,7 +115,9 @@ def _field(message: Message, name: str, specs: Specs, spec: MarketSpec | None) -
 def _number(name: str, value: int, spec: MarketSpec | None, *, is_spec: bool) -> tuple[str, Any]:
     for suffix, text in _UNITS:
         if name.endswith(suffix):
-            return (name, value) if spec is None else (name.removesuffix(suffix), text(spec, value))
+            if spec is None:
+                return name, value
+            return _RENAMED.get(name, name.removesuffix(suffix)), text(spec, value)
     if name in _NAMED:
         return _RENAMED.get(name, name), _NAMED[name](value)
     if name in _RATES or (is_spec and name in _RATES_OF_SPEC):

@@ -35,6 +35,7 @@ class Counts:
     rejected: int = 0
     takeovers: int = 0
     unborne: int = 0
+    first_liquidated_account: int | None = None
     liquidations: dict[MarginMode, int] = field(default_factory=lambda: dict.fromkeys(MarginMode, 0))
     liquidated: dict[MarginMode, set[int]] = field(
         default_factory=lambda: {mode: set() for mode in MarginMode}
@@ -108,6 +109,8 @@ class Board:
         elif isinstance(event, LiquidationStarted):
             counts.liquidations[event.mode] += 1
             counts.liquidated[event.mode].add(event.account_id)
+            if counts.first_liquidated_account is None:
+                counts.first_liquidated_account = event.account_id
         elif isinstance(event, PositionTakenOver):
             counts.takeovers += 1
         elif isinstance(event, LiquidationFinished) and event.result is LiquidationResult.UNBORNE:

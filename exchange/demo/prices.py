@@ -6,10 +6,11 @@ so the stretch around its steepest fall is played, in full detail and at one spe
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import UTC, datetime
 from itertools import islice
 
 from events.values import MarketSpec
-from exchange.feed import FeedError, Price, PricePoint, PriceSource, open_crash, open_recorded
+from exchange.feed import FeedError, PricePoint, PriceSource, open_crash, open_recorded
 
 POINTS_PER_S = 12
 STEPS_MIN = 100
@@ -72,6 +73,26 @@ def speed_of(source: PriceSource, duration_s: float) -> float:
     return (points[-1].time_ms - points[0].time_ms) / 1_000 / duration_s
 
 
-def first_prices(source: PriceSource) -> Mapping[str, Price]:
-    """Return the prices the path begins with."""
-    return next(iter(source)).prices
+def describe_path(source: PriceSource) -> str:
+    """Say in a line what a finite path is: where from, how many points, how far each symbol falls."""
+    points = list(source)
+    falls = ", ".join(
+        f"{symbol} {_fall([point.prices[symbol].price_ticks for point in points]):.1%}"
+        for symbol in source.symbols
+    )
+    start, end = points[0].time_ms, points[-1].time_ms
+    when = ""
+    # A generated path counts from zero; a recorded one has dates.
+    if start > 0:
+        begin, finish = (datetime.fromtimestamp(ms / 1_000, UTC) for ms in (start, end))
+        when = f", {begin:%Y-%m-%d %H:%M} to {finish:%Y-%m-%d %H:%M} UTC"
+    return f"{source.name}, {len(points)} points{when}; falls from its peak by {falls}"
+
+
+def _fall(ticks: Sequence[int]) -> float:
+    """Return the largest fall from a peak to a later low, as a fraction of the peak."""
+    peak, deepest = ticks[0], 0.0
+    for price_ticks in ticks:
+        peak = max(peak, price_ticks)
+        deepest = max(deepest, 1 - price_ticks / peak)
+    return deepest

@@ -12,7 +12,7 @@ import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any
@@ -228,8 +228,3 @@ class Trader:
         except ApiUnavailable:
             self._ledger.unanswered += 1
         return None
-
-
-def deposits_of(plans: Sequence[Plan], numbers: set[int]) -> int:
-    """Return what the traders of these numbers paid in together, in whole quote."""
-    return sum(plan.deposit for plan in plans if plan.number in numbers)
