@@ -33,6 +33,7 @@ from events.log import (
     Log,
     LogExistsError,
     LogFullError,
+    LogRewoundError,
     LogUnavailableError,
     VerifiedEvents,
 )
@@ -89,8 +90,8 @@ async def acquire(log: Log, stop: asyncio.Event) -> Lease | None:
     while not stop.is_set():
         try:
             lease = await log.acquire_lease(writer_id, config.LEASE_TTL_MS)
-        except LogUnavailableError as error:
-            logger.warning("log_unavailable", error=str(error))
+        except (LogUnavailableError, LogFullError) as error:
+            logger.warning("lease_not_acquired", error=str(error))
             lease = None
         if lease is not None:
             logger.info("lease_acquired", writer=lease.mark)
@@ -112,7 +113,8 @@ async def keep_lease(log: Log, lease: Lease) -> None:
         await asyncio.sleep(config.LEASE_TTL_MS / 3000)
         try:
             await log.renew_lease(lease, config.LEASE_TTL_MS)
-        except LogUnavailableError as error:
+        except (LogUnavailableError, LogFullError) as error:
+            # Nobody else can take it either; and if somebody has, the next append says so.
             logger.warning("lease_not_renewed", error=str(error))
 
 
@@ -225,7 +227,11 @@ class Writer:
         was_away = False
         while True:
             try:
-                return await self._reader.read(self._read_limit, READ_WAIT_MS)
+                entries = await self._reader.read(self._read_limit, READ_WAIT_MS)
+                if not entries and self._reader.seq == 0:
+                    # A writer starts on a log that has its first entry, so there is nothing to wait for.
+                    raise LogRewoundError("command entry 1 was in the log and is no longer")
+                return entries
             except LogUnavailableError as error:
                 if not was_away:
                     logger.warning("log_unavailable", error=str(error), seq=self._reader.seq)
