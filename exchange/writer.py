@@ -182,18 +182,24 @@ class Writer:
         self._reading: asyncio.Task[list[CommandEntry]] | None = None
         self._appending: asyncio.Task[None] | None = None
 
-    async def run(self, stop: asyncio.Event) -> None:
+    async def run(self, stop: asyncio.Event, on_ready: Callable[[], None]) -> None:
         """Decide and append until `stop` is set, then finish the append in flight.
+
+        `on_ready` is called once, when the log has its first event entry: from then on it can be followed.
 
         Raises:
             FencedError: the log refused an append; another writer has taken over.
             CorruptLogError, LogRewoundError: the command stream is not what it was.
         """
         stopped = asyncio.create_task(stop.wait())
+        is_ready = False
         try:
             while not stop.is_set():
                 self._take_read()
                 self._take_append()
+                if not is_ready and self.head.seq > 0:
+                    is_ready = True
+                    on_ready()
                 self._start_read()
                 self._decide_slice()
                 self._start_append()
@@ -330,8 +336,7 @@ async def _write(
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLD)
     writer = Writer(log, lease, state, reader, head)
-    on_ready(lambda: writer.head.seq)
-    await writer.run(stop)
+    await writer.run(stop, lambda: on_ready(lambda: writer.head.seq))
     if writer.head.seq == state.seq:
         logger.info("written", seq=state.seq, digest=state.digest().hex())
 
