@@ -69,14 +69,54 @@ class Kind(StrEnum):
     EVENTS = "events"
 
 
+def _choose_server(context: typer.Context, url: str | None) -> str | None:
+    """Return the address of the server to use, None for the embedded one: what was typed beats the rest.
+
+    Raises:
+        typer.BadParameter: both were typed, or the address is none.
+    """
+    if not url:
+        return None
+    if _is_typed(context, "data_dir"):
+        if _is_typed(context, "redis_url"):
+            raise typer.BadParameter("--data-dir is the embedded server's; give one of the two")
+        return None
+    problem = _address_problem(url)
+    if problem:
+        source = "" if _is_typed(context, "redis_url") else f" (from {config.REDIS_URL_ENV})"
+        # The address itself is not repeated: it may hold a password.
+        raise typer.BadParameter(f"not an address of a server{source}: {problem}")
+    return url
+
+
+def _is_typed(context: typer.Context, name: str) -> bool:
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"
+
+
+def _address_problem(url: str) -> str | None:
+    from redis.asyncio.connection import parse_url
+
+    if "://" not in url:
+        return None if url.startswith("/") else "must be redis://, rediss:// or unix://, or a socket's path"
+    try:
+        parse_url(url)
+    except ValueError as error:
+        return str(error)
+    return None
+
+
 DataDir = Annotated[
-    Path, typer.Option("--data-dir", help="Directory of the embedded server; its log is there.")
+    Path,
+    # Eager: it is known when the server's address is looked at.
+    typer.Option("--data-dir", is_eager=True, help="Directory of the embedded server; its log is there."),
 ]
 RedisUrl = Annotated[
     str | None,
     typer.Option(
         "--redis-url",
         envvar=config.REDIS_URL_ENV,
+        callback=_choose_server,
         help="A Redis or Valkey server (redis://, rediss://, unix://) instead of the embedded one.",
     ),
 ]
@@ -130,7 +170,7 @@ def up(
     """
     from exchange.supervisor import Supervisor
 
-    sources = [*(feed or ["synthetic"]), *(more_files or [])]
+    sources = _feed_sources("--feed", feed, more_files, alone=(NO_FEED, "synthetic"))
 
     def make() -> Supervisor:
         return Supervisor(
@@ -273,12 +313,23 @@ def feed(
     from exchange.feed import FeedError
     from exchange.feeder import run_feeder
 
-    sources = [*(source or ["synthetic"]), *(more_files or [])]
+    sources = _feed_sources("--source", source, more_files, alone=("synthetic",))
 
     async def play(runtime: "Runtime") -> None:
         await run_feeder(runtime, sources, speed=speed, seed=seed)
 
     _run("feed", data_dir, redis_url, play, misuse=(FeedError,))
+
+
+def _feed_sources(
+    option: str, chosen: list[str] | None, more_files: list[str] | None, *, alone: tuple[str, ...]
+) -> list[str]:
+    """Return the sources of a feed; those of `alone` cannot be played together with others."""
+    sources = [*(chosen or ["synthetic"]), *(more_files or [])]
+    for name in alone:
+        if name in sources and len(sources) > 1:
+            raise typer.BadParameter(f"{name} stands alone; given: {', '.join(sources)}", param_hint=option)
+    return sources
 
 
 @app.command()
@@ -371,7 +422,13 @@ def print_log(
 ) -> None:
     """Print the commands or events of the log, decoded, in decimals; secrets stay hidden."""
     from exchange.audit.cli import LogQuery, run_log
+    from exchange.audit.printer import known_types
 
+    known = known_types(commands=kind is Kind.COMMANDS)
+    unknown = [name for name in types or () if name not in known]
+    if unknown:
+        message = f"{unknown[0]} is no type of the {kind.value}; known: {', '.join(known)}"
+        raise typer.BadParameter(message, param_hint="--type")
     query = LogQuery(
         commands=kind is Kind.COMMANDS,
         account_id=account,
@@ -408,11 +465,16 @@ def _run(
 
 def _read(data_dir: Path, redis_url: str | None, work: Callable[["RedisLog"], Awaitable[None]]) -> None:
     """Run a command that reads a log; its errors become a message and an exit code."""
+    from events.log import LogMissingError
     from events.redis import RedisLog
+
+    place = "on that server" if redis_url else f"in {data_dir.resolve()}"
 
     async def with_log(url: str) -> None:
         log = RedisLog(url, shard=config.SHARD)
         try:
+            if (await log.event_head()).seq == 0:
+                raise LogMissingError(f"there is no log {place}")
             await work(log)
         finally:
             await log.close()
@@ -424,7 +486,7 @@ def _call(data_dir: Path, redis_url: str | None, work: Callable[[str], Awaitable
     from events.embedded import EmbeddedServerError
     from events.log import LogError
     from exchange.aggregate.state import IdentityError
-    from exchange.audit.cli import PastEndError
+    from exchange.audit.cli import NotInLogError
     from exchange.runtime import exit_code_of, log_url
 
     async def call(url: str) -> Any:
@@ -433,10 +495,10 @@ def _call(data_dir: Path, redis_url: str | None, work: Callable[[str], Awaitable
     try:
         with log_url(data_dir, redis_url) as url:
             return asyncio.run(call(url))
-    except (LogError, EmbeddedServerError, IdentityError, PastEndError) as error:
+    except (LogError, EmbeddedServerError, IdentityError, NotInLogError) as error:
         typer.echo(f"foldex: {error}", err=True)
         raise typer.Exit(
-            config.EXIT_USAGE if isinstance(error, PastEndError) else exit_code_of(error)
+            config.EXIT_USAGE if isinstance(error, NotInLogError) else exit_code_of(error)
         ) from None
     except BrokenPipeError:
         # Whoever read the output has seen enough; nothing more may be flushed to it at exit.

@@ -2,8 +2,8 @@
 
 Children run in sessions of their own, so that a Ctrl-C reaches the supervisor alone and it can stop them in
 an order that loses no answer: who asks first, who decides last, then the server. Should the supervisor be
-killed, each child sees that its parent is gone and stops; only the server may stay, and the next start says
-so, with its process id.
+killed, each child sees that its parent is gone and stops; only the server may stay, and the next start stops
+it and starts its own.
 
 A process that ends is started again, later and later if it ends early. An end that would repeat itself, or
 must not be covered up (a damaged log, wrong settings), ends the exchange.
@@ -23,13 +23,17 @@ import redis.asyncio
 import structlog
 from redis.exceptions import RedisError
 
-from events.embedded import Durability, EmbeddedServer, EmbeddedServerError
+from events.embedded import STOP_DEADLINE_S as SERVER_STOP_DEADLINE_S
+from events.embedded import DataDirInUseError, Durability, EmbeddedServer, EmbeddedServerError
+from events.log import LogError
+from events.redis import RedisLog
 from exchange import config
 from exchange.client import ApiRefusal, ApiUnavailable, Connection
 from exchange.intake.specs import DEFAULT_FORMS
-from exchange.runtime import heartbeat_client, read_alive, wait_set
+from exchange.runtime import exit_code_of, heartbeat_client, read_alive, until_available, wait_set
 
 logger = structlog.get_logger(__name__)
+
 
 READY_DEADLINE_S = 60.0
 STOP_DEADLINE_S = 15.0
@@ -46,6 +50,14 @@ SOURCE_ROOT = Path(__file__).resolve().parents[1]
 STOP_ORDER = ("feed", "maker", "liquidator", "intake", "writer")
 # These may come to an end of their own, with exit code 0.
 FINITE = frozenset({"feed"})
+
+
+class _ServerRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """What `server.json` says about the embedded server that runs on a data directory."""
+
+    pid: int
+    starter_pid: int
+    socket: str
 
 
 class SupervisorError(Exception):
@@ -209,9 +221,11 @@ class Supervisor:
         (self.data_dir / "logs").mkdir(mode=0o700, parents=True, exist_ok=True)
         try:
             if self._server is not None:
-                await asyncio.to_thread(self._server.start)
+                await _start_server(self._server)
                 self._log_url = self._server.socket_path
                 self._watch(self._watch_server(self._server))
+            else:
+                await _wait_for_server(self._log_url)
             await self._launch("writer")
             await self._launch("intake", "liquidator")
             await list_default_markets(self.admin_url, self._insurance_amount)
@@ -358,6 +372,84 @@ async def list_default_markets(admin_url: str, insurance_amount: str = INSURANCE
                     await admin.request("POST", "/admin/v1/insurance", body=body)
     except (ApiRefusal, ApiUnavailable) as error:
         raise SupervisorError(f"the markets could not be listed: {error}") from error
+
+
+async def _wait_for_server(url: str) -> None:
+    """Wait until a server of the user's answers, and say on stderr that this is being waited for.
+
+    Raises:
+        SupervisorError: it does not in time, or not to us.
+    """
+    log = RedisLog(url, shard=config.SHARD)
+
+    async def ask() -> None:
+        await log.event_head()
+
+    try:
+        async with asyncio.timeout(READY_DEADLINE_S):
+            await until_available(ask, asyncio.Event())
+    except TimeoutError:
+        message = f"the server of --redis-url does not answer after {READY_DEADLINE_S} s"
+        raise SupervisorError(message) from None
+    except LogError as error:
+        raise SupervisorError(str(error), exit_code_of(error)) from error
+    finally:
+        await log.close()
+
+
+async def _start_server(server: EmbeddedServer) -> None:
+    """Start the server, after stopping one that a killed starter left on its data directory.
+
+    Raises:
+        EmbeddedServerError: it did not start, or another one is in use: its starter lives.
+    """
+    try:
+        await asyncio.to_thread(server.start)
+        return
+    except DataDirInUseError:
+        pid = await asyncio.to_thread(_orphan_pid, server.data_dir)
+        if pid is None:
+            raise
+    logger.warning("stopping_server", orphan_pid=pid, why="the process that started it is gone")
+    # SIGTERM lets it write out its log; whoever still uses it meets its successor at the same place.
+    os.kill(pid, signal.SIGTERM)
+    deadline_s = time.monotonic() + SERVER_STOP_DEADLINE_S
+    while True:
+        try:
+            await asyncio.to_thread(server.start)
+            return
+        except DataDirInUseError:
+            if time.monotonic() > deadline_s:
+                raise
+        await asyncio.sleep(POLL_S)
+
+
+def _orphan_pid(data_dir: Path) -> int | None:
+    """Return the id of the server that `server.json` names, None unless its starter is gone.
+
+    An id may have passed to a stranger since it was written, so the server is asked whether it is its own.
+    """
+    try:
+        record = msgspec.json.decode((data_dir / "server.json").read_bytes(), type=_ServerRecord)
+    except (FileNotFoundError, msgspec.DecodeError):
+        return None
+    try:
+        os.kill(record.starter_pid, 0)
+    except ProcessLookupError:
+        return record.pid if _server_pid(record.socket) == record.pid else None
+    except PermissionError:
+        pass  # it lives, as somebody else's
+    return None
+
+
+def _server_pid(socket_path: str) -> int | None:
+    """Return the id that the server at a socket says it has, None when none answers there."""
+    try:
+        with redis.Redis(unix_socket_path=socket_path, socket_timeout=5.0) as client:
+            information: Any = client.info("server")
+    except (RedisError, OSError):
+        return None
+    return int(information["process_id"])
 
 
 async def _is_alive(client: redis.asyncio.Redis, child: Child) -> bool:

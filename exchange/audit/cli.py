@@ -35,22 +35,22 @@ FOLLOW_WAIT_MS = 500
 PIPE_COLUMNS = 200
 
 
-class PastEndError(Exception):
-    """The log ends before the entry asked for."""
+class NotInLogError(Exception):
+    """The log has no such entry, or no such market."""
 
 
 async def run_replay(log: Log, *, until: int | None, as_json: bool) -> None:
     """Rebuild the state and print what it is.
 
     Raises:
-        PastEndError: the log has no entry `until`.
+        NotInLogError: the log has no entry `until`.
         CorruptLogError, LogRewoundError: the log is not what was written.
         IdentityError: money or contracts do not add up.
     """
     with ReplayProgress() as progress:
         replayed = await replay(log, until=until, on_progress=progress.update)
     if until is not None and replayed.head.seq < until:
-        raise PastEndError(f"the log ends at entry {replayed.head.seq}; there is no entry {until}")
+        raise NotInLogError(f"the log ends at entry {replayed.head.seq}; there is no entry {until}")
     if as_json:
         sys.stdout.write(msgspec.json.encode(describe(replayed)).decode() + "\n")
     else:
@@ -147,9 +147,11 @@ class _Units:
 async def run_log(log: Log, query: LogQuery, *, as_json: bool) -> None:
     """Print the messages that `query` asks for, one a line, verifying the chain from the start.
 
-    Commands are printed once they have been decided. With `follow`, wait for more until interrupted.
+    Commands are printed once they have been decided. With `follow`, wait for more until interrupted. That
+    the market asked for is not listed by the end of the log is said on stderr.
 
     Raises:
+        NotInLogError: for want of that market there was nothing to print.
         CorruptLogError, LogRewoundError: the log is not what was written.
     """
     units = _Units()
@@ -157,8 +159,11 @@ async def run_log(log: Log, query: LogQuery, *, as_json: bool) -> None:
     count = 0
     if query.limit == 0:
         return
-    async for verified, commands in _entries(log, query):
+    last = (await log.event_head()).seq
+    async for verified, commands in _entries(log, query, last):
         units.learn(verified)
+        if query.follow and verified.entry.seq == last and query.market and query.market not in units.specs:
+            sys.stderr.write(f"foldex: {_not_listed(query.market, units)}; it may come\n")
         if verified.entry.seq <= query.after:
             continue
         header = header_of(verified.groups)
@@ -174,6 +179,15 @@ async def run_log(log: Log, query: LogQuery, *, as_json: bool) -> None:
                 sys.stdout.flush()
                 return
     sys.stdout.flush()
+    if query.market and query.market not in units.specs:
+        if count == 0:
+            raise NotInLogError(_not_listed(query.market, units))
+        # Somebody asked for it all the same, and that is in the log.
+        sys.stderr.write(f"foldex: {_not_listed(query.market, units)}\n")
+
+
+def _not_listed(symbol: str, units: _Units) -> str:
+    return f"{symbol} is not listed in this log; listed: {', '.join(units.specs) or 'none'}"
 
 
 def _numbered_events(verified: VerifiedEvents) -> list[tuple[int, Message]]:
@@ -182,10 +196,9 @@ def _numbered_events(verified: VerifiedEvents) -> list[tuple[int, Message]]:
 
 
 async def _entries(
-    log: Log, query: LogQuery
+    log: Log, query: LogQuery, last: int
 ) -> AsyncIterator[tuple[VerifiedEvents, list[AnyCommand] | None]]:
-    """Give the decided entries in order, with their commands when those are asked for."""
-    last = (await log.event_head()).seq
+    """Give the decided entries up to `last`, or on and on, with their commands when those are asked for."""
     events = EventReader(log)
     reader = CommandReader(log)
     while query.follow or events.seq < last:

@@ -6,10 +6,12 @@ below. What needs a market's tick or lot is written as an integer with its unit 
 
 from collections.abc import Callable, Mapping
 from enum import Enum
-from typing import Any
+from typing import Any, get_args
 
 import msgspec
 
+from events.commands import AnyCommand
+from events.events import AnyEvent
 from events.values import MarketSpec, Value
 from exchange.audit.replay import time_text
 from exchange.decimals import format_fixed, lots_text, money_text, price_text
@@ -49,9 +51,14 @@ _UNITS: tuple[tuple[str, Callable[[MarketSpec, int], str]], ...] = (
 )
 
 
-def type_of(message: Message) -> str:
+def type_of(message: Message | type[Message]) -> str:
     """Return the tag of a command or event: what `--type` names."""
     return str(message.__struct_config__.tag)
+
+
+def known_types(*, commands: bool) -> list[str]:
+    """Return the tags that commands, or else events, can have, sorted."""
+    return sorted(type_of(kind) for kind in get_args(AnyCommand if commands else AnyEvent))
 
 
 def readable(message: Message, specs: Specs) -> dict[str, Any]:

@@ -28,6 +28,7 @@ from exchange.aggregate.account import FUND_ACCOUNT_ID
 from exchange.aggregate.administration import LABEL_CHARS_MAX
 from exchange.aggregate.market import Market
 from exchange.aggregate.state import Exchange
+from exchange.aggregate.units import AMOUNT_MAX
 from exchange.decimals import DecimalError, lots_text, money_text, parse_money, parse_price, price_text
 from exchange.intake.errors import SHUTTING_DOWN, UNKNOWN, ApiError, RefusedError
 from exchange.intake.keys import new_api_key, new_secret
@@ -87,19 +88,35 @@ class StatusForm(Form, frozen=True):
     reason: Annotated[str, msgspec.Meta(max_length=REASON_CHARS_MAX)] = "administrator"
 
 
+class AccountUnfinishedError(ApiError):
+    """An account was opened, and what should have followed failed; the answer holds its key all the same."""
+
+    def __init__(self, error: ApiError, made: dict[str, Any]) -> None:
+        text = f"account {made['account_id']} was opened, but: {_text_of(error)}"
+        super().__init__(error.code, text, error.status)
+        self.made = made
+
+
 async def open_account(intake: Intake, form: AccountForm) -> object:
     """Open an account, give it a key, bring its first money in."""
     deposit = _money("deposit", form.deposit)
+    if intake.state.deposited + deposit > AMOUNT_MAX:
+        # The log would refuse it too, but only once the account is there.
+        rest = money_text(AMOUNT_MAX - intake.state.deposited)
+        raise ApiError(BAD_BODY, f"deposit: at most {rest}, so that all deposits together keep in range")
     events = await intake.ask(OpenAccount(label=form.label))
     (opened,) = (event for event in events if isinstance(event, AccountOpened))
     account_id = opened.account_id
     api_key, secret = new_api_key(), new_secret()
-    await intake.ask(
-        AddApiKey(account_id=account_id, api_key=api_key, sealed_secret=intake.keys.seal(api_key, secret))
-    )
-    if deposit:
-        await intake.ask(Deposit(account_id=account_id, amount=deposit))
-    return {"account_id": account_id, "api_key": api_key, "secret": secret.reveal().decode()}
+    made = {"account_id": account_id, "api_key": api_key, "secret": secret.reveal().decode()}
+    sealed = intake.keys.seal(api_key, secret)
+    try:
+        await intake.ask(AddApiKey(account_id=account_id, api_key=api_key, sealed_secret=sealed))
+        if deposit:
+            await intake.ask(Deposit(account_id=account_id, amount=deposit))
+    except ApiError as error:
+        raise AccountUnfinishedError(error, made) from error
+    return made
 
 
 async def deposit(intake: Intake, form: AmountForm) -> object:
@@ -194,10 +211,9 @@ def admin_app(intake: Intake, is_closing: Callable[[], bool]) -> web.Application
             if is_closing():
                 raise SHUTTING_DOWN.error()
             return await handler(request)
-        except RefusedError as error:
-            return _json({"code": error.code, "msg": error.rejected.reason}, error.status)
         except ApiError as error:
-            return _json({"code": error.code, "msg": error.text}, error.status)
+            made = error.made if isinstance(error, AccountUnfinishedError) else {}
+            return _json({"code": error.code, "msg": _text_of(error), **made}, error.status)
         except web.HTTPException as error:
             return _json({"code": BAD_BODY, "msg": error.reason}, error.status)
         except Exception:
@@ -245,6 +261,11 @@ def _posted(
 
 def _json(content: object, status: int = 200) -> web.Response:
     return web.Response(body=_encode(content), status=status, content_type="application/json")
+
+
+def _text_of(error: ApiError) -> str:
+    """Return what is wrong; an administrator gets the aggregate's own words."""
+    return error.rejected.reason if isinstance(error, RefusedError) else error.text
 
 
 def _money(name: str, text: str) -> int:

@@ -5,6 +5,7 @@ refuses, 2 for wrong usage, 3 when nobody answers.
 """
 
 import http.client
+from pathlib import Path
 from typing import Annotated, Any
 from urllib.parse import urlsplit
 
@@ -45,11 +46,15 @@ Symbol = Annotated[str, typer.Argument(help="Market, such as BTCUSDT.")]
 
 
 class AdminRefusedError(Exception):
-    """The exchange answered that it will not; the message is its own."""
+    """The exchange answered that it will not; the message is its own.
 
-    def __init__(self, code: int, text: str) -> None:
+    `made` holds what came into being all the same: the credentials of an account that got no money.
+    """
+
+    def __init__(self, code: int, text: str, made: dict[str, Any]) -> None:
         super().__init__(f"{text} ({code})")
         self.code = code
+        self.made = made
 
 
 class AdminUnreachableError(Exception):
@@ -82,8 +87,8 @@ def call_admin(admin_url: str, method: str, path: str, body: object = None) -> A
         decoded = msgspec.json.decode(answer)
         if status == http.client.OK:
             return decoded
-        raise AdminRefusedError(decoded["code"], decoded["msg"])
-    except (msgspec.DecodeError, UnicodeDecodeError, TypeError, KeyError):
+        raise AdminRefusedError(decoded.pop("code"), decoded.pop("msg"), decoded)
+    except (msgspec.DecodeError, UnicodeDecodeError, TypeError, AttributeError, KeyError):
         raise AdminUnreachableError(f"{admin_url}: no administrator listener (status {status})") from None
 
 
@@ -115,6 +120,20 @@ def withdraw_money(
     _show(_call(admin_url, "POST", "withdraw", {"account_id": account, "amount": amount}), as_json)
 
 
+@app.command("insurance")
+def fund_insurance(
+    symbol: Symbol, amount: Amount, as_json: AsJson = False, admin_url: AdminUrl = ADMIN_URL_DEFAULT
+) -> None:
+    """Bring money into the insurance fund, for a market."""
+    fund = _call(admin_url, "POST", "insurance", {"symbol": symbol, "amount": amount})
+    if as_json:
+        _show(fund, as_json)
+        return
+    rows = fund.pop("markets")
+    _show(fund, False)
+    _show_rows("insurance fund", rows)
+
+
 @app.command("index")
 def set_index_price(
     symbol: Symbol,
@@ -124,6 +143,25 @@ def set_index_price(
 ) -> None:
     """Set a market's index price by hand, for tests and demonstrations."""
     _show(_call(admin_url, "POST", "index", {"symbol": symbol, "price": price}), as_json)
+
+
+@market_app.command("list")
+def list_market(
+    file: Annotated[
+        Path,
+        typer.Argument(
+            metavar="FILE.json", exists=True, dir_okay=False, readable=True, help="Contract specification."
+        ),
+    ],
+    as_json: AsJson = False,
+    admin_url: AdminUrl = ADMIN_URL_DEFAULT,
+) -> None:
+    """List a market; the file is JSON as POST /admin/v1/market takes it."""
+    try:
+        form = msgspec.json.decode(file.read_bytes())
+    except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise typer.BadParameter(f"{file}: {error}") from None
+    _show(_call(admin_url, "POST", "market", form), as_json)
 
 
 @market_app.command("list-defaults")
@@ -170,6 +208,8 @@ def _call(admin_url: str, method: str, path: str, body: object = None) -> Any:
     try:
         return call_admin(admin_url, method, path, body)
     except AdminRefusedError as error:
+        if error.made:
+            _show(error.made, as_json=True)
         typer.echo(f"refused: {error}", err=True)
         raise typer.Exit(EXIT_REFUSED) from None
     except AdminUnreachableError as error:

@@ -33,6 +33,15 @@ _BOOLEANS = {"true": True, "false": False}
 Parse = Callable[[str], Any]
 
 
+class FaultyValueError(ValueError):
+    """A malformed value that has a fault of its own, whatever the parameter is called."""
+
+    def __init__(self, fault: Fault, **fields: object) -> None:
+        super().__init__(fault.text)
+        self.fault = fault
+        self.fields = fields
+
+
 @dataclass(frozen=True, slots=True)
 class Parameter:
     """What an endpoint reads under a name.
@@ -128,9 +137,9 @@ def boolean(value: str) -> bool:
 def client_order_id(value: str) -> str:
     """Check a client's order id: 1…36 of letters, digits and ``. : / _ -``."""
     if len(value) > CLIENT_ID_CHARS_MAX:
-        raise CLIENT_ID_TOO_LONG.error()
+        raise FaultyValueError(CLIENT_ID_TOO_LONG)
     if not _CLIENT_ID.fullmatch(value):
-        raise ILLEGAL_CHARACTERS.error(name="newClientOrderId", range=CLIENT_ID_RANGE)
+        raise FaultyValueError(ILLEGAL_CHARACTERS, range=CLIENT_ID_RANGE)
     return value
 
 
@@ -153,6 +162,8 @@ def choice(
 def _parse(parameter: Parameter, value: str) -> Any:
     try:
         return parameter.parse(value)
+    except FaultyValueError as error:
+        raise error.fault.error(name=parameter.name, **error.fields) from None
     except ValueError:
         fault = parameter.fault or (MANDATORY if parameter.required else BAD_PARAMETER)
         raise fault.error(name=parameter.name) from None

@@ -14,7 +14,15 @@ import pytest
 import redis
 from typer.testing import CliRunner, Result
 
-from events.commands import AnyCommand, Deposit, ListMarket, OpenAccount, PlaceOrder, SetIndexPrice
+from events.commands import (
+    AnyCommand,
+    CancelAllOrders,
+    Deposit,
+    ListMarket,
+    OpenAccount,
+    PlaceOrder,
+    SetIndexPrice,
+)
 from events.embedded import EmbeddedServer
 from events.values import IndexSource, OrderType, Side
 from exchange import config
@@ -95,6 +103,11 @@ def no_server_from_outside(monkeypatch: pytest.MonkeyPatch) -> None:
 def run(*arguments: object) -> Result:
     """Run a command in this process."""
     return CliRunner().invoke(app, [str(argument) for argument in arguments])
+
+
+def said(result: Result) -> str:
+    """Return what a command said on stderr as one line, without the frame around a usage error."""
+    return " ".join(result.stderr.replace("│", " ").split())
 
 
 def rows(*arguments: object) -> list[dict[str, Any]]:
@@ -268,6 +281,107 @@ def test_a_directory_without_a_log_is_named(tmp_path: Path, command: str) -> Non
     assert config.EXIT_UNAVAILABLE == result.exit_code
     assert f"there is no log in {tmp_path / 'none'}" in result.stderr
     assert not (tmp_path / "none").exists()
+
+
+@pytest.mark.parametrize("command", ["replay", "log"])
+def test_a_server_without_a_log_is_named(tmp_path: Path, command: str) -> None:
+    """An empty server is not an empty exchange, in a directory or elsewhere."""
+    with EmbeddedServer(tmp_path / "data") as server:
+        for place in (["--data-dir", tmp_path / "data"], ["--redis-url", server.socket_path]):
+            result = run(command, *place)
+            assert (config.EXIT_UNAVAILABLE, "") == (result.exit_code, result.stdout)
+            assert "there is no log" in result.stderr
+
+
+def test_a_typed_directory_beats_the_environment(
+    log_dir: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """REDIS_URL stands for what is not typed; typing both is refused."""
+    data_dir, digest = log_dir
+    monkeypatch.setenv(config.REDIS_URL_ENV, f"unix://{data_dir}/nobody.sock")
+    assert digest == json.loads(run("replay", "--data-dir", data_dir, "--json").stdout)["digest"]
+    assert config.EXIT_UNAVAILABLE == run("replay").exit_code
+
+
+@pytest.mark.parametrize(
+    "command", ["up", "writer", "intake", "liquidator", "feed", "maker", "status", "replay", "log"]
+)
+def test_a_directory_and_a_server_exclude_each_other(tmp_path: Path, command: str) -> None:
+    """It cannot be told which of the two was meant, in whatever order they stand."""
+    place = ["--data-dir", tmp_path / "data"], ["--redis-url", "redis://127.0.0.1:1"]
+    for options in (place, place[::-1]):
+        result = run(command, *options[0], *options[1])
+        assert config.EXIT_USAGE == result.exit_code
+        assert "--data-dir" in said(result)
+    assert not (tmp_path / "data").exists()
+
+
+@pytest.mark.parametrize("url", ["redis://[bad", "http://127.0.0.1:1", "127.0.0.1:6379", "redis://a:b:c"])
+def test_what_is_no_address_is_refused(monkeypatch: pytest.MonkeyPatch, url: str) -> None:
+    """A malformed address is wrong usage, typed or from the environment, which is then named."""
+    typed = run("replay", "--redis-url", url)
+    assert config.EXIT_USAGE == typed.exit_code
+    assert "not an address of a server" in said(typed)
+    monkeypatch.setenv(config.REDIS_URL_ENV, url)
+    for command in ("up", "writer", "status", "log"):
+        result = run(command)
+        assert config.EXIT_USAGE == result.exit_code
+        assert f"from {config.REDIS_URL_ENV}" in said(result)
+
+
+@pytest.mark.parametrize(
+    ("kind", "name", "known"),
+    [
+        ("events", "nope", "market_listed"),
+        ("events", "place_order", "order_accepted"),
+        ("commands", "trade", "place_order"),
+    ],
+)
+def test_an_unknown_type_is_refused(log_dir: tuple[Path, str], kind: str, name: str, known: str) -> None:
+    """A type that the stream cannot hold is wrong usage; the message lists those that it can."""
+    result = run("log", "--data-dir", log_dir[0], "--kind", kind, "--type", name)
+    assert (config.EXIT_USAGE, "") == (result.exit_code, result.stdout)
+    assert known in said(result)
+
+
+def test_an_unlisted_market_is_named(log_dir: tuple[Path, str]) -> None:
+    """Nothing about a market that was never listed is wrong usage; the message has those that were."""
+    result = run("log", "--data-dir", log_dir[0], "--market", "NOPE")
+    assert (config.EXIT_USAGE, "") == (result.exit_code, result.stdout)
+    assert "NOPE is not listed in this log; listed: BTCUSDT, ETHUSDT" in said(result)
+
+
+async def test_what_was_asked_of_an_unlisted_market_is_printed(tmp_path: Path) -> None:
+    """A refused command is in the log all the same; that the market is not listed stands on stderr."""
+    data_dir = str(tmp_path / "data")
+    options = ("--data-dir", data_dir, "--kind", "commands", "--market", "NOPE", "--json")
+    with EmbeddedServer(data_dir) as server:
+        async with exchange(server.socket_path) as client:
+            await client.ask(CancelAllOrders(account_id=ALICE, market="NOPE"))
+            for more in ((), ("--follow",)):
+                reading = await asyncio.create_subprocess_exec(
+                    *foldex("log", *options, *more),
+                    env=environment(),
+                    stdout=asyncio.subprocess.PIPE,
+                    stderr=asyncio.subprocess.PIPE,
+                )
+                assert reading.stdout is not None
+                assert reading.stderr is not None
+                async with asyncio.timeout(DEADLINE_S):
+                    assert "cancel_all_orders" == json.loads(await reading.stdout.readline())["type"]
+                    assert b"NOPE is not listed in this log; listed: none" in await reading.stderr.readline()
+                    if more:
+                        reading.send_signal(signal.SIGINT)
+                    assert config.EXIT_OK == await reading.wait()
+
+
+@pytest.mark.parametrize("sources", [["none", "synthetic"], ["none", "a.csv"], ["synthetic", "a.csv"]])
+def test_a_feed_that_stands_alone_takes_no_other(tmp_path: Path, sources: list[str]) -> None:
+    """No feed and a feed, or generated and recorded prices, are refused before anything is started."""
+    result = run("up", "--data-dir", tmp_path / "data", "--feed", *sources)
+    assert config.EXIT_USAGE == result.exit_code
+    assert f"{sources[0]} stands alone" in said(result)
+    assert not (tmp_path / "data").exists()
 
 
 def test_a_server_that_does_not_keep_the_log_is_refused(tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import hmac
+import json
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
@@ -13,15 +14,20 @@ from typing import Any
 from urllib.parse import urlencode
 
 import aiohttp
+import msgspec
 import pytest
 from typer.testing import CliRunner
 from yarl import URL
 
+import exchange.intake.admin
 from events.appender import Appender, FrameRefusedError
 from events.memory import MemoryLog
+from exchange.aggregate.units import AMOUNT_MAX
+from exchange.decimals import money_text
 from exchange.fold import Fold
 from exchange.intake.admin_cli import app as admin_cli
 from exchange.intake.process import run_intake
+from exchange.intake.specs import DEFAULT_FORMS
 from exchange.writer import run_writer
 
 DEADLINE_S = 20.0
@@ -487,6 +493,36 @@ async def test_bad_admin_calls_name_the_field(
     assert named in error["msg"]
 
 
+async def test_an_account_that_cannot_have_its_money_is_not_opened(venue: Venue) -> None:
+    """A deposit beyond what all together may be is refused before there is an account."""
+    await venue.account("1")
+    commands = venue.commands()
+    status, error = await venue.admin("account", {"deposit": money_text(AMOUNT_MAX)})
+    assert (400, -1130) == (status, error["code"])
+    assert f"deposit: at most {money_text(AMOUNT_MAX - 100_000_000)}" in error["msg"]
+    assert commands == venue.commands()
+
+
+async def test_a_deposit_that_fails_behind_the_account_leaves_its_key(
+    venue: Venue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As when two deposits are checked at once: the answer has the error and the credentials."""
+    monkeypatch.setattr(exchange.intake.admin, "AMOUNT_MAX", 2 * AMOUNT_MAX)
+    await venue.account("1")
+    status, answer = await venue.admin("account", {"deposit": money_text(AMOUNT_MAX)})
+    assert (400, -1130) == (status, answer["code"])
+    assert "account 3 was opened, but: amount" in answer["msg"]
+    made = Account(venue, answer["account_id"], answer["api_key"], answer["secret"])
+    status, balances = await made.call("GET", "/fapi/v2/account")
+    assert (200, "0.00000000") == (status, balances["totalWalletBalance"])
+
+    arguments = ["account", "create", "--deposit", money_text(AMOUNT_MAX), "--admin-url", venue.admin_url]
+    shown = await asyncio.to_thread(CliRunner().invoke, admin_cli, arguments)
+    assert 1 == shown.exit_code
+    assert "refused: account 4 was opened" in shown.stderr
+    assert {"account_id", "api_key", "secret"} == set(json.loads(shown.stdout))
+
+
 async def test_admin_bodies_are_json(venue: Venue) -> None:
     """A page in a browser cannot post to the listener with a plain form."""
     async with venue.session.post(f"{venue.admin_url}/admin/v1/account", data=b"{}") as response:
@@ -503,7 +539,7 @@ async def test_insurance_is_allotted_to_a_market(venue: Venue) -> None:
     assert [("ETHUSDT", "2500.50000000")] == [(row["symbol"], row["allotment"]) for row in fund["markets"]]
 
 
-async def test_the_admin_command_line(venue: Venue) -> None:
+async def test_the_admin_command_line(venue: Venue, tmp_path: Path) -> None:
     """Accounts, money and prices from a terminal, with exit codes for refused, misused and unreachable."""
 
     async def run(*arguments: str) -> Any:
@@ -519,6 +555,16 @@ async def test_the_admin_command_line(venue: Venue) -> None:
     assert '"mark":"50001.0"' in (await run("index", "BTCUSDT", "50001.0", "--json")).output
     assert "CANCEL_ONLY" in (await run("market", "status", "BTCUSDT", "cancel-only")).output
     assert '"listed":[]' in (await run("market", "list-defaults", "--json")).output
+    insured = json.loads((await run("insurance", "BTCUSDT", "2500.5", "--json")).stdout)
+    assert [("BTCUSDT", "2500.50000000")] == [(row["symbol"], row["allotment"]) for row in insured["markets"]]
+    assert "2501.50000000" in (await run("insurance", "BTCUSDT", "1")).output
+    file = tmp_path / "contract.json"
+    file.write_bytes(msgspec.json.encode(msgspec.structs.replace(DEFAULT_FORMS[0], symbol="NEWUSDT")))
+    assert "NEWUSDT" in (await run("market", "list", str(file))).output
+    assert 1 == (await run("market", "list", str(file))).exit_code
+    file.write_text("{")
+    assert 2 == (await run("market", "list", str(file))).exit_code
+    assert 2 == (await run("market", "list", str(tmp_path / "none.json"))).exit_code
     state = await run("state")
     assert 0 == state.exit_code
     assert "digest" in state.output

@@ -34,12 +34,15 @@ async def supervisor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIt
 class Up:
     """A `foldex up` process."""
 
-    def __init__(self, data_dir: Path, *arguments: str) -> None:
+    def __init__(self, data_dir: Path, *arguments: str, server: str = "") -> None:
         self.port = free_ports()
-        options = ("--data-dir", str(data_dir), "--port", str(self.port), "--json", *arguments)
+        place = ("--redis-url", server) if server else ("--data-dir", str(data_dir))
+        options = (*place, "--port", str(self.port), "--json", *arguments)
         self.process = subprocess.Popen(
             foldex("up", *options),
             env=environment(),
+            # With a server of its own it keeps its files where it is started.
+            cwd=data_dir.parent,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
@@ -147,18 +150,57 @@ async def test_the_feed_moves_the_marks(data_dir: Path) -> None:
     assert config.EXIT_OK == (await up.end())[0]
 
 
-async def test_a_killed_supervisor_leaves_no_process_but_the_server(data_dir: Path) -> None:
-    """After kill -9 the children stop by themselves; the next start names the server that stayed."""
+async def test_after_a_killed_supervisor_the_next_start_takes_over(data_dir: Path) -> None:
+    """After kill -9 the children stop by themselves; the next start stops the server that stayed."""
     up = Up(data_dir, "--feed", "none")
     ready = await up.ready()
+    before = await admin(ready["admin_url"], "GET", "state")
     up.process.kill()
     await up.end()
     pids = ready["pids"].values()
     await until(lambda: not any(is_running(pid) for pid in pids), "end of the orphans")
 
-    code, said = await Up(data_dir, "--feed", "none").end()
+    successor = Up(data_dir, "--feed", "none")
+    again = await successor.ready()
+    assert not is_running(ready["server_pid"])
+    state = await admin(again["admin_url"], "GET", "state")
+    assert before["log_id"] == state["log_id"]
+    successor.process.send_signal(signal.SIGINT)
+    code, said = await successor.end()
+    assert config.EXIT_OK == code
+    stopping = [line for line in said.splitlines() if "stopping_server" in line]
+    assert [ready["server_pid"]] == [json.loads(line)["orphan_pid"] for line in stopping]
+
+
+async def test_a_server_whose_starter_lives_is_left_alone(data_dir: Path) -> None:
+    """`foldex up` on a directory in use is refused, and names who uses it."""
+    with EmbeddedServer(data_dir) as server:
+        code, said = await Up(data_dir, "--feed", "none").end()
+        assert server.is_running()
     assert config.EXIT_UNAVAILABLE == code
-    assert f"kill {ready['server_pid']}" in said
+    assert f"started by process {os.getpid()}" in said
+
+
+async def test_up_says_that_it_waits_for_a_server(data_dir: Path) -> None:
+    """A server that is not there yet is waited for aloud; the exchange starts once it is."""
+    up = Up(data_dir, "--feed", "none", server=f"unix://{data_dir}/other/server.sock")
+    assert up.process.stderr is not None
+    async with asyncio.timeout(DEADLINE_S):
+        line = await asyncio.to_thread(up.process.stderr.readline)
+    assert "waiting_for_server" == json.loads(line)["event"]
+    with EmbeddedServer(data_dir / "other"):
+        assert (await up.ready())["ready"]
+        up.process.send_signal(signal.SIGINT)
+        assert config.EXIT_OK == (await up.end())[0]
+
+
+async def test_a_feed_without_its_file_ends_the_exchange(data_dir: Path) -> None:
+    """The message names the feed and the file, and nothing is left running."""
+    code, said = await Up(data_dir, "--feed", "BTCUSDT=nofile.csv").end()
+    assert config.EXIT_USAGE == code
+    assert "feed ended" in said
+    assert "nofile.csv: cannot be read" in said
+    assert not (data_dir / "server.json").exists()
 
 
 async def test_a_port_in_use_is_named(data_dir: Path) -> None:

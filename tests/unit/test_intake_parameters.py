@@ -70,6 +70,15 @@ def test_bad_order_parameters_name_the_field(form: str, code: int, named: str) -
     assert code == caught.value.code
 
 
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+def test_a_bad_client_order_id_is_named_as_it_was_sent(method: str) -> None:
+    """Who asks for an order by its client id is told about that parameter."""
+    parameters = ROUTES[method, "/fapi/v1/order"].parameters
+    with pytest.raises(ApiError, match="'origClientOrderId'") as caught:
+        parse_parameters(parameters, {"symbol": "X", "origClientOrderId": "a b"})
+    assert -1100 == caught.value.code
+
+
 @pytest.mark.parametrize("order_id", ["-1", "1.0", "9" * 19, "", "x"])
 def test_an_order_id_is_a_whole_number(order_id: str) -> None:
     """Whatever could not be an id is refused before anyone looks for it."""
