@@ -8,10 +8,10 @@ himself far from the mark.
 A fill changes equity by signed lots × (mark − price) and by the fee, whatever part of it opens or closes.
 """
 
-from events.values import ISOLATED, LIQUIDATION
-from exchange.aggregate.account import Account, Position, extras_of
-from exchange.aggregate.book import Order
+from events.values import ISOLATED
+from exchange.aggregate.account import Account, Position
 from exchange.aggregate.margin import Survey, requirement_of, standing, survey
+from exchange.aggregate.order import Order, extras_of
 from exchange.aggregate.units import ceil_div, charge, floor_div
 
 
@@ -48,7 +48,7 @@ def plan_fill(
     maintenance only; one that never rests holds none, and needs initial margin here.
     """
     signed_lots = order.side * lots
-    if order.order_type is LIQUIDATION:
+    if order.is_liquidation:
         cost = signed_lots * price_ticks * position.market.unit
         return Fill(realise(position.size_lots, position.entry_cost, signed_lots, cost), 0, 0)
     if position.mode is ISOLATED:
@@ -134,12 +134,12 @@ def _transferable_after(account: Account, position: Position, order: Order, lots
     pool = survey(account)
     bid_value, ask_value, extras = position.bid_value, position.ask_value, position.extras
     if order.rests:
-        value = lots * order.price_ticks
+        value = 0 if order.reduce_only else lots * order.price_ticks
         if order.side > 0:
             bid_value -= value
         else:
             ask_value -= value
-        if extras:
+        if order.extras:
             extras -= extras_of(order, order.open_lots) - extras_of(order, order.open_lots - lots)
     after = requirement_of(
         position, position.size_lots + order.side * lots, position.leverage, bid_value, ask_value, extras

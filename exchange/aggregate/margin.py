@@ -123,6 +123,13 @@ def requirement_of(
     return ceil_div(worst - base, leverage) + extras
 
 
+def exposure_with(position: Position, bid_value: int, ask_value: int) -> int:
+    """Return the worst-side notional as if the open orders had these values, in ticks × lots."""
+    unit = position.market.unit
+    value = position.size_lots * position.market.mark_ticks * unit
+    return max(abs(value + bid_value * unit), abs(value - ask_value * unit))
+
+
 def order_extras(position: Position, side: Side, lots: int, price_ticks: int) -> int:
     """Return what an order reserves beside its margin: its open loss against mark and its taker fee."""
     market = position.market
