@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from exchange import config
+from exchange.demo.cli import demo
 from exchange.intake.admin_cli import app as admin
 
 if TYPE_CHECKING:
@@ -35,6 +36,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(admin, name="admin")
+app.command()(demo)
 
 
 class LogFormat(StrEnum):
@@ -285,6 +287,10 @@ def maker(
     admin_url: Annotated[str, typer.Option(help="The administrator's listener.")] = (
         f"http://127.0.0.1:{config.PORT_DEFAULT + 1}"
     ),
+    credentials_file: Annotated[
+        Path | None,
+        typer.Option(help="Where the account's key is kept between runs.  [default: a new account each run]"),
+    ] = None,
     data_dir: DataDir = config.DATA_DIR_DEFAULT,
     redis_url: RedisUrl = None,
 ) -> None:
@@ -293,7 +299,7 @@ def maker(
 
     async def quote(runtime: "Runtime") -> None:
         runtime.ready(lambda: 0)
-        await run_maker(url, admin_url, stop=runtime.stop)
+        await run_maker(url, admin_url, stop=runtime.stop, credentials_file=credentials_file)
 
     _run("maker", data_dir, redis_url, quote)
 

@@ -7,10 +7,12 @@ there was none, and that what was asked may or may not have happened.
 
 import asyncio
 import hmac
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import ROUND_CEILING, ROUND_FLOOR, Decimal
+from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 from urllib.parse import urlencode
@@ -30,7 +32,7 @@ UNAVAILABLE_STATUS = 503
 Parameters = Mapping[str, str | int]
 
 
-class ApiRefusal(Exception):  # noqa: N818 - a refusal is an ordinary answer
+class ApiRefusal(Exception):
     """The exchange answered no: Binance's code and text, with the HTTP status."""
 
     def __init__(self, code: int, text: str, status: int) -> None:
@@ -40,7 +42,7 @@ class ApiRefusal(Exception):  # noqa: N818 - a refusal is an ordinary answer
         self.status = status
 
 
-class ApiUnavailable(Exception):  # noqa: N818 - the state of the other side
+class ApiUnavailable(Exception):
     """There was no answer, or one that says the outcome is unknown."""
 
 
@@ -212,6 +214,31 @@ async def open_account(admin: Connection, *, deposit: str, label: str) -> Creden
     """Open an account with a deposit through the administrators' listener."""
     made = await admin.request("POST", "/admin/v1/account", body={"deposit": deposit, "label": label})
     return Credentials(account_id=made["account_id"], api_key=made["api_key"], secret=made["secret"])
+
+
+def save_credentials(file: Path, credentials: Credentials) -> None:
+    """Write credentials to a file that its owner alone may read, in place of what was there.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    draft = file.with_name(f"{file.name}.{os.getpid()}")
+    descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+    with os.fdopen(descriptor, "wb") as stream:
+        stream.write(msgspec.json.encode(credentials))
+    draft.replace(file)
+
+
+def load_credentials(file: Path) -> Credentials | None:
+    """Return the credentials in a file, None when it is absent or holds something else.
+
+    Raises:
+        OSError: it cannot be read.
+    """
+    try:
+        return msgspec.json.decode(file.read_bytes(), type=Credentials)
+    except (FileNotFoundError, msgspec.DecodeError):
+        return None
 
 
 async def until_answered(connection: Connection, path: str, *, stop: asyncio.Event, pause_s: float) -> Any:

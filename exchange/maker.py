@@ -1,7 +1,7 @@
 """The house market maker: quotes both sides of every market around its index, through the HTTP API.
 
 It is a customer like any other: an account with a large deposit, in cross margin, that keeps a ladder of
-limit orders. It looks at the index a few times a second and quotes anew when the price has moved or part of
+limit orders. It looks at the index ten times a second and quotes anew when the price has moved or part of
 the ladder was taken.
 
 Its inventory is bounded twice. The whole ladder leans against it, so that the side that brings it home is
@@ -12,6 +12,7 @@ import asyncio
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
+from pathlib import Path
 
 import structlog
 
@@ -23,7 +24,9 @@ from exchange.client import (
     Contract,
     contracts,
     index_prices,
+    load_credentials,
     open_account,
+    save_credentials,
     until_answered,
 )
 from exchange.runtime import wait_set
@@ -50,8 +53,8 @@ class MakerSettings:
     level_gap: Decimal = Decimal("0.0005")
     lean_max: Decimal = Decimal("0.0010")
     inventory_max: Decimal = Decimal(20_000_000)
-    move_min: Decimal = Decimal("0.0001")
-    interval_s: float = 0.2
+    move_min: Decimal = Decimal("0.0002")
+    interval_s: float = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,23 +88,36 @@ def ladder(
 
 
 async def run_maker(
-    base_url: str, admin_url: str, *, stop: asyncio.Event, settings: MakerSettings | None = None
+    base_url: str,
+    admin_url: str,
+    *,
+    stop: asyncio.Event,
+    settings: MakerSettings | None = None,
+    credentials_file: Path | None = None,
 ) -> None:
     """Make markets until `stop` is set, then take the orders away.
 
     Waits for the exchange and for markets to be listed; an exchange that goes away is waited for as well.
+    A maker that starts again trades on for the account in `credentials_file`, orders and inventory included;
+    the file is made when the account is opened. Without a file each run opens an account.
 
     Raises:
         ApiRefusal: the administrators' listener refuses to open the account.
+        ApiUnavailable: it does not answer.
+        OSError: the credentials file cannot be read or written.
     """
     settings = settings or MakerSettings()
     async with Connection(base_url) as connection, Connection(admin_url) as admin:
         listed = await _until_listed(connection, stop)
         if not listed:
             return
-        credentials = await open_account(admin, deposit=str(settings.deposit), label=LABEL)
-        logger.info("maker_ready", account_id=credentials.account_id, markets=sorted(listed))
-        account = AccountApi(connection, credentials)
+        account = await _stored_account(connection, credentials_file)
+        if account is None:
+            credentials = await open_account(admin, deposit=str(settings.deposit), label=LABEL)
+            account = AccountApi(connection, credentials)
+            if credentials_file is not None:
+                save_credentials(credentials_file, credentials)
+        logger.info("maker_ready", account_id=account.credentials.account_id, markets=sorted(listed))
         makers = [_MarketMaker(account, contract, settings) for contract in listed.values()]
         while not stop.is_set():
             await _quote_all(connection, makers)
@@ -160,10 +176,26 @@ class _MarketMaker:
             if not isinstance(error, ApiRefusal | ApiUnavailable):
                 raise error
         if failed:
-            logger.warning("maker_orders_refused", market=self.symbol, count=len(failed), first=str(failed[0]))
+            logger.warning(
+                "maker_orders_refused", market=self.symbol, count=len(failed), first=str(failed[0])
+            )
 
     async def _place(self, quote: Quote) -> None:
         await self._account.limit_order(self.symbol, quote.side, quote.quantity, quote.price)
+
+
+async def _stored_account(connection: Connection, file: Path | None) -> AccountApi | None:
+    """Return the account of an earlier run, None when there is none or the exchange does not know its key."""
+    credentials = load_credentials(file) if file is not None else None
+    if credentials is None:
+        return None
+    account = AccountApi(connection, credentials)
+    try:
+        await account.call("GET", "/fapi/v1/openOrders", {})
+    except ApiRefusal as refusal:
+        logger.warning("maker_key_refused", account_id=credentials.account_id, error=str(refusal))
+        return None
+    return account
 
 
 async def _until_listed(connection: Connection, stop: asyncio.Event) -> Mapping[str, Contract]:

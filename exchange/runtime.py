@@ -64,6 +64,7 @@ class Runtime:
         self._client = heartbeat_client(url)
         self._key = alive_key(name)
         self._beating: asyncio.Task[None] | None = None
+        self._closing = asyncio.Event()
 
     def ready(self, seq: Callable[[], int]) -> None:
         """Begin the heartbeat. `seq` gives the last entry handled; it is called about once a second."""
@@ -100,20 +101,21 @@ class Runtime:
     async def close(self) -> None:
         """End the heartbeat and drop the connections."""
         if self._beating is not None:
-            self._beating.cancel()
-            await asyncio.wait([self._beating])
+            # Not cancelled: a cancellation that meets the client's reply can be lost in it.
+            self._closing.set()
+            await self._beating
             await self._withdraw_heartbeat()
         await self._client.aclose()
         await self.log.close()
 
     async def _beat(self, seq: Callable[[], int]) -> None:
-        while True:
+        while not self._closing.is_set():
             value = msgspec.json.encode(Alive(pid=os.getpid(), seq=seq()))
             try:
                 await self._client.set(self._key, value, px=config.HEARTBEAT_TTL_MS)
             except (RedisError, OSError):
                 pass  # whoever uses the log reports a server that is away; a missed beat says the rest
-            await asyncio.sleep(config.HEARTBEAT_INTERVAL_S)
+            await wait_set(self._closing, config.HEARTBEAT_INTERVAL_S)
 
     async def _withdraw_heartbeat(self) -> None:
         """Remove the heartbeat unless a successor has written its own."""

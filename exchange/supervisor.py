@@ -25,7 +25,7 @@ from redis.exceptions import RedisError
 
 from events.embedded import Durability, EmbeddedServer, EmbeddedServerError
 from exchange import config
-from exchange.client import ApiUnavailable, Connection
+from exchange.client import ApiRefusal, ApiUnavailable, Connection
 from exchange.intake.specs import DEFAULT_FORMS
 from exchange.runtime import heartbeat_client, read_alive, wait_set
 
@@ -41,6 +41,8 @@ STEADY_S = 10.0
 LOG_TAIL_BYTES = 2_000
 # Quote, for each market, on the first start.
 INSURANCE_AMOUNT = "1000000"
+# Where this code is, installed or not.
+SOURCE_ROOT = Path(__file__).resolve().parents[1]
 STOP_ORDER = ("feed", "maker", "liquidator", "intake", "writer")
 # These may come to an end of their own, with exit code 0.
 FINITE = frozenset({"feed"})
@@ -79,8 +81,13 @@ class Child:
 
     async def spawn(self, arguments: Sequence[str]) -> None:
         """Start the process, unless it is told to stop; its output is appended to its log file."""
-        environment = os.environ | {config.SUPERVISOR_PID_ENV: str(os.getpid())}
-        command = (sys.executable, "-m", "exchange.cli", *arguments)
+        # -P: a folder named "events" where the user happens to be must not be taken for ours.
+        command = (sys.executable, "-P", "-m", "exchange.cli", *arguments)
+        paths = (str(SOURCE_ROOT), os.environ.get("PYTHONPATH", ""))
+        environment = os.environ | {
+            config.SUPERVISOR_PID_ENV: str(os.getpid()),
+            "PYTHONPATH": os.pathsep.join(path for path in paths if path),
+        }
         async with self._changing:
             if self.stopping.is_set():
                 return
@@ -120,7 +127,9 @@ class Supervisor:
 
     `feed` holds the feed's sources ("synthetic", or files), none for no feed; `speed` its pace. The public
     API listens on `port`, the administrator's on `admin_port`, by default the next one, both on loopback.
-    `strict` syncs to disk before each answer. A context manager: starts on entry, stops on exit.
+    `durability` "strict" syncs to disk before each answer. `insurance_amount` is what a new exchange's
+    insurance fund gets for each market, in quote. `failed` gets the error when a process ends for good.
+    Made and used within one event loop; a context manager that starts on entry and stops on exit.
     """
 
     def __init__(
@@ -134,6 +143,7 @@ class Supervisor:
         speed: float = config.SPEED_DEFAULT,
         durability: Durability = "relaxed",
         maker: bool = False,
+        insurance_amount: str = INSURANCE_AMOUNT,
     ) -> None:
         self.data_dir = data_dir.resolve()
         self.port = port
@@ -143,6 +153,7 @@ class Supervisor:
         self._speed = speed
         self._durability: Durability = durability
         self._has_maker = maker
+        self._insurance_amount = insurance_amount
         self._server = None if redis_url else EmbeddedServer(self.data_dir, durability)
         self._log_url = redis_url or ""
         self._children: dict[str, Child] = {}
@@ -203,7 +214,7 @@ class Supervisor:
                 self._watch(self._watch_server(self._server))
             await self._launch("writer")
             await self._launch("intake", "liquidator")
-            await list_default_markets(self.admin_url)
+            await list_default_markets(self.admin_url, self._insurance_amount)
             if self._feed:
                 await self._launch("feed")
             if self._has_maker:
@@ -269,7 +280,10 @@ class Supervisor:
             ],
             "feed": ["feed", *log, "--speed", str(self._speed)]
             + [part for source in self._feed for part in ("--source", source)],
-            "maker": ["maker", *log, "--url", self.url, "--admin-url", self.admin_url],
+            "maker": [
+                "maker", *log, "--url", self.url, "--admin-url", self.admin_url,
+                "--credentials-file", str(self.data_dir / "maker.key"),
+            ],
         }[name]  # fmt: skip
 
     async def _keep(self, child: Child) -> None:
@@ -323,11 +337,13 @@ class Supervisor:
                     os.kill(pid, signal.SIGTERM)
 
 
-async def list_default_markets(admin_url: str) -> None:
+async def list_default_markets(admin_url: str, insurance_amount: str = INSURANCE_AMOUNT) -> None:
     """List the markets of a new exchange and fund their insurance; what is there already stays as it is.
 
+    `insurance_amount` is quote for each market.
+
     Raises:
-        SupervisorError: the administrator's listener does not answer.
+        SupervisorError: the administrator's listener does not answer, or refuses.
     """
     try:
         async with Connection(admin_url) as admin:
@@ -338,9 +354,9 @@ async def list_default_markets(admin_url: str) -> None:
                 if form.symbol not in listed:
                     await admin.request("POST", "/admin/v1/market", body=msgspec.to_builtins(form))
                 if form.symbol not in insured:
-                    body = {"symbol": form.symbol, "amount": INSURANCE_AMOUNT}
+                    body = {"symbol": form.symbol, "amount": insurance_amount}
                     await admin.request("POST", "/admin/v1/insurance", body=body)
-    except ApiUnavailable as error:
+    except (ApiRefusal, ApiUnavailable) as error:
         raise SupervisorError(f"the markets could not be listed: {error}") from error
 
 

@@ -33,6 +33,7 @@ from events.log import (
     Log,
     LogExistsError,
     LogFullError,
+    LogRewoundError,
     LogUnavailableError,
     VerifiedEvents,
 )
@@ -89,8 +90,8 @@ async def acquire(log: Log, stop: asyncio.Event) -> Lease | None:
     while not stop.is_set():
         try:
             lease = await log.acquire_lease(writer_id, config.LEASE_TTL_MS)
-        except LogUnavailableError as error:
-            logger.warning("log_unavailable", error=str(error))
+        except (LogUnavailableError, LogFullError) as error:
+            logger.warning("lease_not_acquired", error=str(error))
             lease = None
         if lease is not None:
             logger.info("lease_acquired", writer=lease.mark)
@@ -112,7 +113,8 @@ async def keep_lease(log: Log, lease: Lease) -> None:
         await asyncio.sleep(config.LEASE_TTL_MS / 3000)
         try:
             await log.renew_lease(lease, config.LEASE_TTL_MS)
-        except LogUnavailableError as error:
+        except (LogUnavailableError, LogFullError) as error:
+            # Nobody else can take it either; and if somebody has, the next append says so.
             logger.warning("lease_not_renewed", error=str(error))
 
 
@@ -180,18 +182,24 @@ class Writer:
         self._reading: asyncio.Task[list[CommandEntry]] | None = None
         self._appending: asyncio.Task[None] | None = None
 
-    async def run(self, stop: asyncio.Event) -> None:
+    async def run(self, stop: asyncio.Event, on_ready: Callable[[], None]) -> None:
         """Decide and append until `stop` is set, then finish the append in flight.
+
+        `on_ready` is called once, when the log has its first event entry: from then on it can be followed.
 
         Raises:
             FencedError: the log refused an append; another writer has taken over.
             CorruptLogError, LogRewoundError: the command stream is not what it was.
         """
         stopped = asyncio.create_task(stop.wait())
+        is_ready = False
         try:
             while not stop.is_set():
                 self._take_read()
                 self._take_append()
+                if not is_ready and self.head.seq > 0:
+                    is_ready = True
+                    on_ready()
                 self._start_read()
                 self._decide_slice()
                 self._start_append()
@@ -225,7 +233,11 @@ class Writer:
         was_away = False
         while True:
             try:
-                return await self._reader.read(self._read_limit, READ_WAIT_MS)
+                entries = await self._reader.read(self._read_limit, READ_WAIT_MS)
+                if not entries and self._reader.seq == 0:
+                    # A writer starts on a log that has its first entry, so there is nothing to wait for.
+                    raise LogRewoundError("command entry 1 was in the log and is no longer")
+                return entries
             except LogUnavailableError as error:
                 if not was_away:
                     logger.warning("log_unavailable", error=str(error), seq=self._reader.seq)
@@ -324,8 +336,7 @@ async def _write(
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLD)
     writer = Writer(log, lease, state, reader, head)
-    on_ready(lambda: writer.head.seq)
-    await writer.run(stop)
+    await writer.run(stop, lambda: on_ready(lambda: writer.head.seq))
     if writer.head.seq == state.seq:
         logger.info("written", seq=state.seq, digest=state.digest().hex())
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 
 from events.events import (
-    FrameHeader,
+    Event,
     LiquidationFinished,
     LiquidationStarted,
     OrderAccepted,
@@ -94,17 +94,15 @@ class Board:
         for group in verified.groups:
             counts.events += len(group)
             for event in group:
-                kind = type(event)
-                if kind is OrderAccepted:
-                    if event.order_id < AGGREGATE_ORDER_BASE:
-                        self.order_ids.append(event.order_id)
-                elif kind is not FrameHeader:
-                    self._count_rare(event)
+                self._count_event(event)
         self._on_entry(verified)
 
-    def _count_rare(self, event: object) -> None:
+    def _count_event(self, event: Event) -> None:
         counts = self.counts
-        if isinstance(event, Rejected):
+        if isinstance(event, OrderAccepted):
+            if event.order_id < AGGREGATE_ORDER_BASE:
+                self.order_ids.append(event.order_id)
+        elif isinstance(event, Rejected):
             counts.rejected += 1
         elif isinstance(event, LiquidationStarted):
             counts.liquidations[event.mode] += 1

@@ -1,4 +1,4 @@
-"""`foldex demo`."""
+"""`foldex demo`. Imports wait until it runs, so that the command line answers at once."""
 
 import asyncio
 import os
@@ -7,30 +7,21 @@ import sys
 from collections.abc import Coroutine
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
-import msgspec
-import structlog
 import typer
-import uvloop
-from rich.console import Console
 
-from events.embedded import EmbeddedServerError
 from exchange import config
-from exchange.decimals import DecimalError, parse_money
-from exchange.demo.outcome import Outcome, explore_commands, print_outcome
-from exchange.demo.run import DemoError, DemoOptions, run_demo
-from exchange.demo.table import open_display
-from exchange.feed import FeedError
-from exchange.supervisor import SupervisorError
-from exchange.telemetry import configure_logging
+
+if TYPE_CHECKING:
+    from exchange.demo.outcome import Outcome
+    from exchange.demo.run import DemoOptions
 
 ACCOUNTS_DEFAULT = 300
 DURATION_DEFAULT_S = 45.0
 SEED_DEFAULT = 10
 INSURANCE_FUND_DEFAULT = "1000000"
 EXIT_FAILED = 1
-EXIT_USAGE = 2
 EXIT_INTERRUPTED = 130
 
 
@@ -44,7 +35,7 @@ def demo(
             "played. More files may follow the first. Default: a generated crash.",
         ),
     ] = None,
-    more_prices: Annotated[list[str] | None, typer.Argument(metavar="[FILE]...", show_default=False)] = None,
+    more_prices: Annotated[list[str] | None, typer.Argument(metavar="FILE", show_default=False)] = None,
     accounts: Annotated[int, typer.Option(min=2, max=5_000, help="How many traders.")] = ACCOUNTS_DEFAULT,
     duration: Annotated[
         float, typer.Option(min=5.0, max=3_600.0, metavar="SECONDS", help="How long the price path takes.")
@@ -62,7 +53,9 @@ def demo(
     insurance_fund: Annotated[
         str, typer.Option(metavar="AMOUNT", help="What the insurance fund has for each market, in USDT.")
     ] = INSURANCE_FUND_DEFAULT,
-    as_json: Annotated[bool, typer.Option("--json", help="Print the summary as JSON, and only that.")] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="Print the summary as JSON, and only that.")
+    ] = False,
 ) -> None:
     """Drive a whole exchange through a crash, then prove that its log holds all of it.
 
@@ -70,6 +63,12 @@ def demo(
     half in cross, plays the prices, and rebuilds the state from the log in a fresh process. Exits with 0 when
     both states are the same.
     """
+    import msgspec
+    from rich.console import Console
+
+    from exchange.demo.outcome import explore_commands, print_outcome
+    from exchange.demo.run import DemoOptions
+
     options = DemoOptions(
         accounts=accounts,
         duration_s=duration,
@@ -88,9 +87,28 @@ def demo(
         raise typer.Exit(EXIT_FAILED)
 
 
-def _run(options: DemoOptions) -> Outcome:
+def _run(options: "DemoOptions") -> "Outcome":
+    import structlog
+    import uvloop
+    from rich.console import Console
+
+    from events.embedded import EmbeddedServerError
+    from events.log import LogError
+    from exchange.aggregate.state import IdentityError
+    from exchange.client import ApiRefusal, ApiUnavailable
+    from exchange.demo.run import DemoError, path_of, run_demo
+    from exchange.demo.table import open_display
+    from exchange.feed import FeedError
+    from exchange.supervisor import SupervisorError
+    from exchange.telemetry import configure_logging
+
+    try:
+        path = path_of(options)
+    except FeedError as error:
+        raise typer.BadParameter(str(error), param_hint="--prices") from error
     logs = options.data_dir / "logs"
-    logs.mkdir(mode=0o700, parents=True, exist_ok=True)
+    options.data_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    logs.mkdir(mode=0o700)
     display = open_display(Console(stderr=True))
     # The terminal belongs to the table; what this process logs goes where its children's lines go.
     with (logs / "demo.log").open("a") as log_file:
@@ -98,10 +116,16 @@ def _run(options: DemoOptions) -> Outcome:
         structlog.configure(logger_factory=structlog.PrintLoggerFactory(file=log_file))
         try:
             with display, asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-                return runner.run(_until_terminated(run_demo(options, display)))
-        except FeedError as error:
-            raise typer.BadParameter(str(error)) from error
-        except (DemoError, SupervisorError, EmbeddedServerError) as error:
+                return runner.run(_until_terminated(run_demo(options, path, display)))
+        except (
+            DemoError,
+            SupervisorError,
+            EmbeddedServerError,
+            LogError,
+            IdentityError,
+            ApiRefusal,
+            ApiUnavailable,
+        ) as error:
             typer.echo(f"demo: {error}", err=True)
             raise typer.Exit(getattr(error, "exit_code", EXIT_FAILED)) from error
         except (asyncio.CancelledError, KeyboardInterrupt):
@@ -109,7 +133,7 @@ def _run(options: DemoOptions) -> Outcome:
             raise typer.Exit(EXIT_INTERRUPTED) from None
 
 
-async def _until_terminated(work: Coroutine[Any, Any, Outcome]) -> Outcome:
+async def _until_terminated(work: Coroutine[Any, Any, "Outcome"]) -> "Outcome":
     """Do the work; a SIGTERM cancels it as a Ctrl-C does, so that the processes are stopped."""
     task = asyncio.current_task()
     assert task is not None
@@ -126,6 +150,8 @@ def _fresh_directory(data_dir: Path | None) -> Path:
 
 
 def _amount(text: str) -> str:
+    from exchange.decimals import DecimalError, parse_money
+
     try:
         amount = parse_money(text)
     except DecimalError as error:

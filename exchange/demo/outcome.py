@@ -2,6 +2,7 @@
 
 import shlex
 from collections.abc import Mapping
+from decimal import Decimal
 
 import msgspec
 from rich.console import Console
@@ -32,9 +33,9 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     """The summary of a demonstration; `--json` prints it as it stands here.
 
     `digest_live` is the intake's digest at entry `seq`, when the exchange was quiet, `digest_replay` that of
-    the state rebuilt from the log by another process afterwards. `commands` and `events` are all of the log's.
-    `orders_acknowledged` were confirmed to traders; `orders_lost` of them are not in the log, and
-    `orders_doubled` more than once. Amounts are decimal text in quote.
+    the state rebuilt from the log by another process afterwards. `commands` and `events` are all there are
+    in the log. `orders_acknowledged` were confirmed to traders; `orders_lost` of them are not in the log, and
+    `orders_doubled` orders are in it more than once. Amounts are decimal text in quote.
     """
 
     digest_live: str
@@ -89,27 +90,27 @@ def explore_commands(outcome: Outcome) -> list[str]:
 
 def print_outcome(console: Console, outcome: Outcome, explore: list[str]) -> None:
     """Print the outcome for people."""
-    table = Table(title="what the crash did")
+    table = Table(title="what the crash did to traders, in USDT", title_justify="left")
     table.add_column("margin mode")
-    for title in ("accounts", "liquidated", "their deposits", "they lost", "all deposits", "all lost"):
+    for title in ("traders", "liquidated", "paid in", "lost", "all paid", "all lost"):
         table.add_column(title, justify="right")
     for name, mode in outcome.modes.items():
         table.add_row(
             name,
             str(mode.accounts),
             str(mode.liquidated),
-            _grouped(mode.deposited_by_liquidated),
-            _grouped(mode.lost_by_liquidated),
-            _grouped(mode.deposited),
-            _grouped(mode.lost),
+            grouped_money(mode.deposited_by_liquidated),
+            grouped_money(mode.lost_by_liquidated),
+            grouped_money(mode.deposited),
+            grouped_money(mode.lost),
         )
     console.print(table)
-    before, after = _grouped(outcome.insurance_fund_before), _grouped(outcome.insurance_fund)
+    before, after = grouped_money(outcome.insurance_fund_before), grouped_money(outcome.insurance_fund)
     lines = [
         f"prices          {outcome.prices}",
         f"insurance fund  {before} before, {after} after; {outcome.taken_over} positions taken over, "
         f"{outcome.not_borne} liquidations it could not bear",
-        f"the log         {outcome.commands:,} commands, {outcome.events:,} events in {outcome.seq:,} entries; "
+        f"the log         {outcome.commands:,} commands, {outcome.events:,} events, {outcome.seq:,} entries; "
         f"{outcome.commands_per_s:,.0f} commands/s through the crash",
         f"acknowledged    {outcome.orders_acknowledged:,} orders, p50 {outcome.ack_ms['p50']} ms, "
         f"p99 {outcome.ack_ms['p99']} ms; {outcome.orders_lost} lost, {outcome.orders_doubled} doubled",
@@ -125,8 +126,6 @@ def print_outcome(console: Console, outcome: Outcome, explore: list[str]) -> Non
         console.print(line, markup=False, highlight=False, soft_wrap=True)
 
 
-def _grouped(amount: str) -> str:
-    """Return an amount with thousands apart and two digits behind the point, cut off."""
-    sign = "-" if amount.startswith("-") else ""
-    whole, _, fraction = amount.removeprefix("-").partition(".")
-    return f"{sign}{int(whole):,}.{fraction[:2]}"
+def grouped_money(amount: str) -> str:
+    """Return an amount with thousands apart, rounded to whole quote."""
+    return f"{round(Decimal(amount)):,}"

@@ -6,12 +6,14 @@ counted is read from the event stream.
 """
 
 import asyncio
+import os
 import sys
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -28,14 +30,13 @@ from exchange.client import (
     ApiRefusal,
     ApiUnavailable,
     Connection,
-    Contract,
     contracts,
     index_prices,
     open_account,
 )
 from exchange.decimals import lots_text, money_text, parse_money, price_text
 from exchange.demo.board import Board
-from exchange.demo.outcome import MODES, ModeOutcome, Outcome
+from exchange.demo.outcome import MODES, ModeOutcome, Outcome, grouped_money
 from exchange.demo.prices import Stretch, describe_path, open_path, speed_of
 from exchange.demo.table import Display, MarketView, View
 from exchange.demo.traders import CROSSED, ISOLATED, Ledger, Plan, Trader, make_plans
@@ -67,7 +68,7 @@ class DemoError(Exception):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DemoOptions:
-    """What is asked for. `insurance_fund` is quote for each market, `duration_s` the time of the price path."""
+    """What is asked for. `insurance_fund` is quote for each market, `duration_s` the price path's time."""
 
     accounts: int
     duration_s: float
@@ -92,26 +93,32 @@ class Ran:
     restarts: Mapping[str, int]
 
 
-async def run_demo(options: DemoOptions, display: Display) -> Outcome:
+def path_of(options: DemoOptions) -> PriceSource:
+    """Return the price path that is asked for.
+
+    Raises:
+        FeedError: the price files cannot be used.
+    """
+    specs = {spec.symbol: spec for spec in DEFAULT_SPECS}
+    return open_path(specs, options.files, seed=options.seed, duration_s=options.duration_s)
+
+
+async def run_demo(options: DemoOptions, path: PriceSource, display: Display) -> Outcome:
     """Give the demonstration and return its outcome.
 
     Raises:
         DemoError: it did not come to its end.
-        FeedError: the price files cannot be used.
         SupervisorError, EmbeddedServerError: the processes did not start, or one ended for good.
     """
     started_s = time.monotonic()
-    specs = {spec.symbol: spec for spec in DEFAULT_SPECS}
-    path = open_path(specs, options.files, seed=options.seed, duration_s=options.duration_s)
+    display.say(f"prices: {describe_path(path)}")
     display.say(f"starting the exchange in {options.data_dir}")
     async with AsyncExitStack() as stack:
         supervisor = await stack.enter_async_context(
-            Supervisor(
-                options.data_dir, port=options.port, feed=(), insurance_amount=options.insurance_fund
-            )
+            Supervisor(options.data_dir, port=options.port, feed=(), insurance_amount=options.insurance_fund)
         )
         stage = await stack.enter_async_context(_Stage(supervisor, display))
-        ran = await _unless_failed(supervisor, _perform(options, stage, path))
+        ran = await stage.unless_failed(_perform(options, stage, path))
         display.say("stopping the processes")
     _write_acknowledged(options.data_dir / ACKNOWLEDGED_FILE, ran.ledger.acknowledged)
     display.say(f"rebuilding the state from the log, up to entry {ran.seq}, in a fresh process")
@@ -126,8 +133,11 @@ async def replay_elsewhere(data_dir: Path, until: int) -> dict[str, Any]:
         DemoError: it failed; the message holds what it said.
     """
     command = (sys.executable, "-m", "exchange.cli", "replay", "--json")
+    # The log is the directory's, whatever server the caller's environment names.
+    environment = {name: value for name, value in os.environ.items() if name != config.REDIS_URL_ENV}
     process = await asyncio.create_subprocess_exec(
         *command, "--data-dir", str(data_dir), "--until", str(until),
+        env=environment,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,
@@ -201,6 +211,22 @@ class _Stage:
         except TimeoutError:
             raise DemoError(f"{what}: not within {deadline_s:.0f} s") from None
 
+    async def unless_failed(self, work: Coroutine[Any, Any, T]) -> T:
+        """Do the work, unless what it stands on breaks: then raise what broke, and cancel it."""
+        working = asyncio.create_task(work)
+        ends: set[asyncio.Future[Any]] = {working, self.supervisor.failed, *self._tasks}
+        try:
+            await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+            if self.supervisor.failed.done():
+                raise self.supervisor.failed.result()
+            for task in self._tasks:
+                if task.done():
+                    task.result()
+            return await working
+        finally:
+            working.cancel()
+            await asyncio.wait({working})
+
     def _on_entry(self, verified: VerifiedEvents) -> None:
         self.feed.resolve(verified.groups)
         self._looked.set()
@@ -214,8 +240,10 @@ class _Stage:
             await wait_set(self._stop, PRICES_EVERY_S)
 
     async def _keep_showing(self) -> None:
+        markets = self.board.fold.state.markets
         while not self._stop.is_set():
-            self._display.show(self._view())
+            if all(market.mark_ticks for market in markets.values()):
+                self._display.show(self._view())
             await wait_set(self._stop, SHOWN_EVERY_S)
 
     def _view(self) -> View:
@@ -227,15 +255,15 @@ class _Stage:
                 MarketView(
                     symbol=symbol,
                     mark=price_text(market.spec, market.mark_ticks),
-                    bid=price_text(market.spec, market.book.best_bid_ticks),
-                    ask=price_text(market.spec, market.book.best_ask_ticks),
+                    bid=_quoted_text(market.spec, market.book.best_bid_ticks),
+                    ask=_quoted_text(market.spec, market.book.best_ask_ticks),
                     open_interest=lots_text(market.spec, board.open_interest_lots(symbol)),
                 )
                 for symbol, market in board.fold.state.markets.items()
             ],
             liquidations_isolated=board.counts.liquidations[MarginMode.ISOLATED],
             liquidations_cross=board.counts.liquidations[MarginMode.CROSS],
-            fund=money_text(board.fund()),
+            fund=grouped_money(money_text(board.fund())),
             commands=board.counts.commands,
             commands_per_s=board.commands_per_s(),
             ack_p50_ms=ledger.latency_ms(50),
@@ -298,7 +326,7 @@ async def _open_traders(options: DemoOptions, stage: _Stage) -> dict[int, Trader
 
     plans = make_plans(options.accounts, options.seed)
     try:
-        await _each(stage, [lambda plan=plan: open_one(plan) for plan in plans])
+        await _each(stage, [partial(open_one, plan) for plan in plans])
     except (ApiRefusal, ApiUnavailable) as error:
         raise DemoError(f"an account could not be opened: {error}") from error
     return traders
@@ -321,14 +349,17 @@ async def _each(stage: _Stage, steps: list[Callable[[], Awaitable[None]]]) -> No
         done += 1
         stage.done = done / len(steps)
 
-    async with asyncio.TaskGroup() as group:
-        for step in steps:
-            group.create_task(take(step))
+    tasks = [asyncio.create_task(take(step)) for step in steps]
+    try:
+        await asyncio.gather(*tasks)
+    finally:
+        for task in tasks:
+            task.cancel()
 
 
 async def _crash(stage: _Stage, path: PriceSource, duration_s: float) -> float:
     """Play the price path; return how many commands a second were answered meanwhile."""
-    stage.say("prices: " + describe_path(path))
+    stage.say("the crash")
     commands, begun_s = stage.board.counts.commands, time.monotonic()
     await _play(stage, path, speed=speed_of(path, duration_s))
     return (stage.board.counts.commands - commands) / (time.monotonic() - begun_s)
@@ -361,28 +392,19 @@ async def _until_quiet(stage: _Stage) -> tuple[int, str]:
             quiet_seq, quiet_since_s = seq if is_at_head else -1, time.monotonic()
         elif time.monotonic() - quiet_since_s >= QUIET_S:
             stage.board.fold.state.check_identities()
+            stage.done = 1.0
             return seq, report["digest"]
         await asyncio.sleep(PRICES_EVERY_S)
     raise DemoError(f"the exchange did not become quiet within {QUIET_DEADLINE_S:.0f} s")
 
 
+def _quoted_text(spec: MarketSpec, price_ticks: int) -> str:
+    return price_text(spec, price_ticks) if price_ticks else "none"
+
+
 def _is_quoted(board: Board) -> bool:
     books = [market.book for market in board.fold.state.markets.values()]
     return all(book.best_bid_ticks and book.best_ask_ticks for book in books)
-
-
-async def _unless_failed(supervisor: Supervisor, work: Awaitable[T]) -> T:
-    """Await the work, or raise what ended the exchange meanwhile."""
-    working = asyncio.ensure_future(work)
-    try:
-        await asyncio.wait({working, supervisor.failed}, return_when=asyncio.FIRST_COMPLETED)
-        if not working.done():
-            raise supervisor.failed.result()
-        return working.result()
-    finally:
-        if not working.done():
-            working.cancel()
-            await asyncio.wait({working})
 
 
 def _write_acknowledged(file: Path, order_ids: Iterable[int]) -> None:

@@ -20,6 +20,7 @@ from typing import Any
 from hdrh.histogram import HdrHistogram
 
 from exchange.client import AccountApi, ApiRefusal, ApiUnavailable, Contract
+from exchange.runtime import wait_set
 
 BTC, ETH = "BTCUSDT", "ETHUSDT"
 BUY, SELL = "BUY", "SELL"
@@ -138,7 +139,6 @@ class Trader:
         self._ledger = ledger
         self._dice = random.Random(seed * 1_000_003 + plan.number)  # noqa: S311 - habits, not secrets
         self._think_s = think_s
-        self._resting: list[tuple[str, int]] = []
 
     async def set_up(self) -> None:
         """Choose margin mode and leverage, then open the positions of the plan."""
@@ -151,8 +151,7 @@ class Trader:
     async def trade(self, stop: asyncio.Event) -> None:
         """Trade a little, again and again, until `stop` is set; a request under way is finished."""
         while not stop.is_set():
-            await asyncio.sleep(self._dice.expovariate(1 / self._think_s))
-            if not stop.is_set():
+            if not await wait_set(stop, self._dice.expovariate(1 / self._think_s)):
                 await self._act()
 
     async def _open(self, symbol: str, side: str, notional: Decimal) -> None:
@@ -168,19 +167,18 @@ class Trader:
         symbol, side, weight = self._dice.choice(self.plan.style.legs)
         morsel = self.plan.notional(weight) * MORSEL
         choice = self._dice.random()
-        if choice < 0.55:
+        if choice < 0.60:
             await self._quote(symbol, morsel)
-        elif choice < 0.75:
+        elif choice < 0.80:
             await self._market_order(symbol, SELL if side == BUY else BUY, morsel, reduce_only=True)
-        elif choice < 0.90:
-            await self._market_order(symbol, side, morsel)
         else:
-            await self._cancel_oldest()
+            await self._market_order(symbol, side, morsel)
 
     async def _quote(self, symbol: str, notional: Decimal) -> None:
         """Leave a small limit order near the price, and take the oldest away when there are many."""
-        if len(self._resting) >= RESTING_ORDERS_MAX:
-            await self._cancel_oldest()
+        resting = await self._try(self._account.open_orders(symbol)) or []
+        if len(resting) >= RESTING_ORDERS_MAX:
+            await self._try(self._account.cancel(symbol, resting[0]["orderId"]))
         side = self._dice.choice((BUY, SELL))
         distance = Decimal(round(self._dice.uniform(-0.0005, 0.004), 6))
         price = self._prices[symbol] * (1 - distance if side == BUY else 1 + distance)
@@ -188,16 +186,7 @@ class Trader:
         quantity = contract.quantity_text(notional, price)
         if quantity is None:
             return
-        placed = await self._place(
-            self._account.limit_order(symbol, side, quantity, contract.price_text(price, side))
-        )
-        if placed is not None and placed["status"] in ("NEW", "PARTIALLY_FILLED"):
-            self._resting.append((symbol, placed["orderId"]))
-
-    async def _cancel_oldest(self) -> None:
-        if self._resting:
-            symbol, order_id = self._resting.pop(0)
-            await self._try(self._account.cancel(symbol, order_id))
+        await self._place(self._account.limit_order(symbol, side, quantity, contract.price_text(price, side)))
 
     async def _market_order(
         self, symbol: str, side: str, notional: Decimal, *, reduce_only: bool = False
@@ -205,9 +194,7 @@ class Trader:
         quantity = self._contracts[symbol].quantity_text(notional, self._prices[symbol])
         if quantity is None:
             return None
-        return await self._place(
-            self._account.market_order(symbol, side, quantity, reduce_only=reduce_only)
-        )
+        return await self._place(self._account.market_order(symbol, side, quantity, reduce_only=reduce_only))
 
     async def _place(self, order: Any) -> dict[str, Any] | None:
         """Send an order; note how long its acknowledgement took and which id it has."""

@@ -89,7 +89,7 @@ class StatusForm(Form, frozen=True):
 
 async def open_account(intake: Intake, form: AccountForm) -> object:
     """Open an account, give it a key, bring its first money in."""
-    deposit = 0 if _is_zero(form.deposit) else _amount("deposit", form.deposit)
+    deposit = _money("deposit", form.deposit)
     events = await intake.ask(OpenAccount(label=form.label))
     (opened,) = (event for event in events if isinstance(event, AccountOpened))
     account_id = opened.account_id
@@ -150,6 +150,10 @@ async def set_index(intake: Intake, form: IndexForm) -> object:
         price_ticks = parse_price(market.spec, form.price)
     except DecimalError as error:
         raise ApiError(BAD_BODY, f"price: {error}") from None
+    spec = market.spec
+    if not spec.min_price_ticks <= price_ticks <= spec.max_price_ticks:
+        bounds = f"{price_text(spec, spec.min_price_ticks)}…{price_text(spec, spec.max_price_ticks)}"
+        raise ApiError(BAD_BODY, f"price: must be in {bounds}")
     source = IndexSource(source=INDEX_SOURCE, price_ticks=price_ticks, raw=form.price)
     await intake.ask(SetIndexPrice(market=market.symbol, sources=(source,)))
     return {
@@ -243,18 +247,18 @@ def _json(content: object, status: int = 200) -> web.Response:
     return web.Response(body=_encode(content), status=status, content_type="application/json")
 
 
-def _amount(name: str, text: str) -> int:
+def _money(name: str, text: str) -> int:
     try:
-        amount = parse_money(text)
+        return parse_money(text)
     except DecimalError as error:
         raise ApiError(BAD_BODY, f"{name}: {error}") from None
+
+
+def _amount(name: str, text: str) -> int:
+    amount = _money(name, text)
     if amount == 0:
         raise ApiError(BAD_BODY, f"{name}: must be positive")
     return amount
-
-
-def _is_zero(text: str) -> bool:
-    return not text.strip("0") or text.strip("0") == "."
 
 
 def _wallet(intake: Intake, account_id: int) -> dict[str, Any]:

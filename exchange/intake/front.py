@@ -19,6 +19,7 @@ from exchange.intake.endpoints import ROUTES, Endpoint, Security
 from exchange.intake.errors import (
     BAD_KEY,
     BAD_KEY_FORMAT,
+    BAD_REQUEST,
     BODY_TOO_LARGE,
     NO_SUCH_PATH,
     SHUTTING_DOWN,
@@ -47,6 +48,8 @@ class Front:
     def __init__(self, intake: Intake) -> None:
         self.closing = False
         self._intake = intake
+        # Bound once: the proxy would be set up anew for every line, even for those that are not written.
+        self._log = logger.bind()
         self._usage = Usage()
         self._request_prefix = secrets.token_hex(4)
         self._request_numbers = itertools.count(1)
@@ -62,7 +65,7 @@ class Front:
             status, body = 200, _encode(await self._call(call, endpoint, request, query))
         except ApiError as error:
             status, body = error.status, _error_body(error)
-            log = logger.warning if status >= 500 else logger.debug
+            log = self._log.warning if status >= 500 else self._log.debug
             log(
                 "request_refused",
                 request=call.request_id,
@@ -74,9 +77,9 @@ class Front:
             )
         except Exception:
             status, body = UNKNOWN.status, _error_body(UNKNOWN.error())
-            logger.exception("request_failed", request=call.request_id, path=path, account=call.account_id)
+            self._log.exception("request_failed", request=call.request_id, path=path, account=call.account_id)
         else:
-            logger.debug(
+            self._log.debug(
                 "request_answered",
                 request=call.request_id,
                 path=path,
@@ -90,10 +93,12 @@ class Front:
     async def _call(self, call: "_Call", endpoint: Endpoint, request: web.BaseRequest, query: str) -> object:
         if self.closing:
             raise SHUTTING_DOWN.error()
+        if not query.isascii():
+            raise BAD_REQUEST.error(what="the query string has characters that must be percent-encoded")
         body = await _read_body(request) if request.body_exists else b""
         signed = endpoint.security is Security.SIGNED
         sealed = self._key_owner(call, request.headers.get(API_KEY_HEADER, "")) if signed else None
-        sent = split_form(_printable(query))
+        sent = split_form(query)
         if body:
             # The query string wins.
             sent = split_form(body.decode("utf-8", "replace")) | sent
@@ -103,10 +108,9 @@ class Front:
             try:
                 secret = self._intake.keys.unseal(api_key, sealed_secret)
             except UnsealError as error:
-                logger.warning("secret_not_unsealed", account=call.account_id, error=str(error))
+                self._log.warning("secret_not_unsealed", account=call.account_id, error=str(error))
                 raise BAD_KEY.error() from None
-            raw_query = query.encode("utf-8", "surrogateescape")
-            check_signature(secret, raw_query, body, sent.get("signature", ""))
+            check_signature(secret, query.encode(), body, sent.get("signature", ""))
         for name in AUTH_PARAMETERS:
             sent.pop(name, None)
         values = parse_parameters(endpoint.parameters, sent)
@@ -161,6 +165,35 @@ class Usage:
             self._orders_10s.clear()
 
 
+class FrontServer(web.Server):
+    """The server for `Front.handle`, which answers even what is not HTTP in the form of all answers."""
+
+    def __call__(self) -> web.RequestHandler:
+        """Return the protocol of a new connection."""
+        return _FrontProtocol(self, loop=self._loop, **self._kwargs)
+
+
+class _FrontProtocol(web.RequestHandler):
+    __slots__ = ()
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        """Answer what the parser could not read, or a defect outside `Front.handle`."""
+        if status >= 500:
+            logger.error("connection_failed", exc_info=exc)
+            error = UNKNOWN.error()
+        else:
+            error = BAD_REQUEST.error(what=type(exc).__name__)
+        response = web.Response(body=_error_body(error), status=status, content_type="application/json")
+        response.force_close()
+        return response
+
+
 class _Call:
     """Who is asking; `account_id` is 0 until a key says whose it is."""
 
@@ -176,24 +209,20 @@ async def _read_body(request: web.BaseRequest) -> bytes:
     """Read a body, but not more than is ever needed.
 
     Raises:
-        ApiError: -1101, it is longer.
+        ApiError: -1101, it is longer; -1130, it breaks off.
     """
     declared = request.content_length
     if declared is not None and declared > BODY_BYTES_MAX:
         raise BODY_TOO_LARGE.error(limit=BODY_BYTES_MAX)
     body = bytearray()
-    while chunk := await request.content.readany():
-        body += chunk
-        if len(body) > BODY_BYTES_MAX:
-            raise BODY_TOO_LARGE.error(limit=BODY_BYTES_MAX)
+    try:
+        while chunk := await request.content.readany():
+            body += chunk
+            if len(body) > BODY_BYTES_MAX:
+                raise BODY_TOO_LARGE.error(limit=BODY_BYTES_MAX)
+    except (ConnectionError, web.RequestPayloadError):
+        raise BAD_REQUEST.error(what="its body breaks off") from None
     return bytes(body)
-
-
-def _printable(query: str) -> str:
-    """Return a query string that can stand in an answer: bytes that are no text become a mark."""
-    if query.isascii():
-        return query
-    return query.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
 
 
 def _error_body(error: ApiError) -> bytes:

@@ -124,7 +124,6 @@ def _symbol_row(market: Market) -> dict[str, Any]:
         "triggerProtect": format_fixed(0, 4),
         "liquidationFee": format_fixed(spec.liquidation_fee),
         "marketTakeBound": format_fixed(spec.take_bound),
-        "maxMoveOrderLimit": 10_000,
         "filters": _filters(spec),
         "orderTypes": ["LIMIT", "MARKET"],
         "timeInForce": ["GTC", "IOC", "FOK", "GTX"],

@@ -9,7 +9,7 @@ from aiohttp import web
 
 from events.log import Log
 from exchange.intake.admin import admin_app
-from exchange.intake.front import Front
+from exchange.intake.front import Front, FrontServer
 from exchange.intake.keys import KeyRing, load_key_file
 from exchange.intake.service import ANSWER_DEADLINE_S, Intake
 from exchange.runtime import until_available
@@ -47,23 +47,31 @@ async def run_intake(
     intake = Intake(log, f"intake-{port}", KeyRing(load_key_file(key_file)))
     if not await until_available(intake.catch_up, stop):
         return
-    fold_stop = asyncio.Event()
-    folding = asyncio.create_task(intake.run(fold_stop), name="intake fold")
+    folding = asyncio.create_task(intake.run(), name="intake fold")
+    opening = asyncio.create_task(intake.open(), name="intake open")
+    stopping = asyncio.create_task(stop.wait(), name="intake stop")
+    ends = (stopping, folding)
     try:
-        await intake.open()
-        async with _Listeners(intake, host, port, admin_host, admin_port):
-            logger.info("intake_listens", host=host, port=port, admin_port=admin_port, seq=intake.state.seq)
-            if on_ready is not None:
-                on_ready(lambda: intake.state.seq)
-            stopping = asyncio.create_task(stop.wait(), name="intake stop")
-            await asyncio.wait((stopping, folding), return_when=asyncio.FIRST_COMPLETED)
-            stopping.cancel()
+        await asyncio.wait((opening, *ends), return_when=asyncio.FIRST_COMPLETED)
+        if opening.done():
+            opening.result()
+            async with _Listeners(intake, host, port, admin_host, admin_port):
+                logger.info("intake_listens", host=host, port=port, admin_port=admin_port)
+                if on_ready is not None:
+                    on_ready(lambda: intake.state.seq)
+                await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+                if folding.done():
+                    # Nothing will be read any more: whoever waits for an answer need not.
+                    await intake.close()
     finally:
         await intake.close()
-        fold_stop.set()
-        await asyncio.wait((folding,))
+        stopping.cancel()
+        # What is cut off is a read that waits for what comes next; entries are applied whole.
+        folding.cancel()
+        await asyncio.wait((opening, *ends))
         logger.info("intake_stopped", seq=intake.state.seq)
-    folding.result()
+    if not folding.cancelled():
+        folding.result()
 
 
 class _Listeners:
@@ -72,7 +80,7 @@ class _Listeners:
     def __init__(self, intake: Intake, host: str, port: int, admin_host: str, admin_port: int) -> None:
         self._front = Front(intake)
         self._public = web.ServerRunner(
-            web.Server(self._front.handle, access_log=None, keepalive_timeout=KEEPALIVE_S),
+            FrontServer(self._front.handle, access_log=None, keepalive_timeout=KEEPALIVE_S),
             shutdown_timeout=SHUTDOWN_DEADLINE_S,
         )
         self._admin = web.AppRunner(

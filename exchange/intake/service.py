@@ -65,14 +65,14 @@ class Intake:
         """Open this intake's origin; raises as `Appender.open`."""
         await self._appender.open()
 
-    async def run(self, stop: asyncio.Event) -> None:
-        """Read what comes until `stop` is set.
+    async def run(self) -> None:
+        """Read what comes until cancelled.
 
         Raises:
             FrameRefusedError: another process opened the same name.
             CorruptLogError, LogRewoundError: as `Fold.run`.
         """
-        await self._fold.run(stop)
+        await self._fold.run(asyncio.Event())
 
     async def close(self) -> None:
         """Stop appending."""

@@ -5,7 +5,7 @@ import hashlib
 import hmac
 import socket
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
@@ -17,8 +17,7 @@ import pytest
 from typer.testing import CliRunner
 from yarl import URL
 
-from events.events import Rejected
-from events.frame import close_command_frame, decode_groups
+from events.appender import Appender, FrameRefusedError
 from events.memory import MemoryLog
 from exchange.fold import Fold
 from exchange.intake.admin_cli import app as admin_cli
@@ -50,9 +49,17 @@ class Account:
     api_key: str
     secret: str
 
-    async def call(self, method: str, path: str, *, in_body: bool = False, **parameters: object) -> Any:
+    async def call(
+        self,
+        method: str,
+        path: str,
+        *,
+        in_body: bool = False,
+        parameters: Mapping[str, object] | None = None,
+        **named: object,
+    ) -> Any:
         """Send a signed request; return status and decoded body."""
-        text = urlencode({**parameters, "timestamp": int(time.time() * 1000)})
+        text = urlencode({**(parameters or {}), **named, "timestamp": int(time.time() * 1000)})
         signature = hmac.new(self.secret.encode(), text.encode(), hashlib.sha256).hexdigest()
         return await self.venue.send(
             method, path, f"{text}&signature={signature}", api_key=self.api_key, in_body=in_body
@@ -69,7 +76,7 @@ class Account:
             "price": "50000.0",
         } | parameters
         given = {name: value for name, value in wanted.items() if value is not None}
-        return await self.call("POST", "/fapi/v1/order", **given)
+        return await self.call("POST", "/fapi/v1/order", parameters=given)
 
 
 @dataclass
@@ -347,10 +354,10 @@ async def test_orders_that_are_not_there(venue: Venue) -> None:
     _, order = await alice.order()
     of_alice = {"symbol": "BTCUSDT", "orderId": order["orderId"]}
     assert (400, {"code": -2011, "msg": "Unknown order sent."}) == await bob.call(
-        "DELETE", "/fapi/v1/order", **of_alice
+        "DELETE", "/fapi/v1/order", parameters=of_alice
     )
     assert (400, {"code": -2013, "msg": "Order does not exist."}) == await bob.call(
-        "GET", "/fapi/v1/order", **of_alice
+        "GET", "/fapi/v1/order", parameters=of_alice
     )
     for method in ("GET", "DELETE"):
         status, error = await bob.call(method, "/fapi/v1/order", symbol="BTCUSDT")
@@ -372,7 +379,7 @@ async def test_orders_that_are_not_there(venue: Venue) -> None:
         (None, f"{BUY}&timestamp=NOW&signature={'0' * 64}", 400, -1022),
         (None, f"{BUY}&timestamp=NOW&signature=%FF", 400, -1022),
         (None, f"{BUY}&symbol=ETHUSDT&timestamp=NOW&signature=0", 400, -1101),
-        (None, "symbol=\udcff&timestamp=NOW&signature=0", 400, -1022),
+        (None, "symbol=\udcff&timestamp=NOW&signature=0", 400, -1130),
     ],
 )
 async def test_requests_that_nobody_signed(
@@ -551,23 +558,39 @@ async def test_stopping_finishes_what_is_under_way(venue: Venue) -> None:
     assert accepted
 
 
-async def test_an_order_without_an_answer_is_of_unknown_fate(
-    venue: Venue, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """With the writer gone the caller is told, in time, to query the order."""
-    monkeypatch.setattr("exchange.intake.service.ANSWER_DEADLINE_S", 0.2)
+async def test_a_replaced_intake_stops(venue: Venue) -> None:
+    """When another process opens its name, none of its commands run any more: it says so and ends."""
     alice = await venue.account()
-    venue.writer.stop.set()
-    before = len(venue.log.events)
-    stop = asyncio.Event()
-    frame = close_command_frame("probe:1", 1, 0, [])
-    await venue.log.append_command(frame)
-    assert before == len(venue.log.events)
-    assert not any(
-        isinstance(event, Rejected)
-        for entry in venue.log.events
-        for group in decode_groups(entry.body)
-        for event in group
-    )
-    stop.set()
-    assert alice.account_id == 2
+    usurper = Appender(venue.log, f"intake-{venue.url.rpartition(':')[2]}")
+    await usurper.open()
+    status, error = await alice.order()
+    assert (503, -1001) == (status, error["code"])
+    with pytest.raises(FrameRefusedError):
+        await asyncio.wait_for(venue.intake, DEADLINE_S)
+    await usurper.close()
+
+
+@pytest.mark.parametrize(
+    ("request_text", "status"),
+    [
+        ("NONSENSE\r\n\r\n", 400),
+        ("POST /fapi/v1/order HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\nzz\r\n", 400),
+        ("POST /fapi/v1/order HTTP/1.1\r\nHost: x\r\nContent-Length: 99\r\n\r\nsymbol=", None),
+    ],
+)
+async def test_what_is_not_http_is_refused_too(
+    venue: Venue, request_text: str, status: int | None, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Garbage is answered in the same form, a caller that hangs up is not our defect, and service goes on."""
+    host, port = venue.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    writer.write(request_text.encode())
+    if status is not None:
+        async with asyncio.timeout(DEADLINE_S):
+            answer = (await reader.read()).decode()
+        assert f" {status} " in answer.splitlines()[0]
+        assert '"code":-1130' in answer
+    writer.close()
+    await writer.wait_closed()
+    assert (200, {}) == await venue.send("GET", "/fapi/v1/ping")
+    assert "request_failed" not in capsys.readouterr().out

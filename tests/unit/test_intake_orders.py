@@ -30,6 +30,7 @@ class Feed:
 
 
 def accepted(order_id: int, account_id: int = 2, **changes: object) -> OrderAccepted:
+    """Accept an order to buy 0.010 BTC at 50,000 unless told otherwise."""
     fields: dict[str, object] = {
         "order_id": order_id,
         "account_id": account_id,
@@ -47,6 +48,7 @@ def accepted(order_id: int, account_id: int = 2, **changes: object) -> OrderAcce
 
 
 def trade(maker_id: int, taker_id: int, lots: int, price_ticks: int) -> TradeExecuted:
+    """Let account 3 sell to an order of account 2."""
     return TradeExecuted(
         trade_id=1,
         market="BTCUSDT",
@@ -67,6 +69,7 @@ def trade(maker_id: int, taker_id: int, lots: int, price_ticks: int) -> TradeExe
 
 
 def cancelled(order_id: int, open_lots: int) -> OrderCancelled:
+    """Cancel an order of account 2."""
     return OrderCancelled(
         order_id=order_id, account_id=2, market="BTCUSDT", open_lots=open_lots, reason=CloseReason.USER
     )
@@ -95,9 +98,7 @@ def test_orders_are_found_after_they_ended() -> None:
     feed(accepted(3, 3, side=Side.SELL), trade(1, 3, 10, 500_000))
     feed(
         cancelled(2, 10),
-        OrderExpired(
-            order_id=4, account_id=2, market="BTCUSDT", open_lots=10, reason=CloseReason.SELF_TRADE
-        ),
+        OrderExpired(order_id=4, account_id=2, market="BTCUSDT", open_lots=10, reason=CloseReason.SELF_TRADE),
     )
     find = feed.history.find
     found = [find(2, "BTCUSDT", 1, ""), find(2, "BTCUSDT", 0, "c2"), find(2, "BTCUSDT", 4, "")]

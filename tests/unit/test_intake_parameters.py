@@ -119,7 +119,11 @@ def test_default_contracts_keep_the_rules() -> None:
     assert ["BTCUSDT", "ETHUSDT"] == [spec.symbol for spec in DEFAULT_SPECS]
     for spec in DEFAULT_SPECS:
         assert spec_problem(spec) is None
-        assert (10, 125, 1) == (len(spec.brackets), spec.brackets[0].max_leverage, spec.brackets[-1].max_leverage)
+        assert (10, 125, 1) == (
+            len(spec.brackets),
+            spec.brackets[0].max_leverage,
+            spec.brackets[-1].max_leverage,
+        )
         assert 50_000 == spec.taker_fee
 
 

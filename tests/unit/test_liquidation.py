@@ -2,8 +2,6 @@
 
 from dataclasses import dataclass
 
-import pytest
-
 from events.events import (
     LiquidationFeeCharged,
     LiquidationFinished,

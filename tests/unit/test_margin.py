@@ -48,7 +48,18 @@ def test_bracket_caps_are_inclusive() -> None:
 def test_deductions_follow_the_published_table() -> None:
     """cum_n = cum_{n−1} + floor_n × (rate_n − rate_{n−1}), on ten published brackets of a contract."""
     caps = (50_000, 250_000, 10**6, 10**7, 2 * 10**7, 5 * 10**7, 10**8, 2 * 10**8, 3 * 10**8, 5 * 10**8)
-    rates = (400_000, 500_000, 10**6, 2_500_000, 5 * 10**6, 10**7, 12_500_000, 15_000_000, 25_000_000, 50_000_000)
+    rates = (
+        400_000,
+        500_000,
+        10**6,
+        2_500_000,
+        5 * 10**6,
+        10**7,
+        12_500_000,
+        15_000_000,
+        25_000_000,
+        50_000_000,
+    )
     published = (0, 50, 1_300, 16_300, 266_300, 1_266_300, 2_516_300, 5_016_300, 25_016_300, 100_016_300)
     rows = tuple(
         Bracket(cap=cap * 10**8, maintenance_rate=rate, max_leverage=1)
@@ -106,7 +117,11 @@ def test_flip_closes_then_opens_with_its_own_margin(venue: Venue) -> None:
     hold(alice, bob, "BTCUSDT", "SELL", "0.3", "50000")
 
     position = alice.position("BTCUSDT")
-    assert (-200, money("-10000"), money("1000")) == (position.size_lots, position.entry_cost, position.bucket)
+    assert (-200, money("-10000"), money("1000")) == (
+        position.size_lots,
+        position.entry_cost,
+        position.bucket,
+    )
     assert "1000" == alice.wallet
 
 

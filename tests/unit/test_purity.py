@@ -24,7 +24,7 @@ def imports(path: Path) -> set[str]:
 
 
 def violations(tree: ast.AST) -> list[str]:
-    """Return what the aggregate's rules forbid: floats, true division, set iteration, try to look at a clock."""
+    """Return what the aggregate's rules forbid: floats, true division, sets, builtins that look outside."""
     found = []
     for node in ast.walk(tree):
         line = getattr(node, "lineno", 0)

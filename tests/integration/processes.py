@@ -1,0 +1,175 @@
+"""Real processes for tests: started as a user starts them, waited for with deadlines, ended by their ids."""
+
+import asyncio
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import msgspec
+
+from events.appender import Appender
+from events.commands import AddApiKey, AnyCommand
+from events.events import Event
+from events.redis import RedisLog
+from exchange import config
+from exchange.fold import Fold
+
+DEADLINE_S = 30.0
+ROOT = Path(__file__).resolve().parents[2]
+SECRET = b"never to be printed"
+
+
+def foldex(*arguments: str) -> list[str]:
+    """Return the command line of a `foldex` command."""
+    return [sys.executable, "-m", "exchange.cli", *arguments]
+
+
+def environment() -> dict[str, str]:
+    """Return the environment of a process: this project's code, logs as JSON."""
+    kept = {name: value for name, value in os.environ.items() if name != config.REDIS_URL_ENV}
+    return kept | {"PYTHONPATH": str(ROOT), config.LOG_FORMAT_ENV: "json"}
+
+
+class Process:
+    """A `foldex` process whose output goes to a file."""
+
+    def __init__(self, output: Path, *arguments: str) -> None:
+        self.output = output
+        with output.open("ab") as file:
+            self._process = subprocess.Popen(
+                foldex(*arguments), env=environment(), stdout=file, stderr=subprocess.STDOUT
+            )
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    def send(self, number: signal.Signals) -> None:
+        """Send a signal."""
+        self._process.send_signal(number)
+
+    def lines(self) -> list[dict[str, object]]:
+        """Return the log lines written so far."""
+        complete = self.output.read_bytes().rpartition(b"\n")[0]
+        return [msgspec.json.decode(line) for line in complete.splitlines() if line.startswith(b"{")]
+
+    async def line(self, event: str, count: int = 1) -> dict[str, object]:
+        """Wait for the `count`-th log line of that event, and return it."""
+
+        def found() -> list[dict[str, object]]:
+            return [line for line in self.lines() if line.get("event") == event]
+
+        await until(lambda: len(found()) >= count, f"{event} in {self.output}")
+        return found()[count - 1]
+
+    async def code(self) -> int:
+        """Wait for the end of the process and return its exit code."""
+        await until(lambda: self._process.poll() is not None, f"end of {self.output}")
+        return self._process.returncode
+
+    def end(self) -> None:
+        """Kill the process if it lives."""
+        self._process.kill()
+        self._process.wait()
+
+
+async def until(is_there: Callable[[], bool], what: str, deadline_s: float = DEADLINE_S) -> None:
+    """Wait for something outside this process that has no event to wait for."""
+    deadline = time.monotonic() + deadline_s
+    while not is_there():
+        assert time.monotonic() < deadline, f"no {what} after {deadline_s} s"
+        await asyncio.sleep(0.01)
+
+
+async def eventually(check: Callable[[], Awaitable[bool]], what: str) -> None:
+    """Wait for something that has to be asked for."""
+    deadline = time.monotonic() + DEADLINE_S
+    while not await check():
+        assert time.monotonic() < deadline, f"no {what} after {DEADLINE_S} s"
+        await asyncio.sleep(0.01)
+
+
+async def within(awaitable: Awaitable[object]) -> None:
+    """Wait for something at most as long as a test may."""
+    async with asyncio.timeout(DEADLINE_S):
+        await awaitable
+
+
+def is_running(pid: int) -> bool:
+    """Tell whether a process lives; one that ended and was not waited for does not."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return False
+    return stat.rpartition(")")[2].split()[0] != "Z"
+
+
+def free_ports() -> int:
+    """Return a port that is free, as is the next."""
+    while True:
+        with socket.socket() as first, socket.socket() as second:
+            first.bind(("127.0.0.1", 0))
+            port: int = first.getsockname()[1]
+            try:
+                second.bind(("127.0.0.1", port + 1))
+            except (OSError, OverflowError):
+                continue
+            return port
+
+
+class Client:
+    """Asks an exchange directly over its log, and folds the answers."""
+
+    def __init__(self, log: RedisLog) -> None:
+        self.log = log
+        self.appender = Appender(log, "test")
+        self.events: list[Event] = []
+        self.fold = Fold(log, self._on_entry)
+
+    def _on_entry(self, verified: object) -> None:
+        groups = verified.groups  # type: ignore[attr-defined]
+        self.events.extend(event for group in groups for event in group)
+        self.appender.resolve(groups)
+
+    async def ask(self, command: AnyCommand) -> list[Event]:
+        """Send a command and return the events of its answer."""
+        async with asyncio.timeout(DEADLINE_S):
+            return await self.appender.submit(command)
+
+    async def reach(self, is_there: Callable[[], bool], what: str) -> None:
+        """Wait until the folded events show something."""
+        await until(is_there, what)
+
+
+@asynccontextmanager
+async def connected(url: str) -> AsyncIterator[Client]:
+    """Lend a client of the log at `url`, once that log exists."""
+    log = RedisLog(url)
+    stop = asyncio.Event()
+    await eventually(lambda: has_events(log), "log")
+    client = Client(log)
+    folding = asyncio.create_task(client.fold.run(stop))
+    try:
+        await within(client.appender.open())
+        yield client
+    finally:
+        await client.appender.close()
+        stop.set()
+        await folding
+        await log.close()
+
+
+async def has_events(log: RedisLog) -> bool:
+    """Tell whether the log was created."""
+    return (await log.event_head()).seq > 0
+
+
+def secret_key(account_id: int) -> AddApiKey:
+    """Return the command that gives an account a key with a secret that no output may show."""
+    return AddApiKey(account_id=account_id, api_key=f"key-{account_id}", sealed_secret=SECRET)

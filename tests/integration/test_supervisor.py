@@ -1,0 +1,192 @@
+"""The supervisor: a whole exchange started, broken and stopped; nothing is lost and nothing stays behind."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import subprocess
+from collections.abc import AsyncIterator, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import redis.asyncio
+
+from events.embedded import EmbeddedServer
+from exchange import config
+from exchange.client import Connection
+from exchange.supervisor import Supervisor, SupervisorError
+from tests.integration.processes import DEADLINE_S, environment, foldex, free_ports, is_running, until
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+async def supervisor(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Supervisor]:
+    """Run an exchange without a feed."""
+    for name, value in environment().items():
+        monkeypatch.setenv(name, value)
+    async with Supervisor(tmp_path / "data", port=free_ports()) as supervisor:
+        yield supervisor
+
+
+class Up:
+    """A `foldex up` process."""
+
+    def __init__(self, data_dir: Path, *arguments: str) -> None:
+        self.port = free_ports()
+        options = ("--data-dir", str(data_dir), "--port", str(self.port), "--json", *arguments)
+        self.process = subprocess.Popen(
+            foldex("up", *options),
+            env=environment(),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+        )
+
+    async def ready(self) -> dict[str, Any]:
+        """Wait for the line that says that it is ready."""
+        assert self.process.stdout is not None
+        async with asyncio.timeout(DEADLINE_S):
+            line = await asyncio.to_thread(self.process.stdout.readline)
+        assert line, self.process.stderr
+        ready: dict[str, Any] = json.loads(line)
+        return ready
+
+    async def end(self) -> tuple[int, str]:
+        """Wait for its end; return its exit code and what it said."""
+        async with asyncio.timeout(DEADLINE_S):
+            _, said = await asyncio.to_thread(self.process.communicate)
+        return self.process.returncode, said
+
+
+@pytest.fixture
+def data_dir(tmp_path: Path) -> Iterator[Path]:
+    """A data directory; a server that is left on it is ended by the id it wrote down."""
+    yield tmp_path / "data"
+    record = tmp_path / "data" / "server.json"
+    if record.exists():
+        os.kill(json.loads(record.read_text())["pid"], signal.SIGKILL)
+
+
+async def admin(url: str, method: str, path: str, body: object = None) -> Any:
+    """Call the administrator's listener."""
+    async with Connection(url) as connection:
+        return await connection.request(method, f"/admin/v1/{path}", body=body)
+
+
+async def test_a_killed_writer_is_started_again_and_goes_on(supervisor: Supervisor) -> None:
+    """After kill -9 of the writer a request that waits is answered, once, by its successor."""
+    account = await admin(supervisor.admin_url, "POST", "account", {"deposit": "100"})
+    killed_pid = supervisor.pids["writer"]
+    os.kill(killed_pid, signal.SIGKILL)
+    body = {"account_id": account["account_id"], "amount": "11"}
+    wallet = await admin(supervisor.admin_url, "POST", "deposit", body)
+    await supervisor.wait_ready("writer")
+
+    assert "111.00000000" == wallet["wallet"]
+    assert killed_pid != supervisor.pids["writer"]
+    assert {"writer": 1, "intake": 0, "liquidator": 0} == supervisor.restarts
+
+
+async def test_a_killed_server_is_started_again_with_its_log(supervisor: Supervisor) -> None:
+    """After kill -9 of the embedded server everything goes on from the log on disk."""
+    before = await admin(supervisor.admin_url, "POST", "account", {"deposit": "5"})
+    server_pid = supervisor.server_pid
+    assert server_pid is not None
+    os.kill(server_pid, signal.SIGKILL)
+    after = await admin(supervisor.admin_url, "POST", "account", {"deposit": "6"})
+
+    assert before["account_id"] + 1 == after["account_id"]
+    assert {0} == set(supervisor.restarts.values())
+
+
+async def test_markets_and_fund_are_there_once(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first start lists and funds two markets, the second finds them and changes nothing."""
+    for name, value in environment().items():
+        monkeypatch.setenv(name, value)
+    states = []
+    for _ in range(2):
+        async with Supervisor(data_dir, port=free_ports()) as supervisor:
+            states.append(await admin(supervisor.admin_url, "GET", "state"))
+
+    assert ["BTCUSDT", "ETHUSDT"] == [row["symbol"] for row in states[1]["markets"]]
+    assert states[0]["insurance_fund"] == states[1]["insurance_fund"]
+    assert "2000000.00000000" == states[1]["deposited"]
+
+
+async def test_ctrl_c_stops_everything_and_the_log_rebuilds_the_state(data_dir: Path) -> None:
+    """SIGINT ends `foldex up` with 0 and leaves no process; a replay has the digest of the live state."""
+    up = Up(data_dir, "--feed", "none")
+    ready = await up.ready()
+    await admin(ready["admin_url"], "POST", "account", {"deposit": "100"})
+    live = await admin(ready["admin_url"], "GET", "state")
+    up.process.send_signal(signal.SIGINT)
+    code, said = await up.end()
+
+    assert (config.EXIT_OK, True) == (code, "stopped" in said)
+    assert [] == [pid for pid in (*ready["pids"].values(), ready["server_pid"]) if is_running(pid)]
+    command = foldex("replay", "--data-dir", str(data_dir), "--json")
+    replayed = await asyncio.to_thread(subprocess.check_output, command, env=environment())
+    assert live["digest"] == json.loads(replayed)["digest"]
+    assert [] == [path for path in (data_dir / "server.json",) if path.exists()]
+
+
+async def test_the_feed_moves_the_marks(data_dir: Path) -> None:
+    """With the synthetic feed both markets get index prices, and a mark from them."""
+    up = Up(data_dir, "--feed", "synthetic", "--speed", "100")
+    ready = await up.ready()
+    assert {"writer", "intake", "liquidator", "feed"} == set(ready["pids"])
+    marks: set[str] = set()
+    async with asyncio.timeout(DEADLINE_S):
+        while len(marks) < 3:
+            state = await admin(ready["admin_url"], "GET", "state")
+            marks.add(state["markets"][0]["mark"])
+    up.process.send_signal(signal.SIGINT)
+    assert config.EXIT_OK == (await up.end())[0]
+
+
+async def test_a_killed_supervisor_leaves_no_process_but_the_server(data_dir: Path) -> None:
+    """After kill -9 the children stop by themselves; the next start names the server that stayed."""
+    up = Up(data_dir, "--feed", "none")
+    ready = await up.ready()
+    up.process.kill()
+    await up.end()
+    pids = ready["pids"].values()
+    await until(lambda: not any(is_running(pid) for pid in pids), "end of the orphans")
+
+    code, said = await Up(data_dir, "--feed", "none").end()
+    assert config.EXIT_UNAVAILABLE == code
+    assert f"kill {ready['server_pid']}" in said
+
+
+async def test_a_port_in_use_is_named(data_dir: Path) -> None:
+    """When the API's port is taken, `foldex up` says so and leaves nothing running."""
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        up = Up(data_dir, "--feed", "none", "--port", str(taken.getsockname()[1]))
+        code, said = await up.end()
+    assert config.EXIT_UNAVAILABLE == code
+    assert "address already in use" in said
+    assert not (data_dir / "server.json").exists()
+
+
+async def test_a_damaged_log_is_not_restarted_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A writer that meets a damaged log ends the exchange with the exit code for that."""
+    for name, value in environment().items():
+        monkeypatch.setenv(name, value)
+    with EmbeddedServer(tmp_path / "other") as server:
+        url = f"unix://{server.socket_path}"
+        supervisor = Supervisor(tmp_path / "data", redis_url=url, port=free_ports())
+        async with supervisor:
+            client = redis.asyncio.Redis(unix_socket_path=server.socket_path)
+            fields = {"v": 1, "o": "x:1", "n": 1, "t": 1, "b": b"\x90", "c": bytes(32)}
+            await client.xadd("foldex:{main}:commands", fields, id="0-*")  # type: ignore[arg-type]
+            await client.aclose()
+            async with asyncio.timeout(DEADLINE_S):
+                error = await supervisor.failed
+    assert isinstance(error, SupervisorError)
+    assert config.EXIT_CORRUPT == error.exit_code
+    assert 0 == supervisor.restarts["writer"]
