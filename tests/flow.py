@@ -15,8 +15,8 @@ from events.commands import (
     Withdraw,
 )
 from events.values import IndexSource, MarginMode, OrderType, Side, TimeInForce
-from exchange.aggregate.account import FIRST_USER_ACCOUNT_ID, Position, extras_of
-from exchange.aggregate.book import Order
+from exchange.aggregate.account import FIRST_USER_ACCOUNT_ID, Position
+from exchange.aggregate.order import Order, extras_of
 from exchange.aggregate.state import Exchange
 from tests.venue import Venue, money
 
@@ -97,8 +97,8 @@ def check_books(state: Exchange) -> None:
                 assert level.lots == sum(order.open_lots for order in orders) > 0
                 assert all(order.level is level and order.open_lots > 0 for order in orders)
     for account in state.accounts.values():
-        for symbol, position in account.positions.items():
-            _check_exposure(position, [o for o in account.orders.values() if o.market == symbol])
+        for position in account.positions.values():
+            _check_exposure(position, [o for o in account.orders.values() if o.position is position])
 
 
 def _check_exposure(position: Position, orders: list[Order]) -> None:
@@ -107,6 +107,9 @@ def _check_exposure(position: Position, orders: list[Order]) -> None:
     assert position.order_count == len(orders)
     assert position.bid_lots == sum(order.open_lots for order in bids)
     assert position.ask_lots == sum(order.open_lots for order in asks)
-    assert position.bid_value == sum(order.open_lots * order.price_ticks for order in bids)
-    assert position.ask_value == sum(order.open_lots * order.price_ticks for order in asks)
+    assert position.bid_value == sum(o.open_lots * o.price_ticks for o in bids if not o.reduce_only)
+    assert position.ask_value == sum(o.open_lots * o.price_ticks for o in asks if not o.reduce_only)
+    assert list(position.reducers) == [order.order_id for order in orders if order.reduce_only]
+    for order in position.reducers.values():
+        assert 0 < order.open_lots <= position.reducible_lots(order.side), "a reduce-only order could open"
     assert position.extras == sum(extras_of(order, order.open_lots) for order in orders)

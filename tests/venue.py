@@ -69,7 +69,13 @@ def spec(symbol: str = "BTCUSDT", **changes: object) -> MarketSpec:
         "liquidation_fee": 500_000,
         "mark_band": 300_000,
         "take_bound": 5_000_000,
+        "band_up": 50_000_000,
+        "band_down": 50_000_000,
+        "max_market_lots": 1_000_000,
         "max_open_orders": 200,
+        "max_conditional_orders": 10,
+        "max_position_lots": 2_000_000,
+        "max_open_interest_lots": 1_000_000_000,
         "unwind_lots": 500,
         "brackets": (
             Bracket(cap=money("50000"), maintenance_rate=400_000, max_leverage=125),

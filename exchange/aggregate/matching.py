@@ -9,7 +9,7 @@ A market order is an immediate-or-cancel order whose limit is the market's bound
 
 from events.commands import CancelAllOrders, CancelOrder, PlaceOrder
 from events.events import OrderAccepted, OrderAmended, OrderCancelled, OrderExpired, TradeExecuted
-from events.values import BUY, FOK, GTX, IOC, MARKET, SELL, CloseReason, RejectCode, SelfTrade, Side
+from events.values import BUY, FOK, GTX, IOC, MARKET, CloseReason, RejectCode, SelfTrade, Side
 from exchange.aggregate.account import Account, Position
 from exchange.aggregate.admission import (
     admit,
@@ -162,9 +162,12 @@ def match(turn: Turn, market: Market, taker: Order) -> None:
     other = market.book.asks if taker.side is BUY else market.book.bids
     worst_key = -taker.key
     fills = 0
-    while taker.open_lots and other.keys and other.keys[-1] >= worst_key:
-        maker = market.book.best(SELL if taker.side is BUY else BUY)
-        assert maker is not None
+    while taker.open_lots:
+        best = other.best
+        if best is None or best.key < worst_key:
+            break
+        maker = best.first
+        assert isinstance(maker, Order), maker
         if maker.account_id == taker.account_id and not _may_meet(turn, taker, maker):
             if taker.order_id not in turn.state.accounts[taker.account_id].orders:
                 return

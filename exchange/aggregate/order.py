@@ -19,8 +19,9 @@ class Order(BookOrder):
     """An order that is open, or being matched.
 
     `terms` are those it was accepted with; `price_ticks`, `quantity_lots` and `extras` may have been amended
-    since. `quantity_lots` is its whole size, `extras` the money reserved for open loss and taker fee of
-    `extras_lots`, what was open when it was accepted or amended. `rests` tells whether an unfilled part stays in the book. `position` is what it adds to.
+    since. `quantity_lots` is its whole size; `extras` is the money reserved for open loss and taker fee of
+    `extras_lots`, which is what was open when it was accepted or amended. `rests` tells whether an unfilled
+    part stays in the book. `position` is what it adds to.
     """
 
     __slots__ = (

@@ -58,7 +58,6 @@ from exchange.aggregate.account import (
     FUND_ACCOUNT_ID,
     Account,
     Position,
-    position_key,
 )
 from exchange.aggregate.canonical import canonical_origins, canonical_venue
 from exchange.aggregate.market import Market
@@ -249,8 +248,7 @@ class Exchange:
             assert position.bucket == 0, event.account_id
             for leg in account.legs:
                 account.stored_position(position.market, leg)
-        kept = {position_key(p.market.symbol, leg) for p in old.values() for leg in account.legs}
-        account.positions = {key: position for key, position in old.items() if key in kept}
+        account.positions = {key: p for key, p in old.items() if p.leg in account.legs}
 
     # Orders
 
