@@ -29,20 +29,18 @@ class Standing:
     """What a position amounts to at a mark, in money units: profit, maintenance, worst-side exposure and
     what it and its orders require of the wallet.
 
-    Computed by `margin.standing` and kept until the mark, the position or its orders change; it is no
-    state of its own.
+    Computed by `margin.standing` and kept until the mark, the position (`mark_ticks` −1) or its orders
+    (`required` −1) change; it is no state of its own.
     """
 
     __slots__ = ("exposure", "maintenance", "mark_ticks", "required", "unrealised")
 
-    def __init__(
-        self, mark_ticks: int, exposure: int, unrealised: int, maintenance: int, required: int
-    ) -> None:
-        self.mark_ticks = mark_ticks
-        self.exposure = exposure
-        self.unrealised = unrealised
-        self.maintenance = maintenance
-        self.required = required
+    def __init__(self) -> None:
+        self.mark_ticks = -1
+        self.exposure = 0
+        self.unrealised = 0
+        self.maintenance = 0
+        self.required = -1
 
 
 class Position:
@@ -52,7 +50,7 @@ class Position:
     `bucket` its own collateral (always 0 in cross). `bid_lots` and `ask_lots` count all resting orders.
     `bid_value` and `ask_value` are Σ price × open lots in ticks × lots of those that can open something,
     `extras` the money reserved for their open loss and fees. `reducers` are the resting reduce-only orders.
-    `standing` is None whenever something it was computed from has changed.
+    `standing` says what all this amounts to, when asked through `margin.standing`.
     """
 
     __slots__ = (
@@ -90,7 +88,7 @@ class Position:
         self.order_count = 0
         self.conditional_count = 0
         self.reducers: dict[int, Order] = {}
-        self.standing: Standing | None = None
+        self.standing = Standing()
 
     def add_order(self, order: Order) -> None:
         """Count a resting order."""
@@ -108,7 +106,7 @@ class Position:
         if order.extras:
             self.extras += extras_of(order, lots)
         self.order_count += 1
-        self.standing = None
+        self.standing.required = -1
 
     def shrink_order(self, order: Order, lots: int) -> None:
         """Count `lots` less of a resting order, before the order itself shrinks."""
@@ -127,7 +125,7 @@ class Position:
             self.order_count -= 1
             if order.reduce_only:
                 del self.reducers[order.order_id]
-        self.standing = None
+        self.standing.required = -1
         assert self.order_count >= 0, self.order_count
         assert self.extras >= 0, self.extras
 

@@ -10,7 +10,7 @@ from exchange.aggregate.account import BOTH, Account, Position, reducing_side
 from exchange.aggregate.margin import order_extras, standing, survey
 from exchange.aggregate.market import Market
 from exchange.aggregate.turn import Refused
-from exchange.aggregate.units import RATE_ONE, ceil_div, floor_div
+from exchange.aggregate.units import RATE_ONE, floor_div
 
 
 def check_leg(account: Account, leg: Leg) -> None:
@@ -39,17 +39,17 @@ def refuse_if_halted(market: Market) -> None:
         raise Refused(RejectCode.MARKET_CLOSED, f"market: {market.symbol} is halted")
 
 
-def check_form(command: PlaceOrder, market: Market, now_ns: int) -> None:
+def check_form(command: PlaceOrder, now_ns: int) -> None:
     """Refuse a type, limit and time in force that do not go together."""
-    if command.order_type is LIMIT:
-        check_price(market, command.price_ticks)
-    elif command.order_type is not MARKET:
+    tif = command.time_in_force
+    if command.order_type is MARKET:
+        if command.price_ticks != 0:
+            raise Refused(RejectCode.BAD_ORDER, "price: a market order has none")
+        if tif is GTX or tif is GTD:
+            raise Refused(RejectCode.BAD_ORDER, "timeInForce: a market order cannot rest")
+    elif command.order_type is not LIMIT:
         raise Refused(RejectCode.BAD_ORDER, "type: only LIMIT and MARKET can be placed")
-    elif command.price_ticks != 0:
-        raise Refused(RejectCode.BAD_ORDER, "price: a market order has none")
-    elif command.time_in_force is GTX or command.time_in_force is GTD:
-        raise Refused(RejectCode.BAD_ORDER, "timeInForce: a market order cannot rest")
-    if command.time_in_force is GTD:
+    if tif is GTD:
         if command.expires_ns <= now_ns:
             raise Refused(RejectCode.BAD_ORDER, "goodTillDate: must be in the future")
     elif command.expires_ns:
@@ -150,20 +150,26 @@ def admit(account: Account, position: Position, side: Side, lots: int, price_tic
     price_ticks = price_ticks or _expected_price(market, side)
     extras = order_extras(position, side, lots, price_ticks)
     known = standing(position)
-    value = position.size_lots * market.mark_ticks * market.unit
+    unit = market.unit
+    value = position.size_lots * market.mark_ticks * unit
     if side is BUY:
-        worst = abs(value + (position.bid_value + lots * price_ticks) * market.unit)
+        worst = abs(value + (position.bid_value + lots * price_ticks) * unit)
     else:
-        worst = abs(value - (position.ask_value + lots * price_ticks) * market.unit)
+        worst = abs(value - (position.ask_value + lots * price_ticks) * unit)
     # An order can only widen the worst-side exposure, so the other side need not be looked at.
     increase = extras
     if worst > known.exposure:
         base = abs(value) if position.mode is ISOLATED else 0
-        leverage = position.leverage
-        increase += ceil_div(worst - base, leverage) - ceil_div(known.exposure - base, leverage)
+        increase = needed(worst - base, position.leverage) + position.extras + extras - known.required
     check_margin(account, position, increase)
-    check_exposure(position, worst)
+    if worst > market.brackets.cap_at(position.leverage):
+        check_exposure(position, worst)
     return extras
+
+
+def needed(exposure: int, leverage: int) -> int:
+    """Return the initial margin of an exposure, rounded up."""
+    return -(-exposure // leverage)
 
 
 def check_margin(account: Account, position: Position, increase: int) -> None:

@@ -53,7 +53,7 @@ def survey(account: Account) -> Survey:
     result = Survey(account.wallet)
     for position in account.positions.values():
         known = position.standing
-        if known is None or known.mark_ticks != position.market.mark_ticks:
+        if known.mark_ticks != position.market.mark_ticks or known.required < 0:
             known = standing(position)
         if position.mode is CROSS:
             result.unrealised += known.unrealised
@@ -68,20 +68,22 @@ def standing(position: Position) -> Standing:
     """Return what a position amounts to at its market's mark, computing it when something changed."""
     market = position.market
     known = position.standing
-    if known is not None and known.mark_ticks == market.mark_ticks:
+    mark_ticks = market.mark_ticks
+    is_current = known.mark_ticks == mark_ticks
+    if is_current and known.required >= 0:
         return known
     unit = market.unit
-    value = position.size_lots * market.mark_ticks * unit
-    worst = max(abs(value + position.bid_value * unit), abs(value - position.ask_value * unit))
+    value = position.size_lots * mark_ticks * unit
+    if not is_current:
+        known.mark_ticks = mark_ticks
+        known.unrealised = value - position.entry_cost
+        known.maintenance = market.brackets.maintenance(abs(value)) if value else 0
+    buying = abs(value + position.bid_value * unit)
+    selling = abs(value - position.ask_value * unit)
+    worst = buying if buying > selling else selling
+    known.exposure = worst
     base = abs(value) if position.mode is ISOLATED else 0
-    known = Standing(
-        market.mark_ticks,
-        worst,
-        value - position.entry_cost,
-        market.brackets.maintenance(abs(value)) if value else 0,
-        ceil_div(worst - base, position.leverage) + position.extras,
-    )
-    position.standing = known
+    known.required = -(-(worst - base) // position.leverage) + position.extras
     return known
 
 

@@ -18,6 +18,7 @@ from exchange.aggregate.admission import (
     check_form,
     check_leg,
     check_market_is_open,
+    check_price,
     check_quantity,
     check_reducible,
     only_reduces,
@@ -49,7 +50,9 @@ def enter_order(turn: Turn, command: PlaceOrder, order_id: int) -> None:
     reduces = only_reduces(command)
     lots, price_ticks, side = command.quantity_lots, command.price_ticks, command.side
     check_quantity(market, lots, is_market=is_market)
-    check_form(command, market, turn.state.now_ns)
+    check_form(command, turn.state.now_ns)
+    if not is_market:
+        check_price(market, price_ticks)
     check_market_is_open(market)
     check_filters(market, side, lots, price_ticks, reduces=reduces)
     if reduces:

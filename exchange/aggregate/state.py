@@ -111,7 +111,7 @@ class Exchange:
         self.due: dict[int, int] = {}
         self.timers: list[Timer] = []
         self.overdue: dict[Timer, None] = {}
-        self._handlers: dict[type[Event], Callable[[Any], None]] = {
+        self.handlers: dict[type[Event], Callable[[Any], None]] = {
             FrameHeader: self._frame_header,
             OriginOpened: self._origin_opened,
             LogCreated: self._log_created,
@@ -148,7 +148,7 @@ class Exchange:
 
     def apply(self, event: Event) -> None:
         """Let one event change the state."""
-        self._handlers[type(event)](event)
+        self.handlers[type(event)](event)
 
     # Log position
 
@@ -224,7 +224,7 @@ class Exchange:
         account = self.accounts[event.account_id]
         position = account.stored_position(self.markets[event.market], event.leg)
         position.leverage = event.leverage
-        position.standing = None
+        position.standing.mark_ticks = -1
         position.bucket += event.margin_moved
         account.wallet -= event.margin_moved
 
@@ -236,7 +236,7 @@ class Exchange:
             assert position.bucket == 0, event.account_id
             assert position.order_count == 0, event.account_id
             position.mode = event.mode
-            position.standing = None
+            position.standing.mark_ticks = -1
 
     def _position_mode_set(self, event: PositionModeSet) -> None:
         account = self.accounts[event.account_id]
@@ -473,7 +473,7 @@ def long_lots(position: Position) -> int:
 
 def post(account: Account, position: Position, signed_lots: int, cost: int, realised: int, fee: int) -> None:
     """Let a position trade `signed_lots` for `cost`; profit and fee go to the bucket it stands on."""
-    position.standing = None
+    position.standing.mark_ticks = -1
     position.size_lots += signed_lots
     position.entry_cost += cost + realised
     assert position.size_lots != 0 or position.entry_cost == 0, (account.account_id, position.entry_cost)
