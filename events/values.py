@@ -121,8 +121,8 @@ class LiquidationResult(IntEnum):
     """How a liquidation ended.
 
     RESTORED: reducing brought equity above maintenance. CLOSED: every position was reduced to nothing in
-    the book. TAKEN_OVER: the insurance fund took the rest. UNBORNE: the fund could not bear the rest; the
-    position stands and its market is in cancel-only.
+    the book. TAKEN_OVER: the insurance fund took the rest. UNBORNE: the fund could not bear the rest, whose
+    market is in cancel-only now, or the rest is in a halted market; the position stands.
     """
 
     RESTORED = 0
@@ -261,8 +261,8 @@ class WorksheetRow(Value, frozen=True):
     """One position of a liquidation worksheet: everything needed to check its margin by hand.
 
     `notional`, `unrealised` and `maintenance` are money units; `maintenance_rate` is that of bracket number
-    `bracket` (0 is the lowest); `deduction` is in 1e-8 money units, so that it is exact:
-    maintenance = ceil((notional × rate − deduction) / 1e8).
+    `bracket` (0 is the lowest). The bracket's deduction is exact as `deduction` money units and
+    `deduction_rest` 1e-8 of one: maintenance = ceil((notional × rate − rest) / 1e8) − deduction.
     """
 
     market: str
@@ -276,6 +276,7 @@ class WorksheetRow(Value, frozen=True):
     bracket: int
     maintenance_rate: int
     deduction: int
+    deduction_rest: int
     unrealised: int
     maintenance: int
 

@@ -31,6 +31,7 @@ from events.events import (
 from events.values import ISOLATED, RejectCode
 from exchange.aggregate.account import FUND_ACCOUNT_ID, Position
 from exchange.aggregate.margin import (
+    exposure_margin,
     initial_margin,
     position_value,
     standing,
@@ -138,8 +139,8 @@ def set_leverage(turn: Turn, command: SetLeverage) -> None:
                 RejectCode.BAD_LEVERAGE,
                 f"leverage: {leverage} permits {brackets.cap_at(leverage)}, exposure is {known.exposure}",
             )
-        base = abs(position_value(position)) if position.mode is ISOLATED else 0
-        increase += ceil_div(known.exposure - base, leverage) + position.extras - known.required
+        margin = exposure_margin(position, position_value(position), known.exposure, leverage)
+        increase += margin + position.extras - known.required
     pool = survey(account)
     room = pool.transferable if positions[0].mode is ISOLATED else pool.free
     if increase > max(0, room):

@@ -7,7 +7,7 @@ account hold what it could open? Refusals name the field, and the filter by the 
 from events.commands import PlaceConditional, PlaceOrder
 from events.values import BUY, GTD, GTX, ISOLATED, LIMIT, MARKET, TRADING, Leg, MarketStatus, RejectCode, Side
 from exchange.aggregate.account import BOTH, Account, Position, reducing_side
-from exchange.aggregate.margin import order_extras, standing, survey
+from exchange.aggregate.margin import exposure_margin, order_extras, standing, survey
 from exchange.aggregate.market import Market
 from exchange.aggregate.turn import Refused
 from exchange.aggregate.units import RATE_ONE, floor_div
@@ -159,17 +159,12 @@ def admit(account: Account, position: Position, side: Side, lots: int, price_tic
     # An order can only widen the worst-side exposure, so the other side need not be looked at.
     increase = extras
     if worst > known.exposure:
-        base = abs(value) if position.mode is ISOLATED else 0
-        increase = needed(worst - base, position.leverage) + position.extras + extras - known.required
+        margin = exposure_margin(position, value, worst, position.leverage)
+        increase = margin + position.extras + extras - known.required
     check_margin(account, position, increase)
     if worst > market.brackets.cap_at(position.leverage):
         check_exposure(position, worst)
     return extras
-
-
-def needed(exposure: int, leverage: int) -> int:
-    """Return the initial margin of an exposure, rounded up."""
-    return -(-exposure // leverage)
 
 
 def check_margin(account: Account, position: Position, increase: int) -> None:

@@ -5,7 +5,7 @@ Filters and margin are asked as of a new order with the old one gone; a refusal 
 
 from events.commands import AmendOrder
 from events.events import OrderAmended
-from events.values import BUY, GTX, ISOLATED, CloseReason, RejectCode
+from events.values import BUY, GTX, CloseReason, RejectCode
 from exchange.aggregate.account import Account
 from exchange.aggregate.admission import (
     check_caps,
@@ -17,11 +17,10 @@ from exchange.aggregate.admission import (
     check_quantity,
     check_reducible,
 )
-from exchange.aggregate.margin import exposure_with, order_extras, standing
+from exchange.aggregate.margin import exposure_margin, exposure_with, order_extras, position_value, standing
 from exchange.aggregate.matching import cancel, crosses, find_order, match
 from exchange.aggregate.order import Order, extras_of
 from exchange.aggregate.turn import Refused, Turn
-from exchange.aggregate.units import ceil_div
 
 AMENDMENTS_MAX = 10_000
 
@@ -98,11 +97,10 @@ def _admit_change(account: Account, order: Order, open_lots: int, price_ticks: i
     else:
         ask_value += change
     worst = exposure_with(position, bid_value, ask_value)
-    market = position.market
-    base = abs(position.size_lots) * market.mark_ticks * market.unit if position.mode is ISOLATED else 0
+    value = position_value(position)
     known = standing(position)
     freed = extras_of(order, order.open_lots) if order.extras else 0
-    needed = ceil_div(worst - base, position.leverage) + position.extras - freed + extras
+    needed = exposure_margin(position, value, worst, position.leverage) + position.extras - freed + extras
     check_margin(account, position, needed - known.required)
     check_exposure(position, worst)
     return extras

@@ -129,14 +129,17 @@ def fund_equity(turn: Turn) -> int:
 
 
 def unwind_fund(turn: Turn, market: Market) -> None:
-    """Let the fund trade a bounded part of its position back, near the mark."""
+    """Let the fund trade a bounded part of its position back, within the maker fee of the mark.
+
+    Whoever takes the other side pays that fee, so nobody gains on the fund by standing there.
+    """
     fund = turn.state.accounts[FUND_ACCOUNT_ID]
     size_lots = fund.position(market).size_lots
     if size_lots == 0 or market.status is MarketStatus.HALTED:
         return
     side = SELL if size_lots > 0 else BUY
-    width = floor_div(market.mark_ticks * market.spec.mark_band, RATE_ONE)
-    limit_ticks = max(1, market.mark_ticks + side * width)
+    width = floor_div(market.mark_ticks * max(0, market.spec.maker_fee), RATE_ONE)
+    limit_ticks = max(1, market.mark_ticks - side * width)
     best = market.book.best(side.opposite)
     if best is None or side * (limit_ticks - best.price_ticks) < 0:
         return
@@ -150,13 +153,18 @@ def _reason_to_skip(case: _Case) -> str:
         return "no open position"
     if case.is_restored():
         return "equity is above maintenance"
-    for position in positions:
-        market = position.market
-        if market.status is MarketStatus.HALTED:
-            return f"{market.symbol} is halted"
-        if market.status is MarketStatus.CANCEL_ONLY and not _can_bear(case, position, case.equity()):
-            return f"the insurance fund cannot bear more of {market.symbol}"
-    return ""
+    problems = [_obstacle(case, position) for position in positions]
+    return "" if "" in problems else "; ".join(problems)
+
+
+def _obstacle(case: _Case, position: Position) -> str:
+    """Say why nothing can be done about a position, "" if something can. It does not shield the others."""
+    market = position.market
+    if market.status is MarketStatus.HALTED:
+        return f"{market.symbol} is halted"
+    if market.status is TRADING or _can_bear(case, position, _equity_share(case, position)):
+        return ""
+    return f"the insurance fund cannot bear more of {market.symbol}"
 
 
 def _start(case: _Case, cause_seq: int) -> None:
@@ -181,6 +189,7 @@ def _worksheet_row(position: Position) -> WorksheetRow:
     market = position.market
     notional = abs(position_value(position))
     bracket = market.brackets.containing(notional)
+    deduction, deduction_rest = divmod(market.brackets.deductions[bracket], RATE_ONE)
     return WorksheetRow(
         market=market.symbol,
         leg=position.leg,
@@ -192,7 +201,8 @@ def _worksheet_row(position: Position) -> WorksheetRow:
         notional=notional,
         bracket=bracket,
         maintenance_rate=market.brackets.rates[bracket],
-        deduction=market.brackets.deductions[bracket],
+        deduction=deduction,
+        deduction_rest=deduction_rest,
         unrealised=unrealised(position),
         maintenance=maintenance(position),
     )
@@ -223,7 +233,7 @@ def _cancel_orders(case: _Case) -> None:
 def _reduce_all(case: _Case) -> LiquidationResult | None:
     """Trade positions down in the book; return the result when that is enough, None when it is not."""
     for position in case.positions():
-        while position.size_lots != 0:
+        while position.size_lots != 0 and position.market.status is not MarketStatus.HALTED:
             wanted = _lots_of_bracket(position)
             closed = _reduce(case, position, wanted)
             if case.is_restored():
@@ -331,7 +341,9 @@ def _take_over_all(case: _Case) -> LiquidationResult:
     shares[-1] += equity_left - sum(shares)
     result = LiquidationResult.TAKEN_OVER
     for position, share in zip(positions, shares, strict=True):
-        if _can_bear(case, position, share):
+        if position.market.status is MarketStatus.HALTED:
+            result = LiquidationResult.UNBORNE
+        elif _can_bear(case, position, share):
             _take_over(case, position, share)
         else:
             result = LiquidationResult.UNBORNE

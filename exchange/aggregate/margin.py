@@ -82,9 +82,25 @@ def standing(position: Position) -> Standing:
     selling = abs(value - position.ask_value * unit)
     worst = buying if buying > selling else selling
     known.exposure = worst
-    base = abs(value) if position.mode is ISOLATED else 0
-    known.required = -(-(worst - base) // position.leverage) + position.extras
+    known.required = exposure_margin(position, value, worst, position.leverage) + position.extras
     return known
+
+
+def exposure_margin(position: Position, value: int, worst: int, leverage: int) -> int:
+    """Return the margin of a worst-side exposure beside a position worth `value`, without extras.
+
+    Isolated: ceil((exposure − |P|) / leverage). Cross: ceil(exposure / leverage), and more than the
+    maintenance margin of the exposure, since equality liquidates. The brackets see to that up to the
+    leverage's cap; beyond it, where only a moving mark brings an exposure, the latter decides: else what a
+    position needs to live could be withdrawn.
+    """
+    if position.mode is ISOLATED:
+        return -(-(worst - abs(value)) // leverage)
+    margin = -(-worst // leverage)
+    brackets = position.market.brackets
+    if worst > brackets.cap_at(leverage):
+        return max(margin, brackets.maintenance(worst) + 1)
+    return margin
 
 
 def position_value(position: Position) -> int:
@@ -115,14 +131,12 @@ def requirement_of(
     """Return what a position and its open orders would take from the wallet, were they these.
 
     The worst-side exposure is max(|P + B|, |P − A|), with P the signed notional at mark, B and A those of
-    open bids and asks at their limits. Cross: ceil(exposure / leverage) + extras. Isolated:
-    ceil((exposure − |P|) / leverage) + extras, since the position itself stands on its bucket.
+    open bids and asks at their limits; see `exposure_margin`.
     """
     unit = position.market.unit
     value = size_lots * position.market.mark_ticks * unit
     worst = max(abs(value + bid_value * unit), abs(value - ask_value * unit))
-    base = abs(value) if position.mode is ISOLATED else 0
-    return ceil_div(worst - base, leverage) + extras
+    return exposure_margin(position, value, worst, leverage) + extras
 
 
 def exposure_with(position: Position, bid_value: int, ask_value: int) -> int:

@@ -18,6 +18,8 @@ from exchange.aggregate.units import AMOUNT_MAX, RATE_ONE
 
 UNIT_SCALE = 100_000_000
 LEVERAGE_MAX = 1000
+# The basis average, in 1/65536 ticks, must fit 62 bits.
+PRICE_TICKS_MAX = 1 << 45
 
 
 class Brackets:
@@ -159,12 +161,17 @@ def _bracket_problem(spec: MarketSpec) -> str | None:
             return f"brackets[{n}].maintenance_rate: must rise and stay below 1"
         if not 1 <= row.max_leverage <= previous.max_leverage:
             return f"brackets[{n}].max_leverage: must not rise and be at least 1"
-        if row.maintenance_rate * row.max_leverage > RATE_ONE:
-            return f"brackets[{n}].max_leverage: initial margin would be below maintenance margin"
+        if row.maintenance_rate * row.max_leverage >= RATE_ONE:
+            return f"brackets[{n}].max_leverage: initial margin must exceed maintenance margin"
         previous = row
     if not 0 <= spec.mark_band < spec.brackets[0].maintenance_rate:
         return "mark_band: must be below the lowest maintenance rate"
     unit = spec.tick_size * spec.lot_size // UNIT_SCALE
-    if max(previous.cap, spec.max_price_ticks * spec.max_lots * unit) > AMOUNT_MAX:
-        return "brackets, max_price_ticks × max_lots: amounts must fit 62 bits"
+    if previous.cap > AMOUNT_MAX:
+        return "brackets: caps must fit 62 bits"
+    most_lots = max(spec.max_lots, spec.max_position_lots, spec.max_open_interest_lots)
+    if spec.max_price_ticks * most_lots * unit > AMOUNT_MAX:
+        return "max_open_interest_lots, max_position_lots, max_lots × max_price_ticks: must fit 62 bits"
+    if spec.max_price_ticks > PRICE_TICKS_MAX:
+        return "max_price_ticks: must fit 45 bits"
     return None

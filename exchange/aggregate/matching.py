@@ -290,6 +290,7 @@ def _check_fillable(turn: Turn, account: Account, market: Market, taker: Order) 
     mine = own.stored_position(market, taker.terms.leg)
     copies: dict[int, Account] = {}
     wanted = taker.open_lots
+    fills = 0
     for level in market.book.half(taker.side.opposite).best_first():
         if -level.key > taker.key:
             break
@@ -301,8 +302,10 @@ def _check_fillable(turn: Turn, account: Account, market: Market, taker: Order) 
                 raise Refused(RejectCode.WOULD_NOT_FILL, "timeInForce: FOK, and it would meet itself")
             if maker.account_id not in copies:
                 copies[maker.account_id] = copy_account(turn.state.accounts[maker.account_id])
-            wanted -= _rehearse(copies[maker.account_id], maker, own, mine, taker, wanted)
-            if wanted == 0:
+            lots = _rehearse(copies[maker.account_id], maker, own, mine, taker, wanted)
+            wanted -= lots
+            fills += lots > 0
+            if wanted == 0 and fills <= FILLS_PER_ORDER_MAX:
                 return
     raise Refused(RejectCode.WOULD_NOT_FILL, f"timeInForce: FOK, and {wanted} lots would stay unfilled")
 

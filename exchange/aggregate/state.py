@@ -74,7 +74,7 @@ AGGREGATE_ORDER_BASE = 1 << 52
 Timer = tuple[int, int, int, str]
 
 
-class IdentityError(AssertionError):
+class IdentityError(Exception):
     """Money or contracts appeared or vanished; the message says which sum and by how much."""
 
 
@@ -263,7 +263,7 @@ class Exchange:
         if event.client_order_id:
             account.client_ids[event.client_order_id] = order_id
         if order_id >= AGGREGATE_ORDER_BASE:
-            self.aggregate_order_count += 1
+            self.aggregate_order_count = order_id - AGGREGATE_ORDER_BASE
         if order.rests:
             market.book.insert(order)
             position.add_order(order)
@@ -320,6 +320,8 @@ class Exchange:
 
     def _conditional_triggered(self, event: ConditionalTriggered) -> None:
         del self.due[event.conditional_id]
+        # The number is used up even when the order is refused, so that it never names another's order.
+        self.aggregate_order_count = event.order_id - AGGREGATE_ORDER_BASE
         self._forget_conditional(event.account_id, event.conditional_id)
 
     def _forget_conditional(self, account_id: int, conditional_id: int) -> ConditionalAccepted:
