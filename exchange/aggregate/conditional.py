@@ -217,7 +217,8 @@ def _check_terms(command: PlaceConditional, market: Market, now_ns: int) -> None
         raise Refused(RejectCode.BAD_ORDER, "price: a market order has none")
     elif command.time_in_force in (TimeInForce.GTX, TimeInForce.GTD):
         raise Refused(RejectCode.BAD_ORDER, "timeInForce: a market order cannot rest")
-    if (command.time_in_force is TimeInForce.GTD) is not (command.expires_ns > now_ns):
+    is_gtd = command.time_in_force is TimeInForce.GTD
+    if command.expires_ns <= now_ns if is_gtd else command.expires_ns:
         raise Refused(RejectCode.BAD_ORDER, "goodTillDate: a GTD order has one, in the future, and no other")
     if not command.close_position:
         check_quantity(market, command.quantity_lots, is_market=is_market)

@@ -262,7 +262,9 @@ def _plan_taker(turn: Turn, taker: Order, maker: Order, lots: int, given: Fill) 
 
 def trim_reducers(turn: Turn, position: Position) -> None:
     """Let resting reduce-only orders shrink to what the position still is, or expire with it."""
-    for order in list(position.reducers.values()):
+    # By number: an amended order moves to the end of the dictionary, whose order is not part of the digest.
+    for order_id in sorted(position.reducers):
+        order = position.reducers[order_id]
         reducible = position.reducible_lots(order.side)
         if order.open_lots <= reducible:
             continue

@@ -21,8 +21,8 @@ Specs = Mapping[str, MarketSpec]
 _MONEY = frozenset(
     {
         "amount", "cap", "collateral", "deduction", "entry_cost", "equity", "extras", "fund_after",
-        "fund_before", "fund_realised", "maintenance", "maker_fee", "maker_margin_moved", "maker_realised", "margin_moved",
-        "min_notional", "notional", "realised", "released", "taker_fee", "taker_margin_moved",
+        "fund_before", "fund_realised", "maintenance", "maker_fee", "maker_margin_moved",
+        "maker_realised", "margin_moved", "min_notional", "notional", "realised", "released", "taker_fee", "taker_margin_moved",
         "taker_realised", "unrealised",
     }
 )  # fmt: skip

@@ -200,7 +200,8 @@ class Chance:
         side = random.choice(tuple(Side))
         price_ticks = INDEX_TICKS + round(random.gauss(-2 * side, 6))
         if random.random() < 0.01:
-            price_ticks = random.choice((0, 300, 2000))
+            # One fault at a time: which of two a refusal names is not promised.
+            price_ticks, tif = random.choice((0, 300, 2000)), TimeInForce.GTC
         leg, lots = self._leg(account_id), random.choice(LOTS)
         reduces = random.random() < 0.25 or closes(leg, side)
         if reduces and random.random() < 0.8:
