@@ -22,8 +22,8 @@ _MONEY = frozenset(
     {
         "amount", "cap", "collateral", "deduction", "entry_cost", "equity", "extras", "fund_after",
         "fund_before", "fund_realised", "maintenance", "maker_fee", "maker_margin_moved",
-        "maker_realised", "margin_moved", "min_notional", "notional", "realised", "released", "taker_fee", "taker_margin_moved",
-        "taker_realised", "unrealised",
+        "maker_realised", "margin_moved", "min_notional", "notional", "realised", "released",
+        "taker_fee", "taker_margin_moved", "taker_realised", "unrealised",
     }
 )  # fmt: skip
 _RATES = frozenset(
