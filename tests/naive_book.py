@@ -151,12 +151,15 @@ class NaiveBook:
 
     # Orders
 
-    def _place(self, command: PlaceOrder, order_id: int) -> None:
+    def _place(self, command: PlaceOrder, order_id: int, *, whole: bool = False) -> None:
         self._check_leg(command.account_id, command.leg)
         is_market = command.order_type is OrderType.MARKET
         reduces = command.reduce_only or closes(command.leg, command.side)
         position = (command.account_id, command.leg)
-        self._check_lots(command.quantity_lots, is_market)
+        if not whole:
+            self._check_lots(command.quantity_lots, is_market)
+        elif not command.quantity_lots:
+            raise NaiveRefusal(RejectCode.REDUCE_ONLY)
         self._check_form(command)
         self._check_filters(command.side, command.quantity_lots, command.price_ticks, reduces)
         if reduces and command.quantity_lots > self.reducible(position, command.side):
@@ -296,7 +299,7 @@ class NaiveBook:
 
     def _cancel_all(self, account_id: int, reason: CloseReason) -> None:
         own = [order for order in self.orders if order["position"][0] == account_id]
-        for order in sorted(own, key=lambda row: row["born"]):  # type: ignore[no-any-return]
+        for order in sorted(own, key=lambda row: row["born"]):
             self._end("cancelled", order, reason)
 
     def _find(self, command: AmendOrder | CancelOrder) -> Row:
@@ -430,7 +433,7 @@ class NaiveBook:
                 expires_ns=terms.expires_ns,
             )
             try:
-                self._place(command, order_id)
+                self._place(command, order_id, whole=terms.close_position)
             except NaiveRefusal as refusal:
                 self.out.append(("conditional rejected", row["id"], refusal.code))
 

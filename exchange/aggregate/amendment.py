@@ -88,7 +88,8 @@ def _admit_change(account: Account, order: Order, open_lots: int, price_ticks: i
     others = position.open_lots(side) - order.open_lots
     if others + open_lots <= position.reducible_lots(side):
         return 0
-    check_caps(position, side, open_lots - order.open_lots)
+    if open_lots > order.open_lots:
+        check_caps(position, side, open_lots - order.open_lots)
     extras = order_extras(position, side, open_lots, price_ticks)
     change = open_lots * price_ticks - order.open_lots * order.price_ticks
     bid_value, ask_value = position.bid_value, position.ask_value

@@ -38,7 +38,7 @@ from exchange.aggregate.turn import Refused, Turn
 from exchange.aggregate.units import RATE_ONE
 
 TRIGGERS_PER_COMMAND_MAX = 100
-TIMERS_PER_FRAME_MAX = 1000
+TIMERS_PER_FRAME_MAX = 100
 COUNTDOWN_MS_MAX = 7 * 24 * 3_600_000
 CALLBACK_RATE_MAX = RATE_ONE // 10
 NS_PER_MS = 1_000_000
@@ -161,7 +161,7 @@ def _fire(turn: Turn, terms: ConditionalAccepted) -> None:
         )
     )
     try:
-        enter_order(turn, _order_of(state, terms), order_id)
+        enter_order(turn, _order_of(state, terms), order_id, closes=terms.close_position)
     except Refused as refused:
         turn.emit(
             ConditionalRejected(

@@ -31,8 +31,8 @@ from exchange.aggregate.scratch import copy_account, fill_copy
 from exchange.aggregate.turn import Refused, Turn
 from exchange.aggregate.units import RATE_ONE, floor_div
 
-# What one command may cause at most, so that no entry can grow beyond what can be appended.
-FILLS_PER_ORDER_MAX = 1000
+# How many resting orders one order may meet at most, so that no entry can grow beyond what can be appended.
+MEETINGS_PER_ORDER_MAX = 1000
 
 
 def place_order(turn: Turn, command: PlaceOrder) -> None:
@@ -40,8 +40,11 @@ def place_order(turn: Turn, command: PlaceOrder) -> None:
     enter_order(turn, command, turn.order_id)
 
 
-def enter_order(turn: Turn, command: PlaceOrder, order_id: int) -> None:
-    """Accept an order under a number and match it, or refuse it."""
+def enter_order(turn: Turn, command: PlaceOrder, order_id: int, *, closes: bool = False) -> None:
+    """Accept an order under a number and match it, or refuse it.
+
+    One that `closes` a whole position is as large as that is, whatever the lot size filters say.
+    """
     account = turn.customer(command.account_id)
     market = turn.market(command.market)
     check_leg(account, command.leg)
@@ -49,7 +52,10 @@ def enter_order(turn: Turn, command: PlaceOrder, order_id: int) -> None:
     is_market = command.order_type is MARKET
     reduces = only_reduces(command)
     lots, price_ticks, side = command.quantity_lots, command.price_ticks, command.side
-    check_quantity(market, lots, is_market=is_market)
+    if not closes:
+        check_quantity(market, lots, is_market=is_market)
+    elif lots == 0:
+        raise Refused(RejectCode.REDUCE_ONLY, "closePosition: there is no position to close")
     check_form(command, turn.state.now_ns)
     if not is_market:
         check_price(market, price_ticks)
@@ -164,25 +170,25 @@ def match(turn: Turn, market: Market, taker: Order) -> None:
     """Trade an accepted order against the book, then let its rest rest or expire."""
     other = market.book.asks if taker.side is BUY else market.book.bids
     worst_key = -taker.key
-    fills = 0
+    meetings = 0
     while taker.open_lots:
         best = other.best
         if best is None or best.key < worst_key:
             break
+        if meetings == MEETINGS_PER_ORDER_MAX:
+            expire(turn, taker, CloseReason.EVENT_LIMIT)
+            return
+        meetings += 1
         maker = best.first
         assert isinstance(maker, Order), maker
         if maker.account_id == taker.account_id and not _may_meet(turn, taker, maker):
             if taker.order_id not in turn.state.accounts[taker.account_id].orders:
                 return
             continue
-        if fills == FILLS_PER_ORDER_MAX:
-            expire(turn, taker, CloseReason.EVENT_LIMIT)
-            return
         stop = _trade(turn, market, taker, maker)
         if stop is not None:
             expire(turn, taker, stop)
             return
-        fills += 1
     if taker.open_lots and not taker.rests:
         is_market = taker.terms.order_type is MARKET
         expire(turn, taker, CloseReason.MARKET_REST if is_market else CloseReason.IOC_REST)
@@ -292,22 +298,21 @@ def _check_fillable(turn: Turn, account: Account, market: Market, taker: Order) 
     mine = own.stored_position(market, taker.terms.leg)
     copies: dict[int, Account] = {}
     wanted = taker.open_lots
-    fills = 0
+    meetings = 0
     for level in market.book.half(taker.side.opposite).best_first():
         if -level.key > taker.key:
             break
         for maker in level:
             assert isinstance(maker, Order), maker
+            meetings += 1
             if maker.account_id == account.account_id:
                 if taker.terms.self_trade is SelfTrade.EXPIRE_MAKER:
                     continue
                 raise Refused(RejectCode.WOULD_NOT_FILL, "timeInForce: FOK, and it would meet itself")
             if maker.account_id not in copies:
                 copies[maker.account_id] = copy_account(turn.state.accounts[maker.account_id])
-            lots = _rehearse(copies[maker.account_id], maker, own, mine, taker, wanted)
-            wanted -= lots
-            fills += lots > 0
-            if wanted == 0 and fills <= FILLS_PER_ORDER_MAX:
+            wanted -= _rehearse(copies[maker.account_id], maker, own, mine, taker, wanted)
+            if wanted == 0 and meetings <= MEETINGS_PER_ORDER_MAX:
                 return
     raise Refused(RejectCode.WOULD_NOT_FILL, f"timeInForce: FOK, and {wanted} lots would stay unfilled")
 
@@ -327,6 +332,7 @@ def _rehearse(giver: Account, maker: Order, own: Account, mine: Position, taker:
     taken = plan_fill(own, mine, taker, lots, price_ticks, market.spec.taker_fee)
     if taken is None:
         raise Refused(RejectCode.INSUFFICIENT_MARGIN, "timeInForce: FOK, and the margin would not do")
-    fill_copy(giver, giving, maker, lots, price_ticks, given)
+    capped = Fill(given.realised, max(given.fee, -taken.fee), given.margin_moved)
+    fill_copy(giver, giving, maker, lots, price_ticks, capped)
     fill_copy(own, mine, taker, lots, price_ticks, taken)
     return lots

@@ -348,3 +348,22 @@ def test_a_good_till_date_end_may_pass_before_the_trigger(scene: Scene, alice: T
 
     assert RejectCode.BAD_ORDER == only(ConditionalRejected, events).code
     assert [] == every(OrderExpired, events)
+
+
+def test_a_close_position_stop_closes_more_than_one_market_order_may() -> None:
+    """A position larger than MARKET_LOT_SIZE is closed whole all the same; without one it is refused."""
+    venue = Venue(specs=(spec(max_market_lots=100),), fund="100000")
+    venue.index("BTCUSDT", "50000")
+    alice, bob = venue.account("100000"), venue.account("100000")
+    bob.sell("BTCUSDT", "0.3", "50000")
+    alice.buy("BTCUSDT", "0.3", "50000")
+    bob.buy("BTCUSDT", "0.3", "49000")
+    for _ in range(2):
+        alice.conditional("STOP", "SELL", "BTCUSDT", "0", "49500", watches="MARK", close_position=True)
+
+    events = venue.index("BTCUSDT", "49400")
+
+    assert 300 == only(TradeExecuted, events).quantity_lots
+    assert RejectCode.REDUCE_ONLY == only(ConditionalRejected, events).code
+    first, second = every(ConditionalTriggered, events)
+    assert first.order_id + 1 == second.order_id

@@ -4,7 +4,7 @@ import pytest
 
 from events.events import OrderAccepted, OrderExpired, TradeExecuted
 from events.values import CloseReason, RejectCode
-from exchange.aggregate.matching import FILLS_PER_ORDER_MAX
+from exchange.aggregate.matching import MEETINGS_PER_ORDER_MAX
 from tests.venue import Trader, Venue, every, only, order_id, plain, refusal, spec
 
 
@@ -113,11 +113,11 @@ def test_fok_counts_a_reduce_only_order_for_what_its_position_leaves(alice: Trad
 
 def test_fok_is_refused_when_one_order_may_not_cause_so_many_fills() -> None:
     """An order that would be stopped half-way by the bound on fills does not begin."""
-    venue = Venue(specs=(spec(max_open_orders=FILLS_PER_ORDER_MAX + 1),))
+    venue = Venue(specs=(spec(max_open_orders=MEETINGS_PER_ORDER_MAX + 1),))
     venue.checks = False
     venue.index("BTCUSDT", "50000")
     maker, taker = venue.account("1000000"), venue.account("1000000")
-    for _ in range(FILLS_PER_ORDER_MAX + 1):
+    for _ in range(MEETINGS_PER_ORDER_MAX + 1):
         maker.sell("BTCUSDT", "0.001", "50000")
 
     assert RejectCode.WOULD_NOT_FILL == refusal(taker.buy("BTCUSDT", "1.001", "50000", tif="FOK"))
