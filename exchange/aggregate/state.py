@@ -322,8 +322,6 @@ class Exchange:
         del self.due[event.conditional_id]
         # The number is used up even if the order is refused.
         self.aggregate_order_count = event.order_id - AGGREGATE_ORDER_BASE
-        # The number is used up even when the order is refused, so that it never names another's order.
-        self.aggregate_order_count = event.order_id - AGGREGATE_ORDER_BASE
         self._forget_conditional(event.account_id, event.conditional_id)
 
     def _forget_conditional(self, account_id: int, conditional_id: int) -> ConditionalAccepted:

@@ -26,7 +26,7 @@ def test_best_bid_and_ask_are_the_captured_ones(shared_data: Path, symbol: str, 
         f"{result.refused} refused; apart: {result.apart[:5]}"
     )
     assert result.compared > 100
-    assert result.agreed >= 0.99 * result.compared
+    assert result.compared == result.agreed, result.apart[:5]
     assert {} == result.refused
     assert result.filled_lots >= 0.8 * result.traded_lots
     check_state(replay.venue.state)
