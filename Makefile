@@ -3,7 +3,7 @@
 DEMO ?=
 PYTHON_FILES = events exchange tests bench
 
-.PHONY: demo test check soak bench clean
+.PHONY: demo test check soak bench compiled clean
 
 demo: .venv/.ready
 	.venv/bin/foldex demo $(DEMO)
@@ -17,13 +17,19 @@ check: .venv/.ready
 	.venv/bin/mypy
 
 soak: .venv/.ready
-	FOLDEX_FLOW_SEEDS=20 FOLDEX_FLOW_COMMANDS=50000 .venv/bin/pytest tests/property -x
+	FOLDEX_FLOW_SEEDS=20 FOLDEX_FLOW_COMMANDS=50000 FOLDEX_NAIVE_COMMANDS=200000 .venv/bin/pytest tests/property -x
 
 bench: .venv/.ready
-	.venv/bin/python bench/pipeline.py
+	.venv/bin/python -m bench.book
+	.venv/bin/python -m bench.decide
+	.venv/bin/python -m bench.pipeline
+
+# The rules compiled by mypyc from the same sources, in .compiled: tests, speed, and the same bytes.
+compiled: .venv/.ready
+	sh scripts/compiled.sh
 
 clean:
-	rm -rf .venv build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .compiled build *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 .venv/.ready: pyproject.toml constraints.txt scripts/venv.sh
 	sh scripts/venv.sh

@@ -5,7 +5,19 @@ A command carries integers in the market's units (see `events.values`); text is 
 
 import msgspec
 
-from events.values import IndexSource, MarginMode, MarketSpec, MarketStatus, OrderType, Side, TimeInForce
+from events.values import (
+    IndexSource,
+    Leg,
+    MarginMode,
+    MarketSpec,
+    MarketStatus,
+    OrderType,
+    SelfTrade,
+    Side,
+    TimeInForce,
+    TriggerKind,
+    WorkingPrice,
+)
 
 
 class Command(msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True):
@@ -87,7 +99,9 @@ class SetMarginMode(Command, frozen=True, tag="set_margin_mode"):
 class PlaceOrder(Command, frozen=True, tag="place_order"):
     """Asks for an order. `price_ticks` is the limit, 0 for a market order.
 
-    `client_order_id` may be empty; otherwise it is unique among the account's open orders.
+    `client_order_id` may be empty; otherwise it is unique among the account's open orders. `leg` is BOTH in
+    one-way mode and names the position in hedge mode. `expires_ns` is the end of a GTD order (ns since
+    1970), 0 for all others.
     """
 
     account_id: int
@@ -99,6 +113,26 @@ class PlaceOrder(Command, frozen=True, tag="place_order"):
     time_in_force: TimeInForce = TimeInForce.GTC
     reduce_only: bool = False
     client_order_id: str = ""
+    leg: Leg = Leg.BOTH
+    self_trade: SelfTrade = SelfTrade.EXPIRE_MAKER
+    expires_ns: int = 0
+
+
+class AmendOrder(Command, frozen=True, tag="amend_order"):
+    """Changes an open limit order's price and whole quantity (the filled part included).
+
+    The order keeps its place only when it shrinks at the same price and `yields_priority` is not set. It is
+    named by id, or by client order id when `order_id` is 0; `side` must be its own.
+    """
+
+    account_id: int
+    market: str
+    side: Side
+    quantity_lots: int
+    price_ticks: int
+    order_id: int = 0
+    client_order_id: str = ""
+    yields_priority: bool = False
 
 
 class CancelOrder(Command, frozen=True, tag="cancel_order"):
@@ -117,6 +151,65 @@ class CancelAllOrders(Command, frozen=True, tag="cancel_all_orders"):
     market: str
 
 
+class PlaceConditional(Command, frozen=True, tag="place_conditional"):
+    """Asks for an order to be placed when a price is reached. It reserves nothing until then.
+
+    `trigger_ticks` is that price for STOP and TAKE_PROFIT. TRAILING triggers when the price has turned by
+    `callback_rate` (1e-8) from its best since it reached `activation_ticks` (0: since now).
+    `close_position` closes what the position is at that moment; then `quantity_lots` is 0.
+    """
+
+    account_id: int
+    market: str
+    side: Side
+    kind: TriggerKind
+    order_type: OrderType
+    quantity_lots: int
+    trigger_ticks: int = 0
+    price_ticks: int = 0
+    working_price: WorkingPrice = WorkingPrice.LAST
+    time_in_force: TimeInForce = TimeInForce.GTC
+    reduce_only: bool = False
+    close_position: bool = False
+    callback_rate: int = 0
+    activation_ticks: int = 0
+    client_order_id: str = ""
+    leg: Leg = Leg.BOTH
+    self_trade: SelfTrade = SelfTrade.EXPIRE_MAKER
+    expires_ns: int = 0
+
+
+class CancelConditional(Command, frozen=True, tag="cancel_conditional"):
+    """Cancels one conditional order that has not triggered, by id, or by client id when that is 0."""
+
+    account_id: int
+    market: str
+    conditional_id: int = 0
+    client_order_id: str = ""
+
+
+class CancelAllConditionals(Command, frozen=True, tag="cancel_all_conditionals"):
+    """Cancels every conditional order of an account in a market."""
+
+    account_id: int
+    market: str
+
+
+class SetCountdown(Command, frozen=True, tag="set_countdown"):
+    """Cancels all of an account's orders in a market unless renewed within `countdown_ms`; 0 ends that."""
+
+    account_id: int
+    market: str
+    countdown_ms: int
+
+
+class SetPositionMode(Command, frozen=True, tag="set_position_mode"):
+    """Chooses between one position a market (one-way) and two legs (hedge); flat and without orders."""
+
+    account_id: int
+    hedge: bool
+
+
 class SetIndexPrice(Command, frozen=True, tag="set_index_price"):
     """Reports the price of the underlying from one or more sources; the index is their median."""
 
@@ -125,7 +218,7 @@ class SetIndexPrice(Command, frozen=True, tag="set_index_price"):
 
 
 class Liquidate(Command, frozen=True, tag="liquidate"):
-    """Asks for the liquidation of a bucket: an isolated position's market, or "" for the cross pool.
+    """Asks for the liquidation of a bucket: an isolated position's market and leg, or "" for the cross pool.
 
     `cause_seq` is the sequence number of the event that made the liquidator ask. The aggregate checks
     again at its own marks.
@@ -134,6 +227,7 @@ class Liquidate(Command, frozen=True, tag="liquidate"):
     account_id: int
     market: str
     cause_seq: int
+    leg: Leg = Leg.BOTH
 
 
 class Tick(Command, frozen=True, tag="tick"):
@@ -152,8 +246,14 @@ AnyCommand = (
     | SetLeverage
     | SetMarginMode
     | PlaceOrder
+    | AmendOrder
     | CancelOrder
     | CancelAllOrders
+    | PlaceConditional
+    | CancelConditional
+    | CancelAllConditionals
+    | SetCountdown
+    | SetPositionMode
     | SetIndexPrice
     | Liquidate
     | Tick

@@ -9,6 +9,7 @@ import msgspec
 from events.values import (
     CloseReason,
     IndexSource,
+    Leg,
     LiquidationResult,
     MarginMode,
     MarketSpec,
@@ -16,8 +17,11 @@ from events.values import (
     OrderType,
     Outcome,
     RejectCode,
+    SelfTrade,
     Side,
     TimeInForce,
+    TriggerKind,
+    WorkingPrice,
     WorksheetRow,
 )
 
@@ -122,12 +126,13 @@ class InsuranceAllotted(Event, frozen=True, tag="insurance_allotted"):
 
 
 class LeverageSet(Event, frozen=True, tag="leverage_set"):
-    """(account, market) has a leverage; `margin_moved` went from the wallet to the bucket for it."""
+    """(account, market, leg) has a leverage; `margin_moved` went from the wallet to the bucket for it."""
 
     account_id: int
     market: str
     leverage: int
     margin_moved: int
+    leg: Leg = Leg.BOTH
 
 
 class MarginModeSet(Event, frozen=True, tag="margin_mode_set"):
@@ -136,6 +141,13 @@ class MarginModeSet(Event, frozen=True, tag="margin_mode_set"):
     account_id: int
     market: str
     mode: MarginMode
+
+
+class PositionModeSet(Event, frozen=True, tag="position_mode_set"):
+    """An account, flat and without orders, holds one position a market, or two legs (`hedge`)."""
+
+    account_id: int
+    hedge: bool
 
 
 class OrderAccepted(Event, frozen=True, tag="order_accepted"):
@@ -157,6 +169,28 @@ class OrderAccepted(Event, frozen=True, tag="order_accepted"):
     client_order_id: str
     extras: int
     liquidation_id: int = 0
+    leg: Leg = Leg.BOTH
+    self_trade: SelfTrade = SelfTrade.EXPIRE_MAKER
+    expires_ns: int = 0
+
+
+class OrderAmended(Event, frozen=True, tag="order_amended"):
+    """An open order has another price or size.
+
+    `quantity_lots` is its whole size, of which `open_lots` are unfilled; `extras` is reserved for these.
+    Unless it `keeps_place` it stands at the end of its price level now. The reason is its owner (USER), or
+    REDUCE_ONLY when the position it may reduce has become smaller.
+    """
+
+    order_id: int
+    account_id: int
+    market: str
+    price_ticks: int
+    quantity_lots: int
+    open_lots: int
+    extras: int
+    keeps_place: bool
+    reason: CloseReason
 
 
 class OrderCancelled(Event, frozen=True, tag="order_cancelled"):
@@ -177,6 +211,73 @@ class OrderExpired(Event, frozen=True, tag="order_expired"):
     market: str
     open_lots: int
     reason: CloseReason
+
+
+class ConditionalAccepted(Event, frozen=True, tag="conditional_accepted"):
+    """A conditional order waits for its price; see `PlaceConditional`."""
+
+    conditional_id: int
+    account_id: int
+    market: str
+    side: Side
+    kind: TriggerKind
+    order_type: OrderType
+    quantity_lots: int
+    trigger_ticks: int
+    price_ticks: int
+    working_price: WorkingPrice
+    time_in_force: TimeInForce
+    reduce_only: bool
+    close_position: bool
+    callback_rate: int
+    activation_ticks: int
+    client_order_id: str
+    leg: Leg
+    self_trade: SelfTrade
+    expires_ns: int
+
+
+class ConditionalCancelled(Event, frozen=True, tag="conditional_cancelled"):
+    """A conditional order that had not triggered was taken away."""
+
+    conditional_id: int
+    account_id: int
+    market: str
+    reason: CloseReason
+
+
+class ConditionalTriggered(Event, frozen=True, tag="conditional_triggered"):
+    """A conditional order's price was reached: it is gone, and an order of number `order_id` is placed."""
+
+    conditional_id: int
+    account_id: int
+    market: str
+    order_id: int
+
+
+class ConditionalRejected(Event, frozen=True, tag="conditional_rejected"):
+    """The order of a triggered conditional order was refused; `reason` names field and rule."""
+
+    conditional_id: int
+    account_id: int
+    market: str
+    code: RejectCode
+    reason: str
+
+
+class CountdownSet(Event, frozen=True, tag="countdown_set"):
+    """All orders of (account, market) are cancelled at `deadline_ns` unless it moves; 0: no countdown."""
+
+    account_id: int
+    market: str
+    deadline_ns: int
+
+
+class CountdownExpired(Event, frozen=True, tag="countdown_expired"):
+    """A countdown ran out; the cancellations follow."""
+
+    account_id: int
+    market: str
 
 
 class TradeExecuted(Event, frozen=True, tag="trade"):
@@ -240,6 +341,7 @@ class LiquidationStarted(Event, frozen=True, tag="liquidation_started"):
     equity: int
     maintenance: int
     rows: tuple[WorksheetRow, ...]
+    leg: Leg = Leg.BOTH
 
 
 class LiquidationFeeCharged(Event, frozen=True, tag="liquidation_fee"):
@@ -249,6 +351,7 @@ class LiquidationFeeCharged(Event, frozen=True, tag="liquidation_fee"):
     account_id: int
     market: str
     amount: int
+    leg: Leg = Leg.BOTH
 
 
 class PositionTakenOver(Event, frozen=True, tag="position_taken_over"):
@@ -265,6 +368,7 @@ class PositionTakenOver(Event, frozen=True, tag="position_taken_over"):
     entry_cost: int
     realised: int
     fund_realised: int
+    leg: Leg = Leg.BOTH
 
 
 class LiquidationFinished(Event, frozen=True, tag="liquidation_finished"):
@@ -281,6 +385,7 @@ class LiquidationFinished(Event, frozen=True, tag="liquidation_finished"):
     released: int
     fund_before: int
     fund_after: int
+    leg: Leg = Leg.BOTH
 
 
 class LiquidationSkipped(Event, frozen=True, tag="liquidation_skipped"):
@@ -290,6 +395,7 @@ class LiquidationSkipped(Event, frozen=True, tag="liquidation_skipped"):
     market: str
     cause_seq: int
     reason: str
+    leg: Leg = Leg.BOTH
 
 
 class TickPassed(Event, frozen=True, tag="tick"):
@@ -310,9 +416,17 @@ AnyEvent = (
     | InsuranceAllotted
     | LeverageSet
     | MarginModeSet
+    | PositionModeSet
     | OrderAccepted
+    | OrderAmended
     | OrderCancelled
     | OrderExpired
+    | ConditionalAccepted
+    | ConditionalCancelled
+    | ConditionalTriggered
+    | ConditionalRejected
+    | CountdownSet
+    | CountdownExpired
     | TradeExecuted
     | MarkPriceChanged
     | LiquidationStarted

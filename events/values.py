@@ -46,12 +46,47 @@ class OrderType(IntEnum):
 
 
 class TimeInForce(IntEnum):
-    """How long an order may wait: GTC rests; IOC never rests; FOK fills whole or not; GTX only rests."""
+    """How long an order may wait.
+
+    GTC rests until cancelled, GTD until a time; IOC never rests; FOK fills whole or not; GTX only rests.
+    """
 
     GTC = 0
     IOC = 1
     FOK = 2
     GTX = 3
+    GTD = 4
+
+
+class SelfTrade(IntEnum):
+    """What happens when an order meets one of its own account; the arriving order's choice counts.
+
+    NONE: they trade. Otherwise the arriving order, the resting one, or both expire.
+    """
+
+    NONE = 0
+    EXPIRE_TAKER = 1
+    EXPIRE_MAKER = 2
+    EXPIRE_BOTH = 3
+
+
+class TriggerKind(IntEnum):
+    """When a conditional order becomes an order.
+
+    STOP: the price moves against the position it protects (a buy rises to the trigger, a sell falls to it).
+    TAKE_PROFIT: the other way. TRAILING: the price turns by a rate from its best since activation.
+    """
+
+    STOP = 0
+    TAKE_PROFIT = 1
+    TRAILING = 2
+
+
+class WorkingPrice(IntEnum):
+    """Which price a conditional order watches."""
+
+    MARK = 0
+    LAST = 1
 
 
 class MarketStatus(IntEnum):
@@ -63,7 +98,11 @@ class MarketStatus(IntEnum):
 
 
 class CloseReason(IntEnum):
-    """Why an order left the book, or never entered it, without being filled."""
+    """Why an order was changed or ended by something other than a fill.
+
+    AMENDED: its owner reduced it to what was filled, or made a post-only order cross. EVENT_LIMIT: one
+    command may cause only so much.
+    """
 
     USER = 0
     IOC_REST = 1
@@ -73,14 +112,17 @@ class CloseReason(IntEnum):
     MARGIN = 5
     LIQUIDATION = 6
     EVENT_LIMIT = 7
+    AMENDED = 8
+    COUNTDOWN = 9
+    GOOD_TILL_DATE = 10
 
 
 class LiquidationResult(IntEnum):
     """How a liquidation ended.
 
     RESTORED: reducing brought equity above maintenance. CLOSED: every position was reduced to nothing in
-    the book. TAKEN_OVER: the insurance fund took the rest. UNBORNE: the fund could not bear the rest; the
-    position stands and its market is in cancel-only.
+    the book. TAKEN_OVER: the insurance fund took the rest. UNBORNE: the fund could not bear the rest, whose
+    market is in cancel-only now, or the rest is in a halted market; the position stands.
     """
 
     RESTORED = 0
@@ -135,6 +177,21 @@ class RejectCode(StrEnum):
     WOULD_NOT_FILL = "WOULD_NOT_FILL"
     WOULD_TAKE = "WOULD_TAKE"
     RESERVED_ACCOUNT = "RESERVED_ACCOUNT"
+    PRICE_ABOVE_BAND = "PRICE_ABOVE_BAND"
+    PRICE_BELOW_BAND = "PRICE_BELOW_BAND"
+    TOO_MANY_CONDITIONALS = "TOO_MANY_CONDITIONALS"
+    POSITION_CAP = "POSITION_CAP"
+    OPEN_INTEREST_CAP = "OPEN_INTEREST_CAP"
+    BAD_LEG = "BAD_LEG"
+    BAD_TRIGGER = "BAD_TRIGGER"
+    WOULD_TRIGGER = "WOULD_TRIGGER"
+    NOTHING_TO_AMEND = "NOTHING_TO_AMEND"
+    BAD_AMENDMENT = "BAD_AMENDMENT"
+    TOO_MANY_AMENDMENTS = "TOO_MANY_AMENDMENTS"
+    POSITION_MODE_UNCHANGED = "POSITION_MODE_UNCHANGED"
+    POSITION_MODE_HAS_ORDERS = "POSITION_MODE_HAS_ORDERS"
+    POSITION_MODE_HAS_POSITION = "POSITION_MODE_HAS_POSITION"
+    BAD_COUNTDOWN = "BAD_COUNTDOWN"
 
 
 class Value(msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True):
@@ -159,8 +216,11 @@ class MarketSpec(Value, frozen=True):
     `tick_size` is the quote price of one tick in 1e-8, `lot_size` the base amount of one lot in 1e-8;
     their product must be a whole number of money units. All fees and rates are 1e-8; a negative
     `maker_fee` is a rebate. `mark_band` bounds |mark − index| / index and must be below the lowest
-    maintenance rate. `take_bound` is how far from the mark a market order may trade.
-    `unwind_lots` bounds what the insurance fund sells or buys back at one price update.
+    maintenance rate. `take_bound` is how far from the mark a market order may trade; a limit may be at most
+    `band_up` above the mark to buy and `band_down` below it to sell. `max_market_lots` bounds market orders.
+    `max_position_lots` bounds what an account may hold with all its orders filled,
+    `max_open_interest_lots` what all accounts hold together. `unwind_lots` bounds what the insurance fund
+    sells or buys back at one price update.
     """
 
     symbol: str
@@ -178,7 +238,13 @@ class MarketSpec(Value, frozen=True):
     liquidation_fee: int
     mark_band: int
     take_bound: int
+    band_up: int
+    band_down: int
+    max_market_lots: int
     max_open_orders: int
+    max_conditional_orders: int
+    max_position_lots: int
+    max_open_interest_lots: int
     unwind_lots: int
     brackets: tuple[Bracket, ...]
 
@@ -195,8 +261,8 @@ class WorksheetRow(Value, frozen=True):
     """One position of a liquidation worksheet: everything needed to check its margin by hand.
 
     `notional`, `unrealised` and `maintenance` are money units; `maintenance_rate` is that of bracket number
-    `bracket` (0 is the lowest); `deduction` is in 1e-8 money units, so that it is exact:
-    maintenance = ceil((notional × rate − deduction) / 1e8).
+    `bracket` (0 is the lowest). The bracket's deduction is exact as `deduction` money units and
+    `deduction_rest` 1e-8 of one: maintenance = ceil((notional × rate − rest) / 1e8) − deduction.
     """
 
     market: str
@@ -210,6 +276,7 @@ class WorksheetRow(Value, frozen=True):
     bracket: int
     maintenance_rate: int
     deduction: int
+    deduction_rest: int
     unrealised: int
     maintenance: int
 
@@ -227,4 +294,5 @@ GTC: Final = TimeInForce.GTC
 IOC: Final = TimeInForce.IOC
 FOK: Final = TimeInForce.FOK
 GTX: Final = TimeInForce.GTX
+GTD: Final = TimeInForce.GTD
 TRADING: Final = MarketStatus.TRADING

@@ -15,7 +15,7 @@ from events.appender import AnswerLostError, Appender, AppenderClosedError
 from events.commands import Liquidate
 from events.events import Event, MarkPriceChanged, TradeExecuted
 from events.log import VerifiedEvents
-from events.values import MarginMode
+from events.values import Leg, MarginMode
 from exchange.aggregate.account import FIRST_USER_ACCOUNT_ID, Account
 from exchange.aggregate.margin import bucket_equity, is_liquidatable, maintenance, survey
 from exchange.aggregate.state import Exchange
@@ -25,37 +25,38 @@ from exchange.runtime import Runtime
 logger = structlog.get_logger(__name__)
 
 CROSS_POOL = ""
-Bucket = tuple[int, str]  # account id; market of an isolated position, or CROSS_POOL
+Bucket = tuple[int, str, Leg]  # account id; market of an isolated position, or CROSS_POOL; its leg
 
 
 def find_liquidatable(state: Exchange, symbols: Collection[str]) -> list[Bucket]:
     """Return the customers' buckets at or below maintenance that hold a position in one of `symbols`.
 
-    A bucket is (account id, market of an isolated position or "" for the cross pool); by account id.
+    A bucket is (account id, market of an isolated position or "" for the cross pool, leg); by account id.
     """
     return [
-        (account_id, market)
+        bucket
         for account_id, account in state.accounts.items()
         if account_id >= FIRST_USER_ACCOUNT_ID
-        for market in liquidatable_buckets(account, symbols)
+        for bucket in liquidatable_buckets(account, symbols)
     ]
 
 
-def liquidatable_buckets(account: Account, symbols: Collection[str]) -> list[str]:
+def liquidatable_buckets(account: Account, symbols: Collection[str]) -> list[Bucket]:
     """Return which of an account's buckets with a position in `symbols` are at or below maintenance."""
     buckets = []
     is_cross_held = False
-    for symbol, position in account.positions.items():
+    for position in account.positions.values():
+        symbol = position.market.symbol
         if position.size_lots == 0 or symbol not in symbols:
             continue
         if position.mode is MarginMode.CROSS:
             is_cross_held = True
         elif is_liquidatable(bucket_equity(account, position), maintenance(position)):
-            buckets.append(symbol)
+            buckets.append((account.account_id, symbol, position.leg))
     if is_cross_held:
         pool = survey(account)
         if is_liquidatable(pool.equity, pool.maintenance):
-            buckets.append(CROSS_POOL)
+            buckets.append((account.account_id, CROSS_POOL, Leg.BOTH))
     return buckets
 
 
@@ -122,15 +123,14 @@ class Liquidator:
         found = find_liquidatable(state, self._moved) if self._moved else []
         for account_id in sorted(self._touched):
             if account_id >= FIRST_USER_ACCOUNT_ID:
-                markets = liquidatable_buckets(state.accounts[account_id], state.markets)
-                found.extend((account_id, market) for market in markets)
+                found.extend(liquidatable_buckets(state.accounts[account_id], state.markets))
         self._moved.clear()
         self._touched.clear()
         return list(dict.fromkeys(found))
 
     def _request(self, bucket: Bucket) -> None:
-        account_id, market = bucket
-        command = Liquidate(account_id=account_id, market=market, cause_seq=self._cause_seq)
+        account_id, market, leg = bucket
+        command = Liquidate(account_id=account_id, market=market, cause_seq=self._cause_seq, leg=leg)
         self._outstanding.add(bucket)
         answer = self._appender.submit(command)
         answer.add_done_callback(lambda answer: self._on_answer(bucket, answer))

@@ -11,7 +11,8 @@ from types import FrameType
 import pytest
 from hypothesis import HealthCheck, settings
 
-DATA = Path(__file__).resolve().parents[2] / "shared" / "data"
+BESIDE = Path(__file__).resolve().parents[2] / "shared" / "data"
+DATA = Path(os.environ.get("FOLDEX_SHARED_DATA", BESIDE))
 TEST_DEADLINE_S = 60
 
 settings.register_profile(

@@ -1,104 +1,382 @@
-"""Random trading, seeded: commands of every kind at prices that jump, for invariants and comparisons."""
+"""Random trading, seeded: commands of every kind at prices that jump, and what must hold after each."""
 
+from collections.abc import Callable
 from random import Random
 
 from events.commands import (
+    AmendOrder,
     AnyCommand,
+    CancelAllConditionals,
     CancelAllOrders,
+    CancelConditional,
     CancelOrder,
     Deposit,
     Liquidate,
+    PlaceConditional,
     PlaceOrder,
+    SetCountdown,
     SetIndexPrice,
     SetLeverage,
     SetMarginMode,
+    SetPositionMode,
+    Tick,
     Withdraw,
 )
-from events.values import IndexSource, MarginMode, OrderType, Side, TimeInForce
-from exchange.aggregate.account import FIRST_USER_ACCOUNT_ID, Position, extras_of
-from exchange.aggregate.book import Order
+from events.events import (
+    Event,
+    OrderAccepted,
+    OrderAmended,
+    OrderCancelled,
+    OrderExpired,
+    PositionTakenOver,
+    TradeExecuted,
+)
+from events.values import (
+    IndexSource,
+    Leg,
+    MarginMode,
+    OrderType,
+    SelfTrade,
+    Side,
+    TimeInForce,
+    TriggerKind,
+    WorkingPrice,
+)
+from exchange.aggregate.account import FIRST_USER_ACCOUNT_ID, FUND_ACCOUNT_ID, Account, Position
+from exchange.aggregate.market import Market
+from exchange.aggregate.order import Order, extras_of
 from exchange.aggregate.state import Exchange
-from tests.venue import Venue, money
+from exchange.aggregate.triggers import rises_to_trigger
+from tests.venue import NS_PER_MS, Venue, money
 
 SYMBOLS = ("BTCUSDT", "ETHUSDT")
 
 
 def market_venue(seed: int, accounts: int = 12) -> tuple[Venue, Random]:
-    """Return a venue with funded accounts and prices, and the seeded source of chance."""
+    """Return a venue with funded accounts, a third of them hedging, and the seeded source of chance."""
     random = Random(seed)
     venue = Venue(fund="20000")
     venue.index("BTCUSDT", "50000")
     venue.index("ETHUSDT", "3000")
-    for _ in range(accounts):
-        venue.account(str(random.randint(200, 20_000)))
+    for n in range(accounts):
+        trader = venue.account(str(random.randint(200, 20_000)))
+        if n % 3 == 2:
+            trader.hedge()
     return venue, random
+
+
+class Chance:
+    """One draw: the state, the source of chance, and whose command it is to be, in which market."""
+
+    def __init__(self, state: Exchange, random: Random) -> None:
+        self.state = state
+        self.random = random
+        self.symbol = random.choice(SYMBOLS)
+        self.market: Market = state.markets[self.symbol]
+        self.account_id = random.randrange(FIRST_USER_ACCOUNT_ID, state.next_account_id)
+        self.account: Account = state.accounts[self.account_id]
+
+    def side(self) -> Side:
+        """A side."""
+        return self.random.choice((Side.BUY, Side.SELL))
+
+    def leg(self) -> Leg:
+        """A leg, nearly always one of the account's position mode."""
+        legs = tuple(Leg) if self.random.random() < 0.02 else self.account.legs
+        return self.random.choice(legs)
+
+    def price_near(self, ticks: int, spread: float = 0.002) -> int:
+        """A price around another."""
+        return max(1, ticks + int(self.random.gauss(0, spread) * ticks))
+
+    def lots(self) -> int:
+        """A size."""
+        return self.random.choice((1, 10, 50, 200, 1000))
+
+    def client_id(self) -> str:
+        """A client's own id, mostly none."""
+        return self.random.choice(("", "", f"c{self.random.randint(0, 50)}"))
+
+    def expires_ns(self, time_in_force: TimeInForce) -> int:
+        """The end of an order, when it has one."""
+        if time_in_force is not TimeInForce.GTD:
+            return 0
+        return self.state.now_ns + self.random.randint(-1, 300) * NS_PER_MS
 
 
 def random_command(state: Exchange, random: Random) -> AnyCommand:
     """Return a command that a user, an administrator, a feed or a liquidator might send."""
-    symbol = random.choice(SYMBOLS)
-    market = state.markets[symbol]
-    account_id = random.randrange(FIRST_USER_ACCOUNT_ID, state.next_account_id)
-    chance = random.random()
-    if chance < 0.55:
-        return _order(state, random, account_id, symbol)
-    if chance < 0.70:
-        open_ids = list(state.accounts[account_id].orders) or [1]
-        return CancelOrder(account_id=account_id, market=symbol, order_id=random.choice(open_ids))
-    if chance < 0.73:
-        return CancelAllOrders(account_id=account_id, market=symbol)
-    if chance < 0.83:
-        step = random.choice((0.001, 0.001, 0.01, 0.3))
-        drift = 1 + random.uniform(-step, step)
-        price_ticks = max(1_000, min(9_000_000, int(market.index_ticks * drift)))
-        source = IndexSource(source="flow", price_ticks=price_ticks, raw="")
-        return SetIndexPrice(market=symbol, sources=(source,))
-    if chance < 0.92:
-        bucket = random.choice((symbol, ""))
-        return Liquidate(account_id=account_id, market=bucket, cause_seq=state.seq)
-    if chance < 0.94:
-        leverage = random.choice((1, 2, 5, 10, 20, 50, 100, 125))
-        return SetLeverage(account_id=account_id, market=symbol, leverage=leverage)
-    if chance < 0.96:
-        mode = random.choice((MarginMode.CROSS, MarginMode.ISOLATED))
-        return SetMarginMode(account_id=account_id, market=symbol, mode=mode)
-    amount = random.randint(1, money("2000"))
-    if chance < 0.98:
-        return Deposit(account_id=account_id, amount=amount)
-    return Withdraw(account_id=account_id, amount=amount)
+    (make,) = random.choices(tuple(COMMANDS), tuple(COMMANDS.values()))
+    return make(Chance(state, random))
 
 
-def _order(state: Exchange, random: Random, account_id: int, symbol: str) -> PlaceOrder:
-    market = state.markets[symbol]
+def _order(chance: Chance) -> PlaceOrder:
+    random, market = chance.random, chance.market
     is_market = random.random() < 0.2
-    offset = int(random.gauss(0, 0.002) * market.mark_ticks)
+    time_in_force = TimeInForce.IOC if is_market else random.choice(tuple(TimeInForce))
     return PlaceOrder(
-        account_id=account_id,
-        market=symbol,
-        side=random.choice((Side.BUY, Side.SELL)),
+        account_id=chance.account_id,
+        market=chance.symbol,
+        side=chance.side(),
         order_type=OrderType.MARKET if is_market else OrderType.LIMIT,
-        quantity_lots=random.choice((1, 10, 50, 200, 1000)),
-        price_ticks=0 if is_market else max(1, market.mark_ticks + offset),
-        time_in_force=random.choice(tuple(TimeInForce)) if not is_market else TimeInForce.IOC,
+        quantity_lots=chance.lots(),
+        price_ticks=0 if is_market else chance.price_near(market.mark_ticks),
+        time_in_force=time_in_force,
         reduce_only=random.random() < 0.15,
-        client_order_id=random.choice(("", "", f"c{random.randint(0, 50)}")),
+        client_order_id=chance.client_id(),
+        leg=chance.leg(),
+        self_trade=random.choice(tuple(SelfTrade)),
+        expires_ns=chance.expires_ns(time_in_force),
     )
 
 
-def check_books(state: Exchange) -> None:
-    """Assert what holds between commands: never crossed, levels and exposures equal their orders' sums."""
+def _amend(chance: Chance) -> AmendOrder:
+    random, orders = chance.random, list(chance.account.orders.values())
+    order = random.choice(orders) if orders else None
+    lots = order.quantity_lots if order else 1
+    price_ticks = order.price_ticks if order else chance.market.mark_ticks
+    return AmendOrder(
+        account_id=chance.account_id,
+        market=order.terms.market if order else chance.symbol,
+        side=order.side if order and random.random() < 0.98 else chance.side(),
+        quantity_lots=random.choice((lots, lots, lots // 2 + 1, lots * 2, 1)),
+        price_ticks=random.choice((price_ticks, chance.price_near(price_ticks))),
+        order_id=order.order_id if order else 1,
+        yields_priority=random.random() < 0.2,
+    )
+
+
+def _conditional(chance: Chance) -> PlaceConditional:
+    random, market = chance.random, chance.market
+    kind, side = random.choice(tuple(TriggerKind)), chance.side()
+    working_price = random.choice(tuple(WorkingPrice))
+    price_ticks = market.working_ticks(working_price)
+    away = abs(int(random.gauss(0, 0.003) * price_ticks)) + random.choice((-1, 1))
+    reached_at = max(1, price_ticks + away if rises_to_trigger(kind, side) else price_ticks - away)
+    is_trailing = kind is TriggerKind.TRAILING
+    closes = random.random() < 0.2
+    is_market = closes or random.random() < 0.5
+    time_in_force = TimeInForce.GTC if is_market else random.choice(tuple(TimeInForce))
+    return PlaceConditional(
+        account_id=chance.account_id,
+        market=chance.symbol,
+        side=side,
+        kind=kind,
+        order_type=OrderType.MARKET if is_market else OrderType.LIMIT,
+        quantity_lots=0 if closes else chance.lots(),
+        trigger_ticks=0 if is_trailing else reached_at,
+        price_ticks=0 if is_market else chance.price_near(reached_at),
+        working_price=working_price,
+        time_in_force=time_in_force,
+        reduce_only=not closes and random.random() < 0.3,
+        close_position=closes,
+        callback_rate=random.randint(1, 1_000_000) if is_trailing else 0,
+        activation_ticks=random.choice((0, reached_at)) if is_trailing else 0,
+        client_order_id=chance.client_id(),
+        leg=chance.leg(),
+        self_trade=random.choice(tuple(SelfTrade)),
+        expires_ns=chance.expires_ns(time_in_force),
+    )
+
+
+def _cancel(chance: Chance) -> CancelOrder:
+    open_ids = list(chance.account.orders) or [1]
+    order_id = chance.random.choice(open_ids)
+    return CancelOrder(account_id=chance.account_id, market=chance.symbol, order_id=order_id)
+
+
+def _cancel_all(chance: Chance) -> CancelAllOrders:
+    return CancelAllOrders(account_id=chance.account_id, market=chance.symbol)
+
+
+def _cancel_conditional(chance: Chance) -> CancelConditional:
+    conditional_id = chance.random.choice(list(chance.account.conditionals) or [1])
+    return CancelConditional(
+        account_id=chance.account_id, market=chance.symbol, conditional_id=conditional_id
+    )
+
+
+def _cancel_all_conditionals(chance: Chance) -> CancelAllConditionals:
+    return CancelAllConditionals(account_id=chance.account_id, market=chance.symbol)
+
+
+def _countdown(chance: Chance) -> SetCountdown:
+    countdown_ms = chance.random.choice((0, -1, 10, 100, 400))
+    return SetCountdown(account_id=chance.account_id, market=chance.symbol, countdown_ms=countdown_ms)
+
+
+def _index(chance: Chance) -> SetIndexPrice:
+    random = chance.random
+    step = random.choice((0.001, 0.001, 0.01, 0.3))
+    drift = 1 + random.uniform(-step, step)
+    price_ticks = max(1_000, min(9_000_000, int(chance.market.index_ticks * drift)))
+    source = IndexSource(source="flow", price_ticks=price_ticks, raw="")
+    return SetIndexPrice(market=chance.symbol, sources=(source,))
+
+
+def _liquidate(chance: Chance) -> Liquidate:
+    is_isolated = chance.random.random() < 0.5
+    return Liquidate(
+        account_id=chance.account_id,
+        market=chance.symbol if is_isolated else "",
+        cause_seq=chance.state.seq,
+        leg=chance.leg() if is_isolated else Leg.BOTH,
+    )
+
+
+def _leverage(chance: Chance) -> SetLeverage:
+    leverage = chance.random.choice((1, 2, 5, 10, 20, 50, 100, 125))
+    return SetLeverage(account_id=chance.account_id, market=chance.symbol, leverage=leverage)
+
+
+def _margin_mode(chance: Chance) -> SetMarginMode:
+    mode = chance.random.choice((MarginMode.CROSS, MarginMode.ISOLATED))
+    return SetMarginMode(account_id=chance.account_id, market=chance.symbol, mode=mode)
+
+
+def _position_mode(chance: Chance) -> SetPositionMode:
+    return SetPositionMode(account_id=chance.account_id, hedge=chance.random.random() < 0.5)
+
+
+def _deposit(chance: Chance) -> Deposit:
+    return Deposit(account_id=chance.account_id, amount=chance.random.randint(1, money("2000")))
+
+
+def _withdraw(chance: Chance) -> Withdraw:
+    return Withdraw(account_id=chance.account_id, amount=chance.random.randint(1, money("2000")))
+
+
+def _tick(chance: Chance) -> Tick:
+    return Tick()
+
+
+# How often each kind comes, in per mille.
+COMMANDS: dict[Callable[[Chance], AnyCommand], int] = {
+    _order: 440,
+    _amend: 90,
+    _cancel: 100,
+    _cancel_all: 20,
+    _conditional: 60,
+    _cancel_conditional: 15,
+    _cancel_all_conditionals: 5,
+    _countdown: 10,
+    _index: 100,
+    _liquidate: 70,
+    _leverage: 15,
+    _margin_mode: 15,
+    _position_mode: 15,
+    _deposit: 15,
+    _withdraw: 15,
+    _tick: 15,
+}
+
+
+class Entry:
+    """An order as its events tell it: whose, which way, and what became of its lots."""
+
+    def __init__(self, terms: OrderAccepted) -> None:
+        self.terms = terms
+        self.whole_lots = terms.quantity_lots
+        self.filled_lots = 0
+
+    @property
+    def open_lots(self) -> int:
+        """What is neither filled nor cancelled."""
+        return self.whole_lots - self.filled_lots
+
+
+class Ledger:
+    """Orders and positions kept from events alone, by addition, to compare with the state."""
+
+    def __init__(self) -> None:
+        self.open: dict[int, Entry] = {}
+        self.sizes: dict[tuple[int, str, Leg], int] = {}
+
+    def follow(self, groups: list[list[Event]]) -> None:
+        """Read one frame's events, asserting that each fits those before it."""
+        for event in (event for group in groups for event in group):
+            match event:
+                case OrderAccepted():
+                    self.open[event.order_id] = Entry(event)
+                case OrderAmended():
+                    entry = self.open[event.order_id]
+                    assert entry.filled_lots + event.open_lots == event.quantity_lots
+                    entry.whole_lots = event.quantity_lots
+                case OrderCancelled() | OrderExpired():
+                    entry = self.open.pop(event.order_id)
+                    assert entry.filled_lots + event.open_lots == entry.whole_lots
+                case TradeExecuted():
+                    self._fill(event.maker_order_id, event.quantity_lots)
+                    self._fill(event.taker_order_id, event.quantity_lots)
+                case PositionTakenOver():
+                    self._add((event.account_id, event.market, event.leg), -event.size_lots)
+                    self._add((FUND_ACCOUNT_ID, event.market, Leg.BOTH), event.size_lots)
+
+    def check(self, state: Exchange) -> None:
+        """Assert that the state agrees: what came in is filled, open or cancelled, and positions add up."""
+        orders = {o.order_id: o for account in state.accounts.values() for o in account.orders.values()}
+        assert self.open.keys() == orders.keys()
+        for order_id, order in orders.items():
+            entry = self.open[order_id]
+            assert (entry.whole_lots, entry.open_lots) == (order.quantity_lots, order.open_lots)
+        for (account_id, symbol, leg), size_lots in self.sizes.items():
+            assert size_lots == state.accounts[account_id].position(state.markets[symbol], leg).size_lots
+
+    def _fill(self, order_id: int, lots: int) -> None:
+        entry = self.open[order_id]
+        terms = entry.terms
+        entry.filled_lots += lots
+        assert entry.open_lots >= 0
+        if entry.open_lots == 0:
+            del self.open[order_id]
+        key = (terms.account_id, terms.market, terms.leg)
+        before = self.sizes.get(key, 0)
+        self._add(key, terms.side * lots)
+        if terms.reduce_only:
+            assert before * terms.side < 0, "a reduce-only order opened"
+            assert abs(before) >= lots, "a reduce-only order flipped"
+
+    def _add(self, key: tuple[int, str, Leg], lots: int) -> None:
+        self.sizes[key] = self.sizes.get(key, 0) + lots
+
+
+def check_state(state: Exchange) -> None:
+    """Assert what holds between commands: books, exposures, legs, open interest, conditional orders."""
     for market in state.markets.values():
-        book = market.book
-        assert not book.best_ask_ticks or book.best_bid_ticks < book.best_ask_ticks, "crossed"
-        for half in (book.bids, book.asks):
-            assert half.keys == sorted(half.levels), "keys"
-            for level in half.best_first():
-                orders = list(level)
-                assert level.lots == sum(order.open_lots for order in orders) > 0
-                assert all(order.level is level and order.open_lots > 0 for order in orders)
+        _check_book(market)
+        positions = [p for a in state.accounts.values() for p in a.positions.values() if p.market is market]
+        assert market.open_interest_lots == sum(max(0, position.size_lots) for position in positions)
     for account in state.accounts.values():
-        for symbol, position in account.positions.items():
-            _check_exposure(position, [o for o in account.orders.values() if o.market == symbol])
+        _check_conditionals(state, account)
+        for position in account.positions.values():
+            assert position.leg in account.legs
+            assert position.leg is not Leg.LONG or position.size_lots >= 0
+            assert position.leg is not Leg.SHORT or position.size_lots <= 0
+            _check_exposure(position, [o for o in account.orders.values() if o.position is position])
+
+
+def _check_book(market: Market) -> None:
+    book = market.book
+    assert not book.best_ask_ticks or book.best_bid_ticks < book.best_ask_ticks, "crossed"
+    for half in (book.bids, book.asks):
+        assert half.keys == sorted(half.levels), "keys"
+        for level in half.best_first():
+            orders = list(level)
+            assert level.lots == sum(order.open_lots for order in orders) > 0
+            assert all(order.level is level and order.open_lots > 0 for order in orders)
+
+
+def _check_conditionals(state: Exchange, account: Account) -> None:
+    """Each waits in one place: for its price, or, reached, for its turn."""
+    for conditional_id, terms in account.conditionals.items():
+        waiting = state.markets[terms.market].triggers(terms.working_price).terms
+        assert (conditional_id in waiting) != (conditional_id in state.due)
+    for position in account.positions.values():
+        market, leg = position.market.symbol, position.leg
+        mine = [t for t in account.conditionals.values() if t.market == market and t.leg is leg]
+        assert position.conditional_count == len(mine)
+    named = {t.client_order_id: i for i, t in account.conditionals.items() if t.client_order_id}
+    assert account.conditional_client_ids == named
 
 
 def _check_exposure(position: Position, orders: list[Order]) -> None:
@@ -107,6 +385,9 @@ def _check_exposure(position: Position, orders: list[Order]) -> None:
     assert position.order_count == len(orders)
     assert position.bid_lots == sum(order.open_lots for order in bids)
     assert position.ask_lots == sum(order.open_lots for order in asks)
-    assert position.bid_value == sum(order.open_lots * order.price_ticks for order in bids)
-    assert position.ask_value == sum(order.open_lots * order.price_ticks for order in asks)
+    assert position.bid_value == sum(o.open_lots * o.price_ticks for o in bids if not o.reduce_only)
+    assert position.ask_value == sum(o.open_lots * o.price_ticks for o in asks if not o.reduce_only)
+    assert position.reducers.keys() == {order.order_id for order in orders if order.reduce_only}
+    for order in position.reducers.values():
+        assert 0 < order.open_lots <= position.reducible_lots(order.side), "a reduce-only order could open"
     assert position.extras == sum(extras_of(order, order.open_lots) for order in orders)

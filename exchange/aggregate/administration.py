@@ -10,6 +10,7 @@ from events.commands import (
     SetLeverage,
     SetMarginMode,
     SetMarketStatus,
+    SetPositionMode,
     Tick,
     Withdraw,
 )
@@ -23,12 +24,14 @@ from events.events import (
     MarginModeSet,
     MarketListed,
     MarketStatusChanged,
+    PositionModeSet,
     TickPassed,
     Withdrawn,
 )
-from events.values import CROSS, ISOLATED, RejectCode
+from events.values import ISOLATED, RejectCode
 from exchange.aggregate.account import FUND_ACCOUNT_ID, Position
 from exchange.aggregate.margin import (
+    exposure_margin,
     initial_margin,
     position_value,
     standing,
@@ -117,51 +120,69 @@ def allot_insurance(turn: Turn, command: AllotInsurance) -> None:
 
 
 def set_leverage(turn: Turn, command: SetLeverage) -> None:
-    """Set the leverage of (account, market), with what that moves to an isolated bucket.
+    """Set the leverage of (account, market), with what that moves to isolated buckets.
 
     Lowering it tops up an isolated position from the wallet; raising it releases nothing by itself.
     """
     account = turn.customer(command.account_id)
     market = turn.market(command.market)
-    position = account.position(market)
     leverage, brackets = command.leverage, market.brackets
     if not 1 <= leverage <= brackets.leverages[0]:
         raise Refused(RejectCode.BAD_LEVERAGE, f"leverage: {leverage} is outside 1…{brackets.leverages[0]}")
-    known = standing(position)
-    worst = known.exposure
-    if worst > brackets.cap_at(leverage):
-        raise Refused(
-            RejectCode.BAD_LEVERAGE,
-            f"leverage: {leverage} permits {brackets.cap_at(leverage)}, exposure is {worst}",
-        )
-    moved = _top_up(position, leverage) if leverage < position.leverage else 0
-    base = abs(position_value(position)) if position.mode is ISOLATED else 0
-    increase = ceil_div(worst - base, leverage) + position.extras - known.required + moved
+    positions = account.positions_in(market)
+    top_ups = [_top_up(position, leverage) for position in positions]
+    increase = sum(top_ups)
+    for position in positions:
+        known = standing(position)
+        if known.exposure > brackets.cap_at(leverage):
+            raise Refused(
+                RejectCode.BAD_LEVERAGE,
+                f"leverage: {leverage} permits {brackets.cap_at(leverage)}, exposure is {known.exposure}",
+            )
+        margin = exposure_margin(position, position_value(position), known.exposure, leverage)
+        increase += margin + position.extras - known.required
     pool = survey(account)
-    room = pool.free if position.mode is CROSS else pool.transferable
+    room = pool.transferable if positions[0].mode is ISOLATED else pool.free
     if increase > max(0, room):
         raise Refused(
             RejectCode.LEVERAGE_NOT_COVERED, f"leverage: needs {increase} more, {max(0, room)} is available"
         )
-    turn.emit(
-        LeverageSet(
-            account_id=account.account_id, market=market.symbol, leverage=leverage, margin_moved=moved
+    for position, moved in zip(positions, top_ups, strict=True):
+        turn.emit(
+            LeverageSet(
+                account_id=account.account_id,
+                market=market.symbol,
+                leverage=leverage,
+                margin_moved=moved,
+                leg=position.leg,
+            )
         )
-    )
 
 
 def set_margin_mode(turn: Turn, command: SetMarginMode) -> None:
     """Set the margin mode of (account, market) while it is flat and has no orders."""
     account = turn.customer(command.account_id)
     market = turn.market(command.market)
-    position = account.position(market)
-    if position.mode is command.mode:
+    positions = account.positions_in(market)
+    if positions[0].mode is command.mode:
         raise Refused(RejectCode.MODE_UNCHANGED, f"marginType: is {command.mode.name} already")
-    if position.order_count:
+    if any(position.order_count for position in positions):
         raise Refused(RejectCode.MODE_HAS_ORDERS, f"marginType: orders are open in {market.symbol}")
-    if position.size_lots:
+    if any(position.size_lots for position in positions):
         raise Refused(RejectCode.MODE_HAS_POSITION, f"marginType: a position is open in {market.symbol}")
     turn.emit(MarginModeSet(account_id=account.account_id, market=market.symbol, mode=command.mode))
+
+
+def set_position_mode(turn: Turn, command: SetPositionMode) -> None:
+    """Choose one-way or hedge mode for an account that is flat and has no orders."""
+    account = turn.customer(command.account_id)
+    if account.hedge is command.hedge:
+        raise Refused(RejectCode.POSITION_MODE_UNCHANGED, "dualSidePosition: is so already")
+    if account.orders or account.conditionals:
+        raise Refused(RejectCode.POSITION_MODE_HAS_ORDERS, "dualSidePosition: orders are open")
+    if any(position.size_lots for position in account.positions.values()):
+        raise Refused(RejectCode.POSITION_MODE_HAS_POSITION, "dualSidePosition: positions are open")
+    turn.emit(PositionModeSet(account_id=account.account_id, hedge=command.hedge))
 
 
 def tick(turn: Turn, command: Tick) -> None:
@@ -176,8 +197,8 @@ def _check_amount(amount: int) -> None:
 
 def _top_up(position: Position, leverage: int) -> int:
     """Return what an isolated bucket lacks for its initial margin at a lower leverage."""
-    if position.mode is not ISOLATED or position.size_lots == 0:
+    if position.mode is not ISOLATED or position.size_lots == 0 or leverage >= position.leverage:
         return 0
-    notional = abs(position.size_lots) * position.market.mark_ticks * position.market.unit
+    notional = abs(position_value(position))
     target = max(ceil_div(notional, leverage), initial_margin(position)) + max(0, -unrealised(position))
     return max(0, target - position.bucket)

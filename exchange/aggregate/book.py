@@ -7,84 +7,56 @@ anywhere and taking the first are each a handful of assignments, however long th
 
 The list of asks holds negated prices; then "better" is "greater" on both sides.
 
-The book knows nothing of accounts, margin or events; it can be driven alone:
+The book knows nothing of accounts, margin or events, and can be driven alone, with integer ticks and lots:
 
-    book = Book()
-    book.insert(order)                 # joins the end of its price level
-    book.best(BUY)                # the first order of the best bid, or None
-    book.fill(order, lots)             # part or all of an order is gone; a filled one leaves
+    book: Book[BookOrder] = Book()
+    for maker, lots in book.place(order):     # trades at the makers' prices; what is left joins the queue
+        ...
+    book.amend(order, price_ticks, lots)      # keeps its place only when it shrinks at the same price
     book.remove(order)
+
+The aggregate decides each fill itself: it asks for `best`, and lets `fill`, `insert`, `amend` and `remove`
+follow from events.
 """
 
 from bisect import bisect_left
 from collections.abc import Iterator
+from typing import Generic, TypeVar
 
-from events.values import BUY, GTC, GTX, LIMIT, OrderType, Side, TimeInForce
+from events.values import BUY, Side
 
 
-class Order:
-    """An order that is open, or being matched. `key` is its price, negated for asks; `rests` tells whether
-    an unfilled rest stays in the book.
+class BookOrder:
+    """What a book needs to know of an order. `key` is its price, negated for asks; `open_lots` is unfilled.
 
-    `quantity_lots` is the original size, `open_lots` what is unfilled. `extras` is the open loss and fee
-    reserved for the whole quantity, in money units. `market` is the symbol.
+    `level`, `older` and `newer` are its place in the queue, None while it has none.
     """
 
     __slots__ = (
         "account_id",
-        "client_order_id",
-        "extras",
         "key",
         "level",
-        "liquidation_id",
-        "market",
         "newer",
         "older",
         "open_lots",
         "order_id",
-        "order_type",
         "price_ticks",
-        "quantity_lots",
-        "reduce_only",
-        "rests",
         "side",
-        "time_in_force",
     )
 
-    def __init__(
-        self,
-        order_id: int,
-        account_id: int,
-        market: str,
-        side: Side,
-        price_ticks: int,
-        quantity_lots: int,
-        *,
-        order_type: OrderType = LIMIT,
-        time_in_force: TimeInForce = GTC,
-        reduce_only: bool = False,
-        client_order_id: str = "",
-        extras: int = 0,
-        liquidation_id: int = 0,
-    ) -> None:
+    def __init__(self, order_id: int, account_id: int, side: Side, price_ticks: int, lots: int) -> None:
         self.order_id = order_id
         self.account_id = account_id
-        self.market = market
         self.side = side
         self.price_ticks = price_ticks
         self.key: int = price_ticks if side is BUY else -price_ticks
-        self.quantity_lots = quantity_lots
-        self.open_lots = quantity_lots
-        self.order_type = order_type
-        self.time_in_force = time_in_force
-        self.reduce_only = reduce_only
-        self.client_order_id = client_order_id
-        self.extras = extras
-        self.liquidation_id = liquidation_id
-        self.rests: bool = time_in_force is GTC or time_in_force is GTX
+        self.open_lots = lots
         self.level: Level | None = None
-        self.older: Order | None = None
-        self.newer: Order | None = None
+        self.older: BookOrder | None = None
+        self.newer: BookOrder | None = None
+
+
+O = TypeVar("O", bound=BookOrder)  # noqa: E741
 
 
 class Level:
@@ -92,15 +64,15 @@ class Level:
 
     __slots__ = ("first", "key", "last", "lots")
 
-    def __init__(self, key: int) -> None:
-        self.key = key
-        self.lots = 0
-        self.first: Order | None = None
-        self.last: Order | None = None
+    def __init__(self, order: BookOrder) -> None:
+        self.key = order.key
+        self.lots = order.open_lots
+        self.first = order
+        self.last = order
 
-    def __iter__(self) -> Iterator[Order]:
+    def __iter__(self) -> Iterator[BookOrder]:
         """Yield the orders, oldest first."""
-        order = self.first
+        order: BookOrder | None = self.first
         while order is not None:
             yield order
             order = order.newer
@@ -109,56 +81,34 @@ class Level:
 class Half:
     """One side of a book: levels by key, and the keys in ascending order, the best one last."""
 
-    __slots__ = ("keys", "levels")
+    __slots__ = ("best", "keys", "levels")
 
     def __init__(self) -> None:
         self.levels: dict[int, Level] = {}
         self.keys: list[int] = []
+        self.best: Level | None = None
 
-    def insert(self, order: Order) -> None:
-        """Put an order at the end of its level."""
+    def open(self, order: BookOrder) -> None:
+        """Make a level of an order that is the first at its price."""
         key = order.key
-        level = self.levels.get(key)
-        if level is None:
-            level = self.levels[key] = Level(key)
-            keys = self.keys
-            if not keys or key > keys[-1]:
-                keys.append(key)
-            else:
-                keys.insert(bisect_left(keys, key), key)
-        last = level.last
-        if last is None:
-            level.first = order
+        level = order.level = self.levels[key] = Level(order)
+        keys = self.keys
+        if not keys or key > keys[-1]:
+            keys.append(key)
+            self.best = level
         else:
-            last.newer = order
-            order.older = last
-        level.last = order
-        level.lots += order.open_lots
-        order.level = level
+            keys.insert(bisect_left(keys, key), key)
 
-    def remove(self, order: Order) -> None:
-        """Take an order out, and its level with it when it was the only one."""
-        level = order.level
-        assert level is not None, order.order_id
-        level.lots -= order.open_lots
-        older, newer = order.older, order.newer
-        if older is None:
-            level.first = newer
+    def close(self, level: Level) -> None:
+        """Take out a level whose only order has left."""
+        assert level.lots == 0, level.lots
+        key, keys = level.key, self.keys
+        del self.levels[key]
+        if keys[-1] == key:
+            keys.pop()
+            self.best = self.levels[keys[-1]] if keys else None
         else:
-            older.newer = newer
-        if newer is None:
-            level.last = older
-        else:
-            newer.older = older
-        order.level = order.older = order.newer = None
-        if level.first is None:
-            assert level.lots == 0, level.lots
-            del self.levels[level.key]
-            keys = self.keys
-            if keys[-1] == level.key:
-                keys.pop()
-            else:
-                del keys[bisect_left(keys, level.key)]
+            del keys[bisect_left(keys, key)]
 
     def best_first(self) -> Iterator[Level]:
         """Yield the levels, the best price first."""
@@ -166,7 +116,7 @@ class Half:
             yield self.levels[key]
 
 
-class Book:
+class Book(Generic[O]):
     """Both sides of a market's open limit orders."""
 
     __slots__ = ("asks", "bids")
@@ -179,30 +129,101 @@ class Book:
         """Return the side on which orders of `side` rest."""
         return self.bids if side is BUY else self.asks
 
-    def insert(self, order: Order) -> None:
+    def insert(self, order: O) -> None:
         """Let an order join the end of the queue at its price."""
-        assert order.open_lots > 0, order.order_id
-        (self.bids if order.side is BUY else self.asks).insert(order)
+        open_lots = order.open_lots
+        assert open_lots > 0, order.order_id
+        half = self.bids if order.side is BUY else self.asks
+        level = half.levels.get(order.key)
+        if level is None:
+            half.open(order)
+            return
+        last = level.last
+        last.newer = order
+        order.older = last
+        level.last = order
+        level.lots += open_lots
+        order.level = level
 
-    def remove(self, order: Order) -> None:
-        """Take an order out of the queue, wherever it stands in it."""
-        (self.bids if order.side is BUY else self.asks).remove(order)
+    def remove(self, order: O) -> None:
+        """Take an order out of the queue, wherever it stands in it, and its level if it was the only one."""
+        level = order.level
+        assert level is not None, order.order_id
+        level.lots -= order.open_lots
+        order.level = None
+        older, newer = order.older, order.newer
+        if older is None:
+            if newer is None:
+                (self.bids if order.side is BUY else self.asks).close(level)
+                return
+            level.first = newer
+            newer.older = None
+            order.newer = None
+            return
+        older.newer = newer
+        if newer is None:
+            level.last = older
+        else:
+            newer.older = older
+            order.newer = None
+        order.older = None
 
-    def fill(self, order: Order, lots: int) -> None:
+    def fill(self, order: O, lots: int) -> None:
         """Reduce an order by `lots` without changing its place; a filled order leaves the book."""
-        assert 0 < lots <= order.open_lots, (order.order_id, lots)
-        if lots == order.open_lots:
+        open_lots = order.open_lots
+        assert 0 < lots <= open_lots, (order.order_id, lots)
+        if lots == open_lots:
             self.remove(order)
             order.open_lots = 0
             return
-        assert order.level is not None, order.order_id
-        order.level.lots -= lots
-        order.open_lots -= lots
+        level = order.level
+        assert level is not None, order.order_id
+        level.lots -= lots
+        order.open_lots = open_lots - lots
 
-    def best(self, side: Side) -> Order | None:
+    def amend(self, order: O, price_ticks: int, open_lots: int, *, yields_priority: bool = False) -> None:
+        """Change price and open size. The place is kept only when the order shrinks at the same price.
+
+        The caller has made sure that the new price does not cross, or lets the order trade first.
+        """
+        assert open_lots > 0, order.order_id
+        if price_ticks == order.price_ticks and open_lots <= order.open_lots and not yields_priority:
+            assert order.level is not None, order.order_id
+            order.level.lots -= order.open_lots - open_lots
+            order.open_lots = open_lots
+            return
+        self.remove(order)
+        order.price_ticks = price_ticks
+        order.key = price_ticks if order.side is BUY else -price_ticks
+        order.open_lots = open_lots
+        self.insert(order)
+
+    def place(self, order: O, *, rests: bool = True) -> list[tuple[BookOrder, int]]:
+        """Trade an order against the other side, then let what is left rest, unless it does not.
+
+        Returns (maker, lots) of each fill, in order; the price is the maker's.
+        """
+        fills: list[tuple[BookOrder, int]] = []
+        other = self.asks if order.side is BUY else self.bids
+        worst_key = -order.key
+        best = other.best
+        while best is not None and best.key >= worst_key and order.open_lots:
+            maker = best.first
+            lots = maker.open_lots
+            if lots > order.open_lots:
+                lots = order.open_lots
+            self.fill(maker, lots)  # type: ignore[arg-type]
+            order.open_lots -= lots
+            fills.append((maker, lots))
+            best = other.best
+        if rests and order.open_lots:
+            self.insert(order)
+        return fills
+
+    def best(self, side: Side) -> O | None:
         """Return the order of `side` that trades next, None when there is none."""
-        half = self.bids if side is BUY else self.asks
-        return half.levels[half.keys[-1]].first if half.keys else None
+        level = (self.bids if side is BUY else self.asks).best
+        return None if level is None else level.first  # type: ignore[return-value]
 
     @property
     def best_bid_ticks(self) -> int:

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from events.events import ConditionalAccepted
 from exchange.aggregate.account import Account, Position
-from exchange.aggregate.book import Half, Order
+from exchange.aggregate.book import Half
 from exchange.aggregate.market import Market
+from exchange.aggregate.order import Order
 from exchange.aggregate.origins import Origin
 
 if TYPE_CHECKING:
@@ -30,8 +32,10 @@ def canonical_venue(state: Exchange) -> Tree:
         state.aggregate_order_count,
         state.deposited,
         state.withdrawn,
+        list(state.due.items()),
+        list(state.overdue),
         [_market(state.markets[symbol]) for symbol in sorted(state.markets)],
-        [_account(state.accounts[account_id]) for account_id in sorted(state.accounts)],
+        [_account(state.accounts[account_id], state.markets) for account_id in sorted(state.accounts)],
     ]
 
 
@@ -51,41 +55,46 @@ def _market(market: Market) -> Tree:
         market.mark_ticks,
         market.last_ticks,
         market.basis_average,
+        market.open_interest_lots,
         _half(market.book.bids),
         _half(market.book.asks),
     ]
 
 
 def _half(half: Half) -> Tree:
-    return [[level.key, level.lots, [_order(order) for order in level]] for level in half.best_first()]
+    return [[level.key, level.lots, [order.order_id for order in level]] for level in half.best_first()]
 
 
 def _order(order: Order) -> Tree:
     return [
-        order.order_id,
-        order.account_id,
-        order.side,
-        order.order_type,
-        order.time_in_force,
+        order.terms,
         order.price_ticks,
         order.quantity_lots,
         order.open_lots,
-        order.reduce_only,
-        order.client_order_id,
         order.extras,
-        order.liquidation_id,
+        order.extras_lots,
+        order.amendments,
     ]
 
 
-def _account(account: Account) -> Tree:
+def _account(account: Account, markets: dict[str, Market]) -> Tree:
     return [
         account.account_id,
         account.label,
+        account.hedge,
         account.wallet,
         sorted(account.api_keys.items()),
-        list(account.orders),
-        [_position(account.positions[symbol]) for symbol in sorted(account.positions)],
+        [_order(order) for order in account.orders.values()],
+        [_conditional(terms, markets[terms.market]) for terms in account.conditionals.values()],
+        sorted(account.countdowns.items()),
+        [_position(account.positions[key]) for key in sorted(account.positions)],
     ]
+
+
+def _conditional(terms: ConditionalAccepted, market: Market) -> Tree:
+    triggers = market.triggers(terms.working_price)
+    waits = terms.conditional_id in triggers.terms
+    return [terms, triggers.best_ticks(terms.conditional_id) if waits else 0]
 
 
 def _position(position: Position) -> Tree:
@@ -103,4 +112,5 @@ def _position(position: Position) -> Tree:
         position.ask_value,
         position.extras,
         position.order_count,
+        position.conditional_count,
     ]

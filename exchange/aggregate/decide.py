@@ -11,8 +11,11 @@ from typing import Any
 from events.commands import (
     AddApiKey,
     AllotInsurance,
+    AmendOrder,
     AnyCommand,
+    CancelAllConditionals,
     CancelAllOrders,
+    CancelConditional,
     CancelOrder,
     Command,
     CreateLog,
@@ -20,18 +23,22 @@ from events.commands import (
     Liquidate,
     ListMarket,
     OpenAccount,
+    PlaceConditional,
     PlaceOrder,
+    SetCountdown,
     SetIndexPrice,
     SetLeverage,
     SetMarginMode,
     SetMarketStatus,
+    SetPositionMode,
     Tick,
     Withdraw,
 )
 from events.events import Event, FrameHeader, OriginOpened, Rejected
 from events.frame import CommandFrame, Groups, UndecodableBodyError
 from events.values import Outcome
-from exchange.aggregate import administration
+from exchange.aggregate import administration, conditional
+from exchange.aggregate.amendment import amend_order
 from exchange.aggregate.funding import set_index_price
 from exchange.aggregate.liquidation import liquidate, unwind_fund
 from exchange.aggregate.matching import cancel_all_orders, cancel_order, place_order
@@ -59,7 +66,13 @@ _DECIDERS: dict[type[Command], Callable[[Turn, Any], None]] = {
     AllotInsurance: administration.allot_insurance,
     SetLeverage: administration.set_leverage,
     SetMarginMode: administration.set_margin_mode,
+    SetPositionMode: administration.set_position_mode,
     PlaceOrder: place_order,
+    AmendOrder: amend_order,
+    PlaceConditional: conditional.place_conditional,
+    CancelConditional: conditional.cancel_conditional,
+    CancelAllConditionals: conditional.cancel_all_conditionals,
+    SetCountdown: conditional.set_countdown,
     CancelOrder: cancel_order,
     CancelAllOrders: cancel_all_orders,
     SetIndexPrice: _set_index_price_and_unwind,
@@ -77,7 +90,7 @@ def decide(state: Exchange, command: AnyCommand, order_id: int) -> list[Event]:
     """Decide one command at the state's time, applying what it emits.
 
     `order_id` is the number that an order placed by it gets. Returns the events, one `Rejected` when the
-    command asked for something it may not have.
+    command asked for something it may not have. Conditional orders that it made due are placed with it.
     """
     turn = Turn(state, order_id)
     try:
@@ -86,6 +99,9 @@ def decide(state: Exchange, command: AnyCommand, order_id: int) -> list[Event]:
         assert not turn.events, "a command is refused before it emits anything"
         account_id = getattr(command, "account_id", 0)
         turn.emit(Rejected(account_id=account_id, code=refused.code, reason=refused.reason))
+        return turn.events
+    if state.due:
+        conditional.do_due(turn)
     return turn.events
 
 
@@ -120,6 +136,11 @@ def decide_frame(state: Exchange, seq: int, frame: CommandFrame, now_ns: int) ->
     if opens:
         replaced = known.incarnation if known is not None else ""
         turn.emit(OriginOpened(name=name, incarnation=incarnation, frame_n=frame.n, replaced=replaced))
+    if outcome is Outcome.EXECUTED:
+        if state.overdue:
+            conditional.do_overdue(turn)
+        if state.due:
+            conditional.do_due(turn)
     groups = [turn.events]
     first_order_id = seq * ORDERS_PER_FRAME
     for index, command in enumerate(commands):

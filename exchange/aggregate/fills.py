@@ -8,10 +8,10 @@ himself far from the mark.
 A fill changes equity by signed lots × (mark − price) and by the fee, whatever part of it opens or closes.
 """
 
-from events.values import ISOLATED, LIQUIDATION
-from exchange.aggregate.account import Account, Position, extras_of
-from exchange.aggregate.book import Order
+from events.values import ISOLATED
+from exchange.aggregate.account import Account, Position
 from exchange.aggregate.margin import Survey, requirement_of, standing, survey
+from exchange.aggregate.order import Order, extras_of
 from exchange.aggregate.units import ceil_div, charge, floor_div
 
 
@@ -39,6 +39,20 @@ def realise(size_lots: int, entry_cost: int, signed_lots: int, cost: int) -> int
     return -ceil_div(cost * closed, abs(signed_lots)) - closed_cost
 
 
+def may_reduce(equity: int, maintenance: int, equity_after: int, maintenance_after: int) -> bool:
+    """Whether a fill that only reduces may happen: it must not bring its bucket nearer to the fund.
+
+    Equity may not fall below zero. What stays open must be above maintenance, or its margin ratio no worse
+    than before; otherwise an owner could sell his own position cheaply to himself down to no equity at all,
+    and leave the rest to the fund.
+    """
+    if equity_after < 0:
+        return False
+    if maintenance_after == 0 or equity_after > maintenance_after:
+        return True
+    return equity_after * maintenance >= equity * maintenance_after
+
+
 def plan_fill(
     account: Account, position: Position, order: Order, lots: int, price_ticks: int, fee_rate: int
 ) -> Fill | None:
@@ -48,7 +62,7 @@ def plan_fill(
     maintenance only; one that never rests holds none, and needs initial margin here.
     """
     signed_lots = order.side * lots
-    if order.order_type is LIQUIDATION:
+    if order.is_liquidation:
         cost = signed_lots * price_ticks * position.market.unit
         return Fill(realise(position.size_lots, position.entry_cost, signed_lots, cost), 0, 0)
     if position.mode is ISOLATED:
@@ -67,12 +81,15 @@ def _plan_cross(
     fee = charge(abs(cost), fee_rate)
     pool = survey(account)
     equity = pool.equity + signed_lots * market.mark_ticks * market.unit - cost
-    if size * signed_lots < 0 and lots <= abs(size):
-        return Fill(realised, min(fee, equity), 0) if equity >= 0 else None
-    equity -= fee
     value = abs(size + signed_lots) * market.mark_ticks * market.unit
     others = pool.maintenance - standing(position).maintenance
-    if equity <= others + market.brackets.maintenance(value):
+    maintenance = others + (market.brackets.maintenance(value) if value else 0)
+    if size * signed_lots < 0 and lots <= abs(size):
+        if not may_reduce(pool.equity, pool.maintenance, equity, maintenance):
+            return None
+        return Fill(realised, min(fee, equity), 0)
+    equity -= fee
+    if equity <= maintenance:
         return None
     if not order.rests and equity < _required_after(pool, position, signed_lots):
         return None
@@ -106,10 +123,12 @@ def _plan_isolated(
 
     released = 0
     closing_fee = 0
-    equity = position.bucket + size * mark_ticks * unit - position.entry_cost
+    before = equity = position.bucket + size * mark_ticks * unit - position.entry_cost
     if closed:
         equity += order.side * closed * (mark_ticks - price_ticks) * unit
-        if equity < 0:
+        left_value = (abs(size) - closed) * mark_ticks * unit
+        left = market.brackets.maintenance(left_value) if left_value else 0
+        if not may_reduce(before, standing(position).maintenance, equity, left):
             return None
         closing_fee = min(charge(closed * price_ticks * unit, fee_rate), equity)
         share = floor_div(position.bucket * closed, abs(size))
@@ -134,12 +153,12 @@ def _transferable_after(account: Account, position: Position, order: Order, lots
     pool = survey(account)
     bid_value, ask_value, extras = position.bid_value, position.ask_value, position.extras
     if order.rests:
-        value = lots * order.price_ticks
+        value = 0 if order.reduce_only else lots * order.price_ticks
         if order.side > 0:
             bid_value -= value
         else:
             ask_value -= value
-        if extras:
+        if order.extras:
             extras -= extras_of(order, order.open_lots) - extras_of(order, order.open_lots - lots)
     after = requirement_of(
         position, position.size_lots + order.side * lots, position.leverage, bid_value, ask_value, extras

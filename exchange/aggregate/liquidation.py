@@ -31,10 +31,12 @@ from events.values import (
     CloseReason,
     LiquidationResult,
     MarketStatus,
+    SelfTrade,
     Side,
     WorksheetRow,
 )
 from exchange.aggregate.account import FUND_ACCOUNT_ID, Account, Position
+from exchange.aggregate.conditional import cancel_conditionals_of
 from exchange.aggregate.fills import realise
 from exchange.aggregate.margin import (
     bankruptcy_price,
@@ -52,24 +54,31 @@ from exchange.aggregate.units import RATE_ONE, ceil_div, charge, floor_div
 
 
 class _Case:
-    """A liquidation under way: whose, of which bucket, under which number."""
+    """A liquidation under way: whose, of which bucket, under which number.
 
-    __slots__ = ("account", "liquidation_id", "market_symbol", "turn")
+    `isolated` is the position whose bucket it is, None for the cross pool.
+    """
 
-    def __init__(self, turn: Turn, account: Account, market_symbol: str, liquidation_id: int) -> None:
+    __slots__ = ("account", "isolated", "leg", "liquidation_id", "market_symbol", "turn")
+
+    def __init__(self, turn: Turn, account: Account, command: Liquidate) -> None:
         self.turn = turn
         self.account = account
-        self.market_symbol = market_symbol
-        self.liquidation_id = liquidation_id
+        self.market_symbol = command.market
+        self.leg = command.leg
+        self.isolated: Position | None = None
+        if command.market:
+            self.isolated = account.position(turn.market(command.market), command.leg)
+        self.liquidation_id = turn.state.liquidation_count + 1
 
     def positions(self) -> list[Position]:
         """The bucket's open positions, the largest maintenance first."""
-        return open_positions(self.account, self.market_symbol)
+        return open_positions(self.account, self.isolated)
 
     def equity(self) -> int:
         """The bucket's equity at mark."""
-        if self.market_symbol:
-            return bucket_equity(self.account, self.account.positions[self.market_symbol])
+        if self.isolated is not None:
+            return bucket_equity(self.account, self.isolated)
         return self.account.wallet + sum(unrealised(position) for position in self.positions())
 
     def is_restored(self) -> bool:
@@ -80,9 +89,7 @@ class _Case:
 def liquidate(turn: Turn, command: Liquidate) -> None:
     """Run the waterfall for a bucket that is at or below maintenance, or record why not."""
     account = turn.customer(command.account_id)
-    if command.market:
-        turn.market(command.market)
-    case = _Case(turn, account, command.market, turn.state.liquidation_count + 1)
+    case = _Case(turn, account, command)
     reason = _reason_to_skip(case)
     if reason:
         turn.emit(
@@ -91,6 +98,7 @@ def liquidate(turn: Turn, command: Liquidate) -> None:
                 market=command.market,
                 cause_seq=command.cause_seq,
                 reason=reason,
+                leg=command.leg,
             )
         )
         return
@@ -103,22 +111,15 @@ def liquidate(turn: Turn, command: Liquidate) -> None:
     _finish(case, result, fund_before)
 
 
-def open_positions(account: Account, market_symbol: str) -> list[Position]:
-    """Return the open positions of a bucket, the largest maintenance first, then by market.
+def open_positions(account: Account, isolated: Position | None) -> list[Position]:
+    """Return the open positions of a bucket, the largest maintenance first, then by market and leg.
 
-    `market_symbol` "" means the account's cross pool; otherwise the isolated position there, if any.
+    Without an `isolated` position the bucket is the account's cross pool.
     """
-    found = [
-        position
-        for symbol, position in account.positions.items()
-        if position.size_lots != 0
-        and (
-            (position.mode is CROSS)
-            if not market_symbol
-            else (position.mode is ISOLATED and symbol == market_symbol)
-        )
-    ]
-    return sorted(found, key=lambda position: (-maintenance(position), position.market.symbol))
+    if isolated is not None:
+        return [isolated] if isolated.size_lots != 0 and isolated.mode is ISOLATED else []
+    found = [p for p in account.positions.values() if p.size_lots != 0 and p.mode is CROSS]
+    return sorted(found, key=lambda p: (-maintenance(p), p.market.symbol, p.leg))
 
 
 def fund_equity(turn: Turn) -> int:
@@ -128,19 +129,22 @@ def fund_equity(turn: Turn) -> int:
 
 
 def unwind_fund(turn: Turn, market: Market) -> None:
-    """Let the fund trade a bounded part of its position back, near the mark."""
+    """Let the fund trade a bounded part of its position back, within the maker fee of the mark.
+
+    Whoever takes the other side pays that fee, so nobody gains on the fund by standing there.
+    """
     fund = turn.state.accounts[FUND_ACCOUNT_ID]
     size_lots = fund.position(market).size_lots
     if size_lots == 0 or market.status is MarketStatus.HALTED:
         return
     side = SELL if size_lots > 0 else BUY
-    width = floor_div(market.mark_ticks * market.spec.mark_band, RATE_ONE)
-    limit_ticks = max(1, market.mark_ticks + side * width)
+    width = floor_div(market.mark_ticks * max(0, market.spec.maker_fee), RATE_ONE)
+    limit_ticks = max(1, market.mark_ticks - side * width)
     best = market.book.best(side.opposite)
     if best is None or side * (limit_ticks - best.price_ticks) < 0:
         return
     lots = min(abs(size_lots), market.spec.unwind_lots)
-    _trade_at_once(turn, fund, market, side, lots, limit_ticks, 0)
+    _trade_at_once(turn, fund, fund.position(market), side, lots, limit_ticks, 0)
 
 
 def _reason_to_skip(case: _Case) -> str:
@@ -149,29 +153,34 @@ def _reason_to_skip(case: _Case) -> str:
         return "no open position"
     if case.is_restored():
         return "equity is above maintenance"
-    for position in positions:
-        market = position.market
-        if market.status is MarketStatus.HALTED:
-            return f"{market.symbol} is halted"
-        if market.status is MarketStatus.CANCEL_ONLY and not _can_bear(case, position, case.equity()):
-            return f"the insurance fund cannot bear more of {market.symbol}"
-    return ""
+    problems = [_obstacle(case, position) for position in positions]
+    return "" if "" in problems else "; ".join(problems)
+
+
+def _obstacle(case: _Case, position: Position) -> str:
+    """Say why nothing can be done about a position, "" if something can. It does not shield the others."""
+    market = position.market
+    if market.status is MarketStatus.HALTED:
+        return f"{market.symbol} is halted"
+    if market.status is TRADING or _can_bear(case, position, _equity_share(case, position)):
+        return ""
+    return f"the insurance fund cannot bear more of {market.symbol}"
 
 
 def _start(case: _Case, cause_seq: int) -> None:
     rows = [_worksheet_row(position) for position in case.positions()]
-    account, symbol = case.account, case.market_symbol
     case.turn.emit(
         LiquidationStarted(
             liquidation_id=case.liquidation_id,
-            account_id=account.account_id,
-            market=symbol,
-            mode=ISOLATED if symbol else CROSS,
+            account_id=case.account.account_id,
+            market=case.market_symbol,
+            mode=CROSS if case.isolated is None else ISOLATED,
             cause_seq=cause_seq,
-            collateral=account.positions[symbol].bucket if symbol else account.wallet,
+            collateral=_collateral(case),
             equity=case.equity(),
             maintenance=sum(row.maintenance for row in rows),
             rows=tuple(rows),
+            leg=case.leg,
         )
     )
 
@@ -180,6 +189,7 @@ def _worksheet_row(position: Position) -> WorksheetRow:
     market = position.market
     notional = abs(position_value(position))
     bracket = market.brackets.containing(notional)
+    deduction, deduction_rest = divmod(market.brackets.deductions[bracket], RATE_ONE)
     return WorksheetRow(
         market=market.symbol,
         leg=position.leg,
@@ -191,33 +201,39 @@ def _worksheet_row(position: Position) -> WorksheetRow:
         notional=notional,
         bracket=bracket,
         maintenance_rate=market.brackets.rates[bracket],
-        deduction=market.brackets.deductions[bracket],
+        deduction=deduction,
+        deduction_rest=deduction_rest,
         unrealised=unrealised(position),
         maintenance=maintenance(position),
     )
 
 
 def _cancel_orders(case: _Case) -> None:
-    """Isolated: that market's orders. Cross: all cross orders, and isolated ones that open.
+    """Isolated: that position's orders. Cross: all cross orders, and isolated ones that open.
 
-    The margin of isolated opening orders sits in the wallet, which is the pool's.
+    The margin of isolated opening orders sits in the wallet, which is the pool's. Conditional orders of the
+    positions concerned go with them.
     """
-    account, symbol = case.account, case.market_symbol
+    account = case.account
     for order in list(account.orders.values()):
-        position = account.positions[order.market]
-        if symbol:
-            concerned = order.market == symbol
+        position = order.position
+        if case.isolated is not None:
+            concerned = position is case.isolated
         else:
             only_reduces = position.open_lots(order.side) <= position.reducible_lots(order.side)
             concerned = position.mode is CROSS or not only_reduces
         if concerned:
             cancel(case.turn, order, CloseReason.LIQUIDATION)
+    crossed = [position for position in account.positions.values() if position.mode is CROSS]
+    for position in crossed if case.isolated is None else [case.isolated]:
+        if position.conditional_count:
+            cancel_conditionals_of(case.turn, account, position)
 
 
 def _reduce_all(case: _Case) -> LiquidationResult | None:
     """Trade positions down in the book; return the result when that is enough, None when it is not."""
     for position in case.positions():
-        while position.size_lots != 0:
+        while position.size_lots != 0 and position.market.status is not MarketStatus.HALTED:
             wanted = _lots_of_bracket(position)
             closed = _reduce(case, position, wanted)
             if case.is_restored():
@@ -239,7 +255,7 @@ def _lots_of_bracket(position: Position) -> int:
 
 def _reduce(case: _Case, position: Position, lots: int) -> int:
     """Trade `lots` at the bankruptcy price or better and charge the fee; return the lots that traded."""
-    market, account = position.market, case.account
+    market = position.market
     share = _equity_share(case, position)
     numerator, denominator = bankruptcy_price(position, share)
     side = SELL if position.size_lots > 0 else BUY
@@ -249,7 +265,7 @@ def _reduce(case: _Case, position: Position, lots: int) -> int:
     if best is None or side * (limit_ticks - best.price_ticks) < 0:
         return 0
     size_before, cost_before, realised_before = position.size_lots, position.entry_cost, _collateral(case)
-    _trade_at_once(case.turn, account, market, side, lots, limit_ticks, case.liquidation_id)
+    _trade_at_once(case.turn, case.account, position, side, lots, limit_ticks, case.liquidation_id)
     closed = abs(size_before - position.size_lots)
     # entry cost changes by signed quantity × price + realised, and the collateral by realised
     value = abs(position.entry_cost - cost_before - (_collateral(case) - realised_before))
@@ -258,23 +274,29 @@ def _reduce(case: _Case, position: Position, lots: int) -> int:
         case.turn.emit(
             LiquidationFeeCharged(
                 liquidation_id=case.liquidation_id,
-                account_id=account.account_id,
+                account_id=case.account.account_id,
                 market=market.symbol,
                 amount=fee,
+                leg=position.leg,
             )
         )
     return closed
 
 
 def _collateral(case: _Case) -> int:
-    if case.market_symbol:
-        return case.account.positions[case.market_symbol].bucket
-    return case.account.wallet
+    return case.account.wallet if case.isolated is None else case.isolated.bucket
 
 
 def _trade_at_once(
-    turn: Turn, account: Account, market: Market, side: Side, lots: int, limit_ticks: int, liquidation_id: int
+    turn: Turn,
+    account: Account,
+    position: Position,
+    side: Side,
+    lots: int,
+    limit_ticks: int,
+    liquidation_id: int,
 ) -> None:
+    market = position.market
     order_id = AGGREGATE_ORDER_BASE + turn.state.aggregate_order_count + 1
     turn.emit(
         OrderAccepted(
@@ -290,14 +312,16 @@ def _trade_at_once(
             client_order_id="",
             extras=0,
             liquidation_id=liquidation_id,
+            leg=position.leg,
+            self_trade=SelfTrade.EXPIRE_MAKER,
         )
     )
-    match(turn, account, market, account.orders[order_id])
+    match(turn, market, account.orders[order_id])
 
 
 def _equity_share(case: _Case, position: Position) -> int:
     """Return a position's share of the bucket's equity: E × MM_i / Σ MM, rounded down."""
-    if case.market_symbol:
+    if case.isolated is not None:
         return case.equity()
     total = sum(maintenance(other) for other in case.positions())
     return floor_div(case.equity() * maintenance(position), total)
@@ -317,7 +341,9 @@ def _take_over_all(case: _Case) -> LiquidationResult:
     shares[-1] += equity_left - sum(shares)
     result = LiquidationResult.TAKEN_OVER
     for position, share in zip(positions, shares, strict=True):
-        if _can_bear(case, position, share):
+        if position.market.status is MarketStatus.HALTED:
+            result = LiquidationResult.UNBORNE
+        elif _can_bear(case, position, share):
             _take_over(case, position, share)
         else:
             result = LiquidationResult.UNBORNE
@@ -339,6 +365,7 @@ def _take_over(case: _Case, position: Position, share: int) -> None:
             fund_realised=realise(
                 fund.size_lots, fund.entry_cost, position.size_lots, position.entry_cost + realised
             ),
+            leg=position.leg,
         )
     )
 
@@ -358,20 +385,20 @@ def _restrict(case: _Case, market: Market) -> None:
 
 
 def _finish(case: _Case, result: LiquidationResult, fund_before: int) -> None:
-    account, symbol = case.account, case.market_symbol
     released = 0
-    if symbol and account.positions[symbol].size_lots == 0:
-        released = account.positions[symbol].bucket
+    if case.isolated is not None and case.isolated.size_lots == 0:
+        released = case.isolated.bucket
         assert released >= 0, released
     case.turn.emit(
         LiquidationFinished(
             liquidation_id=case.liquidation_id,
-            account_id=account.account_id,
-            market=symbol,
+            account_id=case.account.account_id,
+            market=case.market_symbol,
             result=result,
             equity=case.equity(),
             released=released,
             fund_before=fund_before,
             fund_after=fund_equity(case.turn),
+            leg=case.leg,
         )
     )

@@ -53,7 +53,7 @@ def survey(account: Account) -> Survey:
     result = Survey(account.wallet)
     for position in account.positions.values():
         known = position.standing
-        if known is None or known.mark_ticks != position.market.mark_ticks:
+        if known.mark_ticks != position.market.mark_ticks or known.required < 0:
             known = standing(position)
         if position.mode is CROSS:
             result.unrealised += known.unrealised
@@ -68,21 +68,39 @@ def standing(position: Position) -> Standing:
     """Return what a position amounts to at its market's mark, computing it when something changed."""
     market = position.market
     known = position.standing
-    if known is not None and known.mark_ticks == market.mark_ticks:
+    mark_ticks = market.mark_ticks
+    is_current = known.mark_ticks == mark_ticks
+    if is_current and known.required >= 0:
         return known
     unit = market.unit
-    value = position.size_lots * market.mark_ticks * unit
-    worst = max(abs(value + position.bid_value * unit), abs(value - position.ask_value * unit))
-    base = abs(value) if position.mode is ISOLATED else 0
-    known = Standing(
-        market.mark_ticks,
-        worst,
-        value - position.entry_cost,
-        market.brackets.maintenance(abs(value)) if value else 0,
-        ceil_div(worst - base, position.leverage) + position.extras,
-    )
-    position.standing = known
+    value = position.size_lots * mark_ticks * unit
+    if not is_current:
+        known.mark_ticks = mark_ticks
+        known.unrealised = value - position.entry_cost
+        known.maintenance = market.brackets.maintenance(abs(value)) if value else 0
+    buying = abs(value + position.bid_value * unit)
+    selling = abs(value - position.ask_value * unit)
+    worst = buying if buying > selling else selling
+    known.exposure = worst
+    known.required = exposure_margin(position, value, worst, position.leverage) + position.extras
     return known
+
+
+def exposure_margin(position: Position, value: int, worst: int, leverage: int) -> int:
+    """Return the margin of a worst-side exposure beside a position worth `value`, without extras.
+
+    Isolated: ceil((exposure − |P|) / leverage). Cross: ceil(exposure / leverage), and more than the
+    maintenance margin of the exposure, since equality liquidates. The brackets see to that up to the
+    leverage's cap; beyond it, where only a moving mark brings an exposure, the latter decides: else what a
+    position needs to live could be withdrawn.
+    """
+    if position.mode is ISOLATED:
+        return -(-(worst - abs(value)) // leverage)
+    margin = -(-worst // leverage)
+    brackets = position.market.brackets
+    if worst > brackets.cap_at(leverage):
+        return max(margin, brackets.maintenance(worst) + 1)
+    return margin
 
 
 def position_value(position: Position) -> int:
@@ -113,14 +131,19 @@ def requirement_of(
     """Return what a position and its open orders would take from the wallet, were they these.
 
     The worst-side exposure is max(|P + B|, |P − A|), with P the signed notional at mark, B and A those of
-    open bids and asks at their limits. Cross: ceil(exposure / leverage) + extras. Isolated:
-    ceil((exposure − |P|) / leverage) + extras, since the position itself stands on its bucket.
+    open bids and asks at their limits; see `exposure_margin`.
     """
     unit = position.market.unit
     value = size_lots * position.market.mark_ticks * unit
     worst = max(abs(value + bid_value * unit), abs(value - ask_value * unit))
-    base = abs(value) if position.mode is ISOLATED else 0
-    return ceil_div(worst - base, leverage) + extras
+    return exposure_margin(position, value, worst, leverage) + extras
+
+
+def exposure_with(position: Position, bid_value: int, ask_value: int) -> int:
+    """Return the worst-side notional as if the open orders had these values, in ticks × lots."""
+    unit = position.market.unit
+    value = position.size_lots * position.market.mark_ticks * unit
+    return max(abs(value + bid_value * unit), abs(value - ask_value * unit))
 
 
 def order_extras(position: Position, side: Side, lots: int, price_ticks: int) -> int:

@@ -10,12 +10,16 @@ Source: Binance, "Leverage and Margin of USDⓈ-M Futures", maintenance amount.
 
 from bisect import bisect_left
 
-from events.values import TRADING, Bracket, MarketSpec
+from events.values import TRADING, Bracket, MarketSpec, WorkingPrice
 from exchange.aggregate.book import Book
+from exchange.aggregate.order import Order
+from exchange.aggregate.triggers import Triggers
 from exchange.aggregate.units import AMOUNT_MAX, RATE_ONE
 
 UNIT_SCALE = 100_000_000
 LEVERAGE_MAX = 1000
+# The basis average, in 1/65536 ticks, must fit 62 bits.
+PRICE_TICKS_MAX = 1 << 45
 
 
 class Brackets:
@@ -63,7 +67,8 @@ class Market:
     """One contract with its book and prices. Prices are ticks; 0 means that there is none yet.
 
     `unit` is the money one lot gains per tick: notional = |lots| × ticks × unit, exactly.
-    `basis_average` is the moving average of (mid − index) in 1/65536 ticks.
+    `basis_average` is the moving average of (mid − index) in 1/65536 ticks. `open_interest_lots` is what all
+    longs hold together. `mark_triggers` and `last_triggers` hold the conditional orders that watch a price.
     """
 
     __slots__ = (
@@ -72,7 +77,10 @@ class Market:
         "brackets",
         "index_ticks",
         "last_ticks",
+        "last_triggers",
         "mark_ticks",
+        "mark_triggers",
+        "open_interest_lots",
         "spec",
         "status",
         "symbol",
@@ -84,12 +92,25 @@ class Market:
         self.symbol: str = spec.symbol
         self.unit: int = spec.tick_size * spec.lot_size // UNIT_SCALE
         self.brackets = Brackets(spec.brackets)
-        self.book = Book()
+        self.book: Book[Order] = Book()
         self.status = TRADING
         self.index_ticks = 0
         self.mark_ticks = 0
         self.last_ticks = 0
         self.basis_average = 0
+        self.open_interest_lots = 0
+        self.mark_triggers = Triggers()
+        self.last_triggers = Triggers()
+
+    def triggers(self, working_price: WorkingPrice) -> Triggers:
+        """Return the conditional orders that watch a price."""
+        return self.mark_triggers if working_price is WorkingPrice.MARK else self.last_triggers
+
+    def working_ticks(self, working_price: WorkingPrice) -> int:
+        """Return the price that conditional orders watch; the mark stands in until there was a trade."""
+        if working_price is WorkingPrice.LAST and self.last_ticks:
+            return self.last_ticks
+        return self.mark_ticks
 
     def notional(self, lots: int, price_ticks: int) -> int:
         """Return what `lots` are worth at a price, signed as `lots`, in money units."""
@@ -116,7 +137,13 @@ def spec_problem(spec: MarketSpec) -> str | None:
         (abs(spec.maker_fee) > spec.taker_fee, "maker_fee: must not exceed taker_fee either way"),
         (not 0 <= spec.liquidation_fee < RATE_ONE, "liquidation_fee: must be in [0, 1)"),
         (not 0 < spec.take_bound < RATE_ONE, "take_bound: must be in (0, 1)"),
+        (spec.band_up <= 0, "band_up: must be positive"),
+        (not 0 < spec.band_down <= RATE_ONE, "band_down: must be in (0, 1]"),
+        (not spec.min_lots <= spec.max_market_lots, "max_market_lots: must be at least min_lots"),
         (spec.max_open_orders <= 0, "max_open_orders: must be positive"),
+        (spec.max_conditional_orders < 0, "max_conditional_orders: must not be negative"),
+        (spec.max_position_lots < spec.min_lots, "max_position_lots: must be at least min_lots"),
+        (spec.max_open_interest_lots < spec.min_lots, "max_open_interest_lots: must be at least min_lots"),
         (spec.unwind_lots <= 0, "unwind_lots: must be positive"),
         (not spec.brackets, "brackets: must not be empty"),
     ):
@@ -134,12 +161,17 @@ def _bracket_problem(spec: MarketSpec) -> str | None:
             return f"brackets[{n}].maintenance_rate: must rise and stay below 1"
         if not 1 <= row.max_leverage <= previous.max_leverage:
             return f"brackets[{n}].max_leverage: must not rise and be at least 1"
-        if row.maintenance_rate * row.max_leverage > RATE_ONE:
-            return f"brackets[{n}].max_leverage: initial margin would be below maintenance margin"
+        if row.maintenance_rate * row.max_leverage >= RATE_ONE:
+            return f"brackets[{n}].max_leverage: initial margin must exceed maintenance margin"
         previous = row
     if not 0 <= spec.mark_band < spec.brackets[0].maintenance_rate:
         return "mark_band: must be below the lowest maintenance rate"
     unit = spec.tick_size * spec.lot_size // UNIT_SCALE
-    if max(previous.cap, spec.max_price_ticks * spec.max_lots * unit) > AMOUNT_MAX:
-        return "brackets, max_price_ticks × max_lots: amounts must fit 62 bits"
+    if previous.cap > AMOUNT_MAX:
+        return "brackets: caps must fit 62 bits"
+    most_lots = max(spec.max_lots, spec.max_position_lots, spec.max_open_interest_lots)
+    if spec.max_price_ticks * most_lots * unit > AMOUNT_MAX:
+        return "max_open_interest_lots, max_position_lots, max_lots × max_price_ticks: must fit 62 bits"
+    if spec.max_price_ticks > PRICE_TICKS_MAX:
+        return "max_price_ticks: must fit 45 bits"
     return None

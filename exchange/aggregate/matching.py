@@ -1,4 +1,4 @@
-"""Orders: what is accepted, and how it trades.
+"""Orders: placed, matched, cancelled.
 
 An accepted order that may rest joins the book and its owner's exposure at once; one that never rests
 (immediate-or-cancel, fill-or-kill, market) is matched without either. Then it meets the other side, best
@@ -8,76 +8,99 @@ A market order is an immediate-or-cancel order whose limit is the market's bound
 """
 
 from events.commands import CancelAllOrders, CancelOrder, PlaceOrder
-from events.events import OrderAccepted, OrderCancelled, OrderExpired, TradeExecuted
-from events.values import (
-    BUY,
-    FOK,
-    GTX,
-    IOC,
-    ISOLATED,
-    LIMIT,
-    MARKET,
-    SELL,
-    TRADING,
-    CloseReason,
-    MarketStatus,
-    RejectCode,
-    Side,
-)
+from events.events import OrderAccepted, OrderAmended, OrderCancelled, OrderExpired, TradeExecuted
+from events.values import BUY, FOK, GTX, IOC, MARKET, CloseReason, RejectCode, SelfTrade, Side
 from exchange.aggregate.account import Account, Position
-from exchange.aggregate.book import Order
-from exchange.aggregate.fills import plan_fill
-from exchange.aggregate.margin import order_extras, standing, survey
+from exchange.aggregate.admission import (
+    admit,
+    check_count,
+    check_filters,
+    check_form,
+    check_leg,
+    check_market_is_open,
+    check_price,
+    check_quantity,
+    check_reducible,
+    only_reduces,
+    refuse_if_halted,
+)
+from exchange.aggregate.fills import Fill, plan_fill
 from exchange.aggregate.market import Market
+from exchange.aggregate.order import Order, extras_of
+from exchange.aggregate.scratch import copy_account, fill_copy
 from exchange.aggregate.turn import Refused, Turn
-from exchange.aggregate.units import RATE_ONE, ceil_div, floor_div
+from exchange.aggregate.units import RATE_ONE, floor_div
 
-# What one command may cause at most, so that no entry can grow beyond what can be appended.
-FILLS_PER_ORDER_MAX = 1000
+# How many resting orders one order may meet at most, so that no entry can grow beyond what can be appended.
+MEETINGS_PER_ORDER_MAX = 1000
 
 
 def place_order(turn: Turn, command: PlaceOrder) -> None:
     """Accept an order and match it, or refuse it."""
+    enter_order(turn, command, turn.order_id)
+
+
+def enter_order(turn: Turn, command: PlaceOrder, order_id: int, *, closes: bool = False) -> None:
+    """Accept an order under a number and match it, or refuse it.
+
+    One that `closes` a whole position is as large as that is, whatever the lot size filters say.
+    """
     account = turn.customer(command.account_id)
     market = turn.market(command.market)
-    position = account.position(market)
-    _check_form(command, market)
-    _check_place(command, account, market, position)
-    extras = _check_margin(command, account, position)
-    limit_ticks = command.price_ticks or market_order_bound(market, command.side)
-    if command.time_in_force is GTX and _crosses(market, command.side, limit_ticks):
-        raise Refused(RejectCode.WOULD_TAKE, "timeInForce: GTX would trade at once")
-    if command.time_in_force is FOK:
-        _check_fillable(turn, command, market, limit_ticks)
+    check_leg(account, command.leg)
+    position = account.position(market, command.leg)
     is_market = command.order_type is MARKET
-    turn.emit(
-        OrderAccepted(
-            order_id=turn.order_id,
-            account_id=account.account_id,
-            market=market.symbol,
-            side=command.side,
-            order_type=command.order_type,
-            quantity_lots=command.quantity_lots,
-            price_ticks=limit_ticks,
-            time_in_force=IOC if is_market else command.time_in_force,
-            reduce_only=command.reduce_only,
-            client_order_id=command.client_order_id,
-            extras=extras,
+    reduces = only_reduces(command)
+    lots, price_ticks, side = command.quantity_lots, command.price_ticks, command.side
+    if not closes:
+        check_quantity(market, lots, is_market=is_market)
+    elif lots == 0:
+        raise Refused(RejectCode.REDUCE_ONLY, "closePosition: there is no position to close")
+    check_form(command, turn.state.now_ns)
+    if not is_market:
+        check_price(market, price_ticks)
+    check_market_is_open(market)
+    check_filters(market, side, lots, price_ticks, reduces=reduces)
+    if reduces:
+        check_reducible(position, side, lots)
+    if command.client_order_id and command.client_order_id in account.client_ids:
+        raise Refused(
+            RejectCode.DUPLICATE_CLIENT_ORDER_ID,
+            f"newClientOrderId: {command.client_order_id!r} is an open order's",
         )
+    check_count(account, position)
+    extras = 0 if reduces else admit(account, position, side, lots, price_ticks)
+    limit_ticks = price_ticks or market_order_bound(market, side)
+    if command.time_in_force is GTX and crosses(market, side, limit_ticks):
+        raise Refused(RejectCode.WOULD_TAKE, "timeInForce: GTX would trade at once")
+    terms = OrderAccepted(
+        order_id=order_id,
+        account_id=account.account_id,
+        market=market.symbol,
+        side=side,
+        order_type=command.order_type,
+        quantity_lots=lots,
+        price_ticks=limit_ticks,
+        time_in_force=IOC if is_market and command.time_in_force is not FOK else command.time_in_force,
+        reduce_only=reduces,
+        client_order_id=command.client_order_id,
+        extras=extras,
+        leg=command.leg,
+        self_trade=command.self_trade,
+        expires_ns=command.expires_ns,
     )
-    match(turn, account, market, account.orders[turn.order_id])
+    if command.time_in_force is FOK:
+        _check_fillable(turn, account, market, Order(terms, position))
+    turn.emit(terms)
+    match(turn, market, account.orders[order_id])
 
 
 def cancel_order(turn: Turn, command: CancelOrder) -> None:
     """Cancel one open order of the account, or refuse."""
     account = turn.customer(command.account_id)
     market = turn.market(command.market)
-    order_id = command.order_id or account.client_ids.get(command.client_order_id, 0)
-    order = account.orders.get(order_id)
-    if order is None or order.market != market.symbol:
-        asked = command.order_id or command.client_order_id
-        raise Refused(RejectCode.UNKNOWN_ORDER, f"orderId: no open order {asked!r} in {market.symbol}")
-    _refuse_if_halted(market)
+    order = find_order(account, market, command.order_id, command.client_order_id)
+    refuse_if_halted(market)
     cancel(turn, order, CloseReason.USER)
 
 
@@ -85,9 +108,23 @@ def cancel_all_orders(turn: Turn, command: CancelAllOrders) -> None:
     """Cancel every open order of the account in a market; none open is no error."""
     account = turn.customer(command.account_id)
     market = turn.market(command.market)
-    _refuse_if_halted(market)
-    for order in [order for order in account.orders.values() if order.market == market.symbol]:
-        cancel(turn, order, CloseReason.USER)
+    refuse_if_halted(market)
+    cancel_all(turn, account, market, CloseReason.USER)
+
+
+def cancel_all(turn: Turn, account: Account, market: Market, reason: CloseReason) -> None:
+    """Take every open order of an account in a market away."""
+    for order in [order for order in account.orders.values() if order.terms.market == market.symbol]:
+        cancel(turn, order, reason)
+
+
+def find_order(account: Account, market: Market, order_id: int, client_order_id: str) -> Order:
+    """Return an open order of the account by its id, or by the client's when that is 0, or refuse."""
+    order = account.orders.get(order_id or account.client_ids.get(client_order_id, 0))
+    if order is None or order.terms.market != market.symbol:
+        asked = order_id or client_order_id
+        raise Refused(RejectCode.UNKNOWN_ORDER, f"orderId: no open order {asked!r} in {market.symbol}")
+    return order
 
 
 def cancel(turn: Turn, order: Order, reason: CloseReason) -> None:
@@ -96,7 +133,20 @@ def cancel(turn: Turn, order: Order, reason: CloseReason) -> None:
         OrderCancelled(
             order_id=order.order_id,
             account_id=order.account_id,
-            market=order.market,
+            market=order.terms.market,
+            open_lots=order.open_lots,
+            reason=reason,
+        )
+    )
+
+
+def expire(turn: Turn, order: Order, reason: CloseReason) -> None:
+    """End an order under its own conditions."""
+    turn.emit(
+        OrderExpired(
+            order_id=order.order_id,
+            account_id=order.account_id,
+            market=order.terms.market,
             open_lots=order.open_lots,
             reason=reason,
         )
@@ -109,56 +159,70 @@ def market_order_bound(market: Market, side: Side) -> int:
     return max(1, market.mark_ticks + side * width)
 
 
-def match(turn: Turn, account: Account, market: Market, taker: Order) -> None:
+def crosses(market: Market, side: Side, limit_ticks: int) -> bool:
+    """Whether a limit would trade at once."""
+    if side is BUY:
+        return 0 < market.book.best_ask_ticks <= limit_ticks
+    return market.book.best_bid_ticks >= limit_ticks
+
+
+def match(turn: Turn, market: Market, taker: Order) -> None:
     """Trade an accepted order against the book, then let its rest rest or expire."""
-    position = account.positions[market.symbol]
-    book = market.book
-    fills = 0
+    other = market.book.asks if taker.side is BUY else market.book.bids
+    worst_key = -taker.key
+    meetings = 0
     while taker.open_lots:
-        maker = book.best(SELL if taker.side is BUY else BUY)
-        if maker is None or taker.side * (taker.price_ticks - maker.price_ticks) < 0:
+        best = other.best
+        if best is None or best.key < worst_key:
             break
-        if maker.account_id == taker.account_id:
-            _expire(turn, maker, CloseReason.SELF_TRADE)
+        if meetings == MEETINGS_PER_ORDER_MAX:
+            expire(turn, taker, CloseReason.EVENT_LIMIT)
+            return
+        meetings += 1
+        maker = best.first
+        assert isinstance(maker, Order), maker
+        if maker.account_id == taker.account_id and not _may_meet(turn, taker, maker):
+            if taker.order_id not in turn.state.accounts[taker.account_id].orders:
+                return
             continue
-        if fills == FILLS_PER_ORDER_MAX:
-            _expire(turn, taker, CloseReason.EVENT_LIMIT)
-            return
-        stop = _trade(turn, position, taker, maker)
+        stop = _trade(turn, market, taker, maker)
         if stop is not None:
-            _expire(turn, taker, stop)
+            expire(turn, taker, stop)
             return
-        fills += 1
     if taker.open_lots and not taker.rests:
-        is_market = taker.order_type is MARKET
-        _expire(turn, taker, CloseReason.MARKET_REST if is_market else CloseReason.IOC_REST)
+        is_market = taker.terms.order_type is MARKET
+        expire(turn, taker, CloseReason.MARKET_REST if is_market else CloseReason.IOC_REST)
 
 
-def _trade(turn: Turn, position: Position, taker: Order, maker: Order) -> CloseReason | None:
+def _may_meet(turn: Turn, taker: Order, maker: Order) -> bool:
+    """Self-trade prevention: whether two orders of one account trade; if not, let expire what must."""
+    choice = taker.terms.self_trade
+    if choice is SelfTrade.NONE:
+        return True
+    if choice is not SelfTrade.EXPIRE_TAKER:
+        expire(turn, maker, CloseReason.SELF_TRADE)
+    if choice is not SelfTrade.EXPIRE_MAKER:
+        expire(turn, taker, CloseReason.SELF_TRADE)
+    return False
+
+
+def _trade(turn: Turn, market: Market, taker: Order, maker: Order) -> CloseReason | None:
     """Let two orders trade once; return why the taker cannot go on, None if it can.
 
     A maker that may not trade expires, and the taker goes on with the next.
     """
-    market = position.market
-    other = turn.state.accounts[maker.account_id]
-    maker_position = other.positions[market.symbol]
-    lots = min(taker.open_lots, maker.open_lots)
+    lots = taker.open_lots if taker.open_lots < maker.open_lots else maker.open_lots
     if taker.reduce_only:
-        lots = min(lots, position.reducible_lots(taker.side))
+        lots = min(lots, taker.position.reducible_lots(taker.side))
         if lots == 0:
             return CloseReason.REDUCE_ONLY
-    if maker.reduce_only:
-        lots = min(lots, maker_position.reducible_lots(maker.side))
-        if lots == 0:
-            _expire(turn, maker, CloseReason.REDUCE_ONLY)
-            return None
-    price_ticks = maker.price_ticks
-    given = plan_fill(other, maker_position, maker, lots, price_ticks, market.spec.maker_fee)
+    price_ticks, spec = maker.price_ticks, market.spec
+    giver = turn.state.accounts[maker.account_id]
+    given = plan_fill(giver, maker.position, maker, lots, price_ticks, spec.maker_fee)
     if given is None:
-        _expire(turn, maker, CloseReason.MARGIN)
+        expire(turn, maker, CloseReason.MARGIN)
         return None
-    account = turn.state.accounts[taker.account_id]
-    taken = plan_fill(account, position, taker, lots, price_ticks, market.spec.taker_fee)
+    taken = _plan_taker(turn, taker, maker, lots, given)
     if taken is None:
         return CloseReason.MARGIN
     turn.emit(
@@ -179,145 +243,96 @@ def _trade(turn: Turn, position: Position, taker: Order, maker: Order) -> CloseR
             taker_realised=taken.realised,
             maker_margin_moved=given.margin_moved,
             taker_margin_moved=taken.margin_moved,
-            liquidation_id=taker.liquidation_id,
+            liquidation_id=taker.terms.liquidation_id,
         )
     )
+    if maker.position.reducers:
+        trim_reducers(turn, maker.position)
+    if taker.position.reducers:
+        trim_reducers(turn, taker.position)
     return None
 
 
-def _expire(turn: Turn, order: Order, reason: CloseReason) -> None:
-    turn.emit(
-        OrderExpired(
-            order_id=order.order_id,
-            account_id=order.account_id,
-            market=order.market,
-            open_lots=order.open_lots,
-            reason=reason,
-        )
-    )
+def _plan_taker(turn: Turn, taker: Order, maker: Order, lots: int, given: Fill) -> Fill | None:
+    """Work out the taker's side; of an account that trades with itself, after its maker's side."""
+    account = turn.state.accounts[taker.account_id]
+    position = taker.position
+    spec, price_ticks = position.market.spec, maker.price_ticks
+    if maker.account_id != taker.account_id:
+        return plan_fill(account, position, taker, lots, price_ticks, spec.taker_fee)
+    copy = copy_account(account)
+    fill_copy(copy, copy.position(position.market, maker.terms.leg), maker, lots, price_ticks, given)
+    mine = copy.position(position.market, taker.terms.leg)
+    return plan_fill(copy, mine, taker, lots, price_ticks, spec.taker_fee)
 
 
-def _crosses(market: Market, side: Side, limit_ticks: int) -> bool:
-    if side is BUY:
-        return 0 < market.book.best_ask_ticks <= limit_ticks
-    return market.book.best_bid_ticks >= limit_ticks
-
-
-def _refuse_if_halted(market: Market) -> None:
-    if market.status is MarketStatus.HALTED:
-        raise Refused(RejectCode.MARKET_CLOSED, f"market: {market.symbol} is halted")
-
-
-def _check_form(command: PlaceOrder, market: Market) -> None:
-    """Refuse what the contract's own limits forbid, whoever asks."""
-    spec = market.spec
-    lots, price_ticks = command.quantity_lots, command.price_ticks
-    if not spec.min_lots <= lots <= spec.max_lots:
-        raise Refused(
-            RejectCode.BAD_QUANTITY, f"quantity: {lots} lots is outside {spec.min_lots}…{spec.max_lots}"
-        )
-    if command.order_type is LIMIT:
-        if not spec.min_price_ticks <= price_ticks <= spec.max_price_ticks:
-            bounds = f"{spec.min_price_ticks}…{spec.max_price_ticks}"
-            raise Refused(RejectCode.BAD_PRICE, f"price: {price_ticks} ticks is outside {bounds}")
-    elif command.order_type is not MARKET:
-        raise Refused(RejectCode.BAD_ORDER, "type: only LIMIT and MARKET can be placed")
-    elif price_ticks != 0:
-        raise Refused(RejectCode.BAD_ORDER, "price: a market order has none")
-    elif command.time_in_force is GTX:
-        raise Refused(RejectCode.BAD_ORDER, "timeInForce: a market order cannot be post-only")
-    if market.status is not TRADING:
-        raise Refused(RejectCode.MARKET_CLOSED, f"market: {market.symbol} is {market.status.name.lower()}")
-    if market.mark_ticks == 0:
-        raise Refused(RejectCode.NO_MARK_PRICE, f"market: {market.symbol} has no mark price yet")
-    notional = market.notional(lots, price_ticks or market.mark_ticks)
-    if notional < spec.min_notional and not command.reduce_only:
-        raise Refused(RejectCode.MIN_NOTIONAL, f"quantity: notional {notional} is below {spec.min_notional}")
-
-
-def _check_place(command: PlaceOrder, account: Account, market: Market, position: Position) -> None:
-    """Refuse what does not fit the account's open orders and position."""
-    if command.reduce_only:
-        reducible = position.reducible_lots(command.side)
-        if command.quantity_lots > reducible:
-            raise Refused(
-                RejectCode.REDUCE_ONLY, f"reduceOnly: the position can be reduced by {reducible} lots"
+def trim_reducers(turn: Turn, position: Position) -> None:
+    """Let resting reduce-only orders shrink to what the position still is, or expire with it."""
+    # By number: an amended order moves to the end of the dictionary, whose order is not part of the digest.
+    for order_id in sorted(position.reducers):
+        order = position.reducers[order_id]
+        reducible = position.reducible_lots(order.side)
+        if order.open_lots <= reducible:
+            continue
+        if reducible == 0:
+            expire(turn, order, CloseReason.REDUCE_ONLY)
+            continue
+        turn.emit(
+            OrderAmended(
+                order_id=order.order_id,
+                account_id=order.account_id,
+                market=order.terms.market,
+                price_ticks=order.price_ticks,
+                quantity_lots=order.quantity_lots - order.open_lots + reducible,
+                open_lots=reducible,
+                extras=extras_of(order, reducible),
+                keeps_place=True,
+                reason=CloseReason.REDUCE_ONLY,
             )
-    if command.client_order_id and command.client_order_id in account.client_ids:
-        raise Refused(
-            RejectCode.DUPLICATE_CLIENT_ORDER_ID,
-            f"newClientOrderId: {command.client_order_id!r} is an open order's",
-        )
-    if position.order_count >= market.spec.max_open_orders:
-        raise Refused(
-            RejectCode.TOO_MANY_ORDERS, f"market: {market.spec.max_open_orders} orders are open already"
         )
 
 
-def _check_margin(command: PlaceOrder, account: Account, position: Position) -> int:
-    """Refuse what the account cannot hold; return the extras to reserve, in money units.
-
-    An order that only reduces, together with the account's others on its side, needs no margin. A market
-    order is judged at the price it would start to trade at; each of its fills is judged again.
-    """
-    market, side, lots = position.market, command.side, command.quantity_lots
-    if position.open_lots(side) + lots <= position.reducible_lots(side):
-        return 0
-    price_ticks = command.price_ticks or _expected_price(market, side)
-    extras = order_extras(position, side, lots, price_ticks)
-    known = standing(position)
-    value = position.size_lots * market.mark_ticks * market.unit
-    if side is BUY:
-        worst = abs(value + (position.bid_value + lots * price_ticks) * market.unit)
-    else:
-        worst = abs(value - (position.ask_value + lots * price_ticks) * market.unit)
-    # An order can only widen the worst-side exposure, so the other side need not be looked at.
-    increase = extras
-    if worst > known.exposure:
-        base = abs(value) if position.mode is ISOLATED else 0
-        leverage = position.leverage
-        increase += ceil_div(worst - base, leverage) - ceil_div(known.exposure - base, leverage)
-    if increase > 0:
-        pool = survey(account)
-        room = max(0, pool.transferable if position.mode is ISOLATED else pool.free)
-        if increase > room:
-            raise Refused(
-                RejectCode.INSUFFICIENT_MARGIN, f"quantity: needs {increase} of margin, {room} is available"
-            )
-    cap = market.brackets.cap_at(position.leverage)
-    if worst > known.exposure and worst > cap:
-        raise Refused(
-            RejectCode.POSITION_LIMIT,
-            f"quantity: exposure {worst} exceeds {cap}, the most at leverage {position.leverage}",
-        )
-    return extras
-
-
-def _expected_price(market: Market, side: Side) -> int:
-    """Return the price at which a market order is judged: the mark or the best opposite, the worse one."""
-    if side is BUY:
-        return max(market.mark_ticks, market.book.best_ask_ticks)
-    best = market.book.best_bid_ticks
-    return min(market.mark_ticks, best) if best else market.mark_ticks
-
-
-def _check_fillable(turn: Turn, command: PlaceOrder, market: Market, limit_ticks: int) -> None:
-    """Refuse a fill-or-kill order that the book cannot fill whole within its limit."""
-    wanted = command.quantity_lots
-    for level in market.book.half(command.side.opposite).best_first():
-        price_ticks = abs(level.key)
-        if command.side * (limit_ticks - price_ticks) < 0:
+def _check_fillable(turn: Turn, account: Account, market: Market, taker: Order) -> None:
+    """Refuse a fill-or-kill order unless a rehearsal on copies fills it whole."""
+    own = copy_account(account)
+    mine = own.stored_position(market, taker.terms.leg)
+    copies: dict[int, Account] = {}
+    wanted = taker.open_lots
+    meetings = 0
+    for level in market.book.half(taker.side.opposite).best_first():
+        if -level.key > taker.key:
             break
         for maker in level:
-            if maker.account_id != command.account_id:
-                wanted -= _lots_to_give(turn, maker)
-                if wanted <= 0:
-                    return
+            assert isinstance(maker, Order), maker
+            meetings += 1
+            if maker.account_id == account.account_id:
+                if taker.terms.self_trade is SelfTrade.EXPIRE_MAKER:
+                    continue
+                raise Refused(RejectCode.WOULD_NOT_FILL, "timeInForce: FOK, and it would meet itself")
+            if maker.account_id not in copies:
+                copies[maker.account_id] = copy_account(turn.state.accounts[maker.account_id])
+            wanted -= _rehearse(copies[maker.account_id], maker, own, mine, taker, wanted)
+            if wanted == 0 and meetings <= MEETINGS_PER_ORDER_MAX:
+                return
     raise Refused(RejectCode.WOULD_NOT_FILL, f"timeInForce: FOK, and {wanted} lots would stay unfilled")
 
 
-def _lots_to_give(turn: Turn, maker: Order) -> int:
-    if not maker.reduce_only:
-        return maker.open_lots
-    position = turn.state.accounts[maker.account_id].positions[maker.market]
-    return min(maker.open_lots, position.reducible_lots(maker.side))
+def _rehearse(giver: Account, maker: Order, own: Account, mine: Position, taker: Order, wanted: int) -> int:
+    """Let copies trade up to `wanted` lots; return how many did, 0 for a maker that would expire."""
+    market, price_ticks = mine.market, maker.price_ticks
+    giving = giver.position(market, maker.terms.leg)
+    lots = min(wanted, maker.open_lots)
+    if maker.reduce_only:
+        lots = min(lots, giving.reducible_lots(maker.side))
+    if lots == 0:
+        return 0
+    given = plan_fill(giver, giving, maker, lots, price_ticks, market.spec.maker_fee)
+    if given is None:
+        return 0
+    taken = plan_fill(own, mine, taker, lots, price_ticks, market.spec.taker_fee)
+    if taken is None:
+        raise Refused(RejectCode.INSUFFICIENT_MARGIN, "timeInForce: FOK, and the margin would not do")
+    capped = Fill(given.realised, max(given.fee, -taken.fee), given.margin_moved)
+    fill_copy(giver, giving, maker, lots, price_ticks, capped)
+    fill_copy(own, mine, taker, lots, price_ticks, taken)
+    return lots

@@ -51,8 +51,11 @@ def judge(origins: dict[str, Origin], origin: str, n: int) -> tuple[Outcome, int
 
     EXECUTED: run it. DUPLICATE: it ran at the returned entry (0: longer ago than remembered). STALE: a later
     frame ran first. ORIGIN_CLOSED: the incarnation was replaced, or never opened by its frame 1.
+    REJECTED_FRAME: that is no origin.
     """
     name, _, incarnation = origin.partition(":")
+    if not name or not incarnation:
+        return Outcome.REJECTED_FRAME, 0
     known = origins.get(name)
     if known is None or known.incarnation != incarnation:
         is_new = n == 1 and (known is None or incarnation not in known.closed)

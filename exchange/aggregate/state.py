@@ -11,6 +11,7 @@ Money identities, which every event keeps exactly:
 
 from collections.abc import Callable
 from hashlib import blake2b
+from heapq import heappop, heappush
 from typing import Any
 
 import msgspec
@@ -18,6 +19,12 @@ import msgspec
 from events.events import (
     AccountOpened,
     ApiKeyAdded,
+    ConditionalAccepted,
+    ConditionalCancelled,
+    ConditionalRejected,
+    ConditionalTriggered,
+    CountdownExpired,
+    CountdownSet,
     Deposited,
     Event,
     FrameHeader,
@@ -33,21 +40,30 @@ from events.events import (
     MarketStatusChanged,
     MarkPriceChanged,
     OrderAccepted,
+    OrderAmended,
     OrderCancelled,
     OrderExpired,
     OriginOpened,
+    PositionModeSet,
     PositionTakenOver,
     Rejected,
     TickPassed,
     TradeExecuted,
     Withdrawn,
 )
-from events.values import ISOLATED, Outcome
-from exchange.aggregate.account import FEE_ACCOUNT_ID, FIRST_USER_ACCOUNT_ID, FUND_ACCOUNT_ID, Account
-from exchange.aggregate.book import Order
+from events.values import BUY, ISOLATED, CloseReason, Outcome
+from exchange.aggregate.account import (
+    FEE_ACCOUNT_ID,
+    FIRST_USER_ACCOUNT_ID,
+    FUND_ACCOUNT_ID,
+    Account,
+    Position,
+)
 from exchange.aggregate.canonical import canonical_origins, canonical_venue
 from exchange.aggregate.market import Market
+from exchange.aggregate.order import Order
 from exchange.aggregate.origins import Origin
+from exchange.aggregate.triggers import Triggers
 
 RULES_VERSION = 1
 ORDERS_PER_FRAME = 4096
@@ -55,8 +71,10 @@ ORDERS_PER_FRAME = 4096
 # which every client's numbers are exact.
 AGGREGATE_ORDER_BASE = 1 << 52
 
+Timer = tuple[int, int, int, str]
 
-class IdentityError(AssertionError):
+
+class IdentityError(Exception):
     """Money or contracts appeared or vanished; the message says which sum and by how much."""
 
 
@@ -65,6 +83,11 @@ class Exchange:
 
     `seq` is the last entry applied and `now_ns` the exchange's time; both belong to the log position, as
     does `origins`. The rest is the venue.
+
+    `due` are conditional orders (id → account) whose price was reached and that have not been placed yet,
+    in the order of firing. `timers` is a heap of (ns, account, order id or 0, market) for orders with an end
+    and for countdowns; `overdue` are those whose time has come. A timer that was moved or is no longer needed
+    stays in the heap until its time and is then passed over.
     """
 
     def __init__(self) -> None:
@@ -85,7 +108,10 @@ class Exchange:
         self.aggregate_order_count = 0
         self.deposited = 0
         self.withdrawn = 0
-        self._handlers: dict[type[Event], Callable[[Any], None]] = {
+        self.due: dict[int, int] = {}
+        self.timers: list[Timer] = []
+        self.overdue: dict[Timer, None] = {}
+        self.handlers: dict[type[Event], Callable[[Any], None]] = {
             FrameHeader: self._frame_header,
             OriginOpened: self._origin_opened,
             LogCreated: self._log_created,
@@ -99,9 +125,17 @@ class Exchange:
             InsuranceAllotted: self._insurance_allotted,
             LeverageSet: self._leverage_set,
             MarginModeSet: self._margin_mode_set,
+            PositionModeSet: self._position_mode_set,
             OrderAccepted: self._order_accepted,
+            OrderAmended: self._order_amended,
             OrderCancelled: self._order_closed,
             OrderExpired: self._order_closed,
+            ConditionalAccepted: self._conditional_accepted,
+            ConditionalCancelled: self._conditional_cancelled,
+            ConditionalTriggered: self._conditional_triggered,
+            ConditionalRejected: self._nothing,
+            CountdownSet: self._countdown_set,
+            CountdownExpired: self._countdown_expired,
             TradeExecuted: self._trade,
             MarkPriceChanged: self._mark_price,
             LiquidationStarted: self._liquidation_started,
@@ -114,7 +148,7 @@ class Exchange:
 
     def apply(self, event: Event) -> None:
         """Let one event change the state."""
-        self._handlers[type(event)](event)
+        self.handlers[type(event)](event)
 
     # Log position
 
@@ -128,6 +162,17 @@ class Exchange:
             origin = self.origins.get(name)
             if origin is not None and origin.incarnation == incarnation:
                 origin.record(event.frame_n, event.seq)
+        while self.timers and self.timers[0][0] <= event.now_ns:
+            timer = heappop(self.timers)
+            if self._is_wanted(timer):
+                self.overdue[timer] = None
+
+    def _is_wanted(self, timer: Timer) -> bool:
+        time_ns, account_id, order_id, market = timer
+        account = self.accounts[account_id]
+        if order_id:
+            return order_id in account.orders
+        return account.countdowns.get(market) == time_ns
 
     def _origin_opened(self, event: OriginOpened) -> None:
         origin = self.origins.get(event.name)
@@ -177,64 +222,134 @@ class Exchange:
 
     def _leverage_set(self, event: LeverageSet) -> None:
         account = self.accounts[event.account_id]
-        position = account.stored_position(self.markets[event.market])
+        position = account.stored_position(self.markets[event.market], event.leg)
         position.leverage = event.leverage
-        position.standing = None
+        position.standing.mark_ticks = -1
         position.bucket += event.margin_moved
         account.wallet -= event.margin_moved
 
     def _margin_mode_set(self, event: MarginModeSet) -> None:
-        position = self.accounts[event.account_id].stored_position(self.markets[event.market])
-        assert position.size_lots == 0, event.account_id
-        assert position.bucket == 0, event.account_id
-        assert position.order_count == 0, event.account_id
-        position.mode = event.mode
-        position.standing = None
+        account = self.accounts[event.account_id]
+        for leg in account.legs:
+            position = account.stored_position(self.markets[event.market], leg)
+            assert position.size_lots == 0, event.account_id
+            assert position.bucket == 0, event.account_id
+            assert position.order_count == 0, event.account_id
+            position.mode = event.mode
+            position.standing.mark_ticks = -1
+
+    def _position_mode_set(self, event: PositionModeSet) -> None:
+        account = self.accounts[event.account_id]
+        assert not account.orders, event.account_id
+        old, account.hedge = account.positions, event.hedge
+        # Fresh legs are set as the old ones were, then the old ones go.
+        for position in list(old.values()):
+            assert position.size_lots == 0, event.account_id
+            assert position.bucket == 0, event.account_id
+            for leg in account.legs:
+                account.stored_position(position.market, leg)
+        account.positions = {key: p for key, p in old.items() if p.leg in account.legs}
 
     # Orders
 
     def _order_accepted(self, event: OrderAccepted) -> None:
         account = self.accounts[event.account_id]
         market = self.markets[event.market]
-        order = Order(
-            event.order_id,
-            event.account_id,
-            event.market,
-            event.side,
-            event.price_ticks,
-            event.quantity_lots,
-            order_type=event.order_type,
-            time_in_force=event.time_in_force,
-            reduce_only=event.reduce_only,
-            client_order_id=event.client_order_id,
-            extras=event.extras,
-            liquidation_id=event.liquidation_id,
-        )
-        assert order.order_id not in account.orders, order.order_id
-        account.orders[order.order_id] = order
-        if order.client_order_id:
-            account.client_ids[order.client_order_id] = order.order_id
-        if order.order_id >= AGGREGATE_ORDER_BASE:
-            self.aggregate_order_count += 1
-        position = account.stored_position(market)
+        position = account.stored_position(market, event.leg)
+        order = Order(event, position)
+        order_id = event.order_id
+        assert order_id not in account.orders, order_id
+        account.orders[order_id] = order
+        if event.client_order_id:
+            account.client_ids[event.client_order_id] = order_id
+        if order_id >= AGGREGATE_ORDER_BASE:
+            self.aggregate_order_count = order_id - AGGREGATE_ORDER_BASE
         if order.rests:
             market.book.insert(order)
             position.add_order(order)
+            if event.expires_ns:
+                heappush(self.timers, (event.expires_ns, event.account_id, order_id, event.market))
+
+    def _order_amended(self, event: OrderAmended) -> None:
+        order = self.accounts[event.account_id].orders[event.order_id]
+        position = order.position
+        position.shrink_order(order, order.open_lots)
+        order.quantity_lots = event.quantity_lots
+        order.extras = event.extras
+        order.extras_lots = event.open_lots
+        if event.reason is CloseReason.USER:
+            order.amendments += 1
+        self.markets[event.market].book.amend(
+            order, event.price_ticks, event.open_lots, yields_priority=not event.keeps_place
+        )
+        position.add_order(order)
 
     def _order_closed(self, event: OrderCancelled | OrderExpired) -> None:
         account = self.accounts[event.account_id]
         order = account.orders[event.order_id]
         assert order.open_lots == event.open_lots, (event.order_id, order.open_lots, event.open_lots)
         if order.level is not None:
-            market = self.markets[event.market]
-            account.positions[event.market].shrink_order(order, order.open_lots)
-            market.book.remove(order)
+            order.position.shrink_order(order, order.open_lots)
+            self.markets[event.market].book.remove(order)
         self._forget(account, order)
 
     def _forget(self, account: Account, order: Order) -> None:
+        terms = order.terms
         del account.orders[order.order_id]
-        if order.client_order_id:
-            del account.client_ids[order.client_order_id]
+        if terms.client_order_id:
+            del account.client_ids[terms.client_order_id]
+        if terms.expires_ns:
+            self.overdue.pop((terms.expires_ns, account.account_id, order.order_id, terms.market), None)
+
+    # Conditional orders and countdowns
+
+    def _conditional_accepted(self, event: ConditionalAccepted) -> None:
+        account = self.accounts[event.account_id]
+        market = self.markets[event.market]
+        account.conditionals[event.conditional_id] = event
+        if event.client_order_id:
+            account.conditional_client_ids[event.client_order_id] = event.conditional_id
+        account.stored_position(market, event.leg).conditional_count += 1
+        price_ticks = market.working_ticks(event.working_price)
+        market.triggers(event.working_price).add(event, price_ticks)
+
+    def _conditional_cancelled(self, event: ConditionalCancelled) -> None:
+        terms = self._forget_conditional(event.account_id, event.conditional_id)
+        if self.due.pop(event.conditional_id, None) is None:
+            self.markets[event.market].triggers(terms.working_price).remove(event.conditional_id)
+
+    def _conditional_triggered(self, event: ConditionalTriggered) -> None:
+        del self.due[event.conditional_id]
+        # The number is used up even if the order is refused.
+        self.aggregate_order_count = event.order_id - AGGREGATE_ORDER_BASE
+        self._forget_conditional(event.account_id, event.conditional_id)
+
+    def _forget_conditional(self, account_id: int, conditional_id: int) -> ConditionalAccepted:
+        account = self.accounts[account_id]
+        terms = account.conditionals.pop(conditional_id)
+        if terms.client_order_id:
+            del account.conditional_client_ids[terms.client_order_id]
+        account.stored_position(self.markets[terms.market], terms.leg).conditional_count -= 1
+        return terms
+
+    def _observe(self, triggers: Triggers, price_ticks: int) -> None:
+        if triggers.terms:
+            for terms in triggers.reached(price_ticks):
+                self.due[terms.conditional_id] = terms.account_id
+
+    def _countdown_set(self, event: CountdownSet) -> None:
+        account = self.accounts[event.account_id]
+        self._stop_countdown(account, event.market)
+        if event.deadline_ns:
+            account.countdowns[event.market] = event.deadline_ns
+            heappush(self.timers, (event.deadline_ns, event.account_id, 0, event.market))
+
+    def _countdown_expired(self, event: CountdownExpired) -> None:
+        self._stop_countdown(self.accounts[event.account_id], event.market)
+
+    def _stop_countdown(self, account: Account, market: str) -> None:
+        deadline_ns = account.countdowns.pop(market, 0)
+        self.overdue.pop((deadline_ns, account.account_id, 0, market), None)
 
     # Trades
 
@@ -242,49 +357,36 @@ class Exchange:
         market = self.markets[event.market]
         self.trade_count += 1
         assert event.trade_id == self.trade_count, (event.trade_id, self.trade_count)
-        market.last_ticks = event.price_ticks
-        signed_lots = event.taker_side * event.quantity_lots
+        lots = event.quantity_lots
+        signed_lots = lots if event.taker_side is BUY else -lots
         maker = self.accounts[event.maker_account_id]
         taker = self.accounts[event.taker_account_id]
-        self._fill(maker, market, event.maker_order_id, event.quantity_lots)
-        self._fill(taker, market, event.taker_order_id, event.quantity_lots)
+        making = self._fill(maker, market, event.maker_order_id, lots)
+        taking = self._fill(taker, market, event.taker_order_id, lots)
         cost = signed_lots * event.price_ticks * market.unit
-        self._post(maker, market, -signed_lots, -cost, event.maker_realised, event.maker_fee)
-        self._post(taker, market, signed_lots, cost, event.taker_realised, event.taker_fee)
-        self._move_margin(maker, market, event.maker_margin_moved)
-        self._move_margin(taker, market, event.taker_margin_moved)
+        market.open_interest_lots -= long_lots(making) + long_lots(taking)
+        post(maker, making, -signed_lots, -cost, event.maker_realised, event.maker_fee)
+        post(taker, taking, signed_lots, cost, event.taker_realised, event.taker_fee)
+        market.open_interest_lots += long_lots(making) + long_lots(taking)
+        if event.maker_margin_moved:
+            move_margin(maker, making, event.maker_margin_moved)
+        if event.taker_margin_moved:
+            move_margin(taker, taking, event.taker_margin_moved)
         self.accounts[FEE_ACCOUNT_ID].wallet += event.maker_fee + event.taker_fee
+        market.last_ticks = event.price_ticks
+        self._observe(market.last_triggers, event.price_ticks)
 
-    def _fill(self, account: Account, market: Market, order_id: int, lots: int) -> None:
+    def _fill(self, account: Account, market: Market, order_id: int, lots: int) -> Position:
         order = account.orders[order_id]
         if order.level is not None:
-            account.positions[market.symbol].shrink_order(order, lots)
+            order.position.shrink_order(order, lots)
             market.book.fill(order, lots)
         else:
             assert 0 < lots <= order.open_lots, (order_id, lots)
             order.open_lots -= lots
         if order.open_lots == 0:
             self._forget(account, order)
-
-    def _post(
-        self, account: Account, market: Market, signed_lots: int, cost: int, realised: int, fee: int
-    ) -> None:
-        position = account.positions[market.symbol]
-        position.standing = None
-        position.size_lots += signed_lots
-        position.entry_cost += cost + realised
-        assert position.size_lots != 0 or position.entry_cost == 0, (account.account_id, market.symbol)
-        if position.mode is ISOLATED:
-            position.bucket += realised - fee
-        else:
-            account.wallet += realised - fee
-
-    def _move_margin(self, account: Account, market: Market, amount: int) -> None:
-        if amount:
-            position = account.positions[market.symbol]
-            assert position.mode is ISOLATED, account.account_id
-            position.bucket += amount
-            account.wallet -= amount
+        return order.position
 
     # Prices
 
@@ -293,6 +395,7 @@ class Exchange:
         market.index_ticks = event.index_ticks
         market.mark_ticks = event.mark_ticks
         market.basis_average = event.basis_average
+        self._observe(market.mark_triggers, event.mark_ticks)
 
     # Liquidation
 
@@ -303,7 +406,7 @@ class Exchange:
     def _liquidation_fee(self, event: LiquidationFeeCharged) -> None:
         market = self.markets[event.market]
         account = self.accounts[event.account_id]
-        position = account.positions[event.market]
+        position = account.position(market, event.leg)
         if position.mode is ISOLATED:
             position.bucket -= event.amount
         else:
@@ -314,17 +417,22 @@ class Exchange:
         market = self.markets[event.market]
         account = self.accounts[event.account_id]
         size_lots = event.size_lots
-        assert account.positions[event.market].size_lots == size_lots, event.account_id
-        assert account.positions[event.market].entry_cost == event.entry_cost, event.account_id
+        position = account.position(market, event.leg)
+        assert position.size_lots == size_lots, event.account_id
+        assert position.entry_cost == event.entry_cost, event.account_id
         price_paid = event.entry_cost + event.realised
         fund = self.accounts[FUND_ACCOUNT_ID]
-        fund.stored_position(market)
-        self._post(account, market, -size_lots, -price_paid, event.realised, 0)
-        self._post(fund, market, size_lots, price_paid, event.fund_realised, 0)
+        taking = fund.stored_position(market)
+        market.open_interest_lots -= long_lots(position) + long_lots(taking)
+        post(account, position, -size_lots, -price_paid, event.realised, 0)
+        post(fund, taking, size_lots, price_paid, event.fund_realised, 0)
+        market.open_interest_lots += long_lots(position) + long_lots(taking)
 
     def _liquidation_finished(self, event: LiquidationFinished) -> None:
         if event.released:
-            self._move_margin(self.accounts[event.account_id], self.markets[event.market], -event.released)
+            account = self.accounts[event.account_id]
+            position = account.position(self.markets[event.market], event.leg)
+            move_margin(account, position, -event.released)
 
     # What it adds up to
 
@@ -338,9 +446,9 @@ class Exchange:
         sizes = dict.fromkeys(self.markets, 0)
         for account in self.accounts.values():
             money += account.wallet
-            for symbol, position in account.positions.items():
+            for position in account.positions.values():
                 money += position.bucket - position.entry_cost
-                sizes[symbol] += position.size_lots
+                sizes[position.market.symbol] += position.size_lots
         if money != 0:
             raise IdentityError(f"wallets + buckets − entry costs exceed what came in by {money}")
         for symbol, lots in sizes.items():
@@ -358,6 +466,30 @@ class Exchange:
     def digest(self) -> bytes:
         """Hash the whole state: 32 bytes that agree exactly when the states do."""
         return blake2b(self.venue_digest() + self.position_digest(), digest_size=32).digest()
+
+
+def long_lots(position: Position) -> int:
+    """Return what a position adds to the open interest."""
+    return position.size_lots if position.size_lots > 0 else 0
+
+
+def post(account: Account, position: Position, signed_lots: int, cost: int, realised: int, fee: int) -> None:
+    """Let a position trade `signed_lots` for `cost`; profit and fee go to the bucket it stands on."""
+    position.standing.mark_ticks = -1
+    position.size_lots += signed_lots
+    position.entry_cost += cost + realised
+    assert position.size_lots != 0 or position.entry_cost == 0, (account.account_id, position.entry_cost)
+    if position.mode is ISOLATED:
+        position.bucket += realised - fee
+    else:
+        account.wallet += realised - fee
+
+
+def move_margin(account: Account, position: Position, amount: int) -> None:
+    """Move money from the wallet to the bucket of an isolated position (negative: back)."""
+    assert position.mode is ISOLATED, account.account_id
+    position.bucket += amount
+    account.wallet -= amount
 
 
 def _digest(domain: bytes, tree: object) -> bytes:

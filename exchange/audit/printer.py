@@ -22,20 +22,32 @@ Specs = Mapping[str, MarketSpec]
 
 _MONEY = frozenset(
     {
-        "amount", "cap", "collateral", "entry_cost", "equity", "extras", "fund_after", "fund_before",
-        "fund_realised", "maintenance", "maker_fee", "maker_margin_moved", "maker_realised", "margin_moved",
-        "min_notional", "notional", "realised", "released", "taker_fee", "taker_margin_moved",
-        "taker_realised", "unrealised",
+        "amount", "cap", "collateral", "deduction", "entry_cost", "equity", "extras", "fund_after",
+        "fund_before", "fund_realised", "maintenance", "maker_fee", "maker_margin_moved",
+        "maker_realised", "margin_moved", "min_notional", "notional", "realised", "released",
+        "taker_fee", "taker_margin_moved", "taker_realised", "unrealised",
     }
 )  # fmt: skip
 _RATES = frozenset(
-    {"liquidation_fee", "maintenance_rate", "mark_band", "take_bound", "lot_size", "tick_size"}
+    {
+        "band_down",
+        "band_up",
+        "callback_rate",
+        "liquidation_fee",
+        "lot_size",
+        "maintenance_rate",
+        "mark_band",
+        "take_bound",
+        "tick_size",
+    }
 )
 # In a specification these are rates, in a trade money.
 _RATES_OF_SPEC = frozenset({"maker_fee", "taker_fee"})
 _NAMED: dict[str, Callable[[int], str]] = {
     "now_ns": time_text,
-    "deduction": lambda value: format_fixed(value, 16),
+    "expires_ns": lambda value: time_text(value) if value else "",
+    "deadline_ns": lambda value: time_text(value) if value else "",
+    "deduction_rest": lambda value: format_fixed(value, 16),
     "basis_average": lambda value: f"{value}/65536 ticks",
 }
 _RENAMED = {

@@ -110,18 +110,13 @@ def time_text(time_ns: int) -> str:
 
 def _market(state: Exchange, symbol: str) -> dict[str, Any]:
     market = state.markets[symbol]
-    long_lots = sum(
-        max(0, account.positions[symbol].size_lots)
-        for account in state.accounts.values()
-        if symbol in account.positions
-    )
     return {
         "market": symbol,
         "status": market.status.name.lower(),
         "index": price_text(market.spec, market.index_ticks),
         "mark": price_text(market.spec, market.mark_ticks),
         "last": price_text(market.spec, market.last_ticks),
-        "open_interest": lots_text(market.spec, long_lots),
+        "open_interest": lots_text(market.spec, market.open_interest_lots),
     }
 
 

@@ -62,11 +62,7 @@ class Board:
 
     def open_interest_lots(self, symbol: str) -> int:
         """Return how many lots are held long, which is as many as are held short."""
-        return sum(
-            max(0, account.positions[symbol].size_lots)
-            for account in self.fold.state.accounts.values()
-            if symbol in account.positions
-        )
+        return self.fold.state.markets[symbol].open_interest_lots
 
     def fund(self) -> int:
         """Return what the insurance fund is worth at mark, in money units."""

@@ -304,11 +304,6 @@ def _insurance(state: Exchange) -> dict[str, Any]:
 
 def _market_row(state: Exchange, market: Market) -> dict[str, Any]:
     spec, book = market.spec, market.book
-    long_lots = sum(
-        max(0, account.positions[market.symbol].size_lots)
-        for account in state.accounts.values()
-        if market.symbol in account.positions
-    )
     return {
         "symbol": market.symbol,
         "status": market.status.name,
@@ -317,5 +312,5 @@ def _market_row(state: Exchange, market: Market) -> dict[str, Any]:
         "last": price_text(spec, market.last_ticks),
         "bid": price_text(spec, book.best_bid_ticks),
         "ask": price_text(spec, book.best_ask_ticks),
-        "open_interest": lots_text(spec, long_lots),
+        "open_interest": lots_text(spec, market.open_interest_lots),
     }

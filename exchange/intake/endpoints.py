@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from enum import Enum
 
-from events.values import MarginMode, OrderType, Side, TimeInForce
+from events.values import Leg, MarginMode, OrderType, SelfTrade, Side, TimeInForce
 from exchange.intake import accounts, market_data, trading
 from exchange.intake.errors import (
     BAD_ORDER_TYPE,
@@ -76,10 +76,11 @@ _NEW_ORDER = (
         fault=BAD_ORDER_TYPE,
     ),
     choice("timeInForce", {tif.name: tif for tif in TimeInForce}, fault=BAD_TIME_IN_FORCE),
-    choice("positionSide", {side: side for side in ("BOTH", "LONG", "SHORT")}),
+    Parameter("goodTillDate", whole),
+    choice("positionSide", {leg.name: leg for leg in Leg}),
     choice("newOrderRespType", {kind: kind for kind in ("ACK", "RESULT")}),
     choice("priceMatch", {"NONE": "NONE"}),
-    choice("selfTradePreventionMode", {"EXPIRE_MAKER": "EXPIRE_MAKER"}),
+    choice("selfTradePreventionMode", {mode.name: mode for mode in SelfTrade}),
 )
 
 _NONE, _SIGNED = Security.NONE, Security.SIGNED

@@ -136,6 +136,25 @@ REFUSALS: dict[RejectCode, Fault] = {
         -5022, "Due to the order could not be executed as maker, the Post Only order will be rejected."
     ),
     RejectCode.RESERVED_ACCOUNT: Fault(-1130, "{reason}"),
+    RejectCode.PRICE_ABOVE_BAND: Fault(-4016, "Price is higher than mark price multiplier cap."),
+    RejectCode.PRICE_BELOW_BAND: Fault(-4024, "Price is lower than mark price multiplier floor."),
+    RejectCode.TOO_MANY_CONDITIONALS: Fault(-4045, "Reach max stop order limit."),
+    RejectCode.POSITION_CAP: Fault(-2027, "Exceeded the maximum allowable position at current leverage."),
+    RejectCode.OPEN_INTEREST_CAP: Fault(-2010, "{reason}"),
+    RejectCode.BAD_LEG: BAD_POSITION_SIDE,
+    RejectCode.BAD_TRIGGER: Fault(-1130, "{reason}"),
+    RejectCode.WOULD_TRIGGER: Fault(-2021, "Order would immediately trigger."),
+    RejectCode.NOTHING_TO_AMEND: Fault(-5027, "No need to modify the order."),
+    RejectCode.BAD_AMENDMENT: Fault(-1130, "{reason}"),
+    RejectCode.TOO_MANY_AMENDMENTS: Fault(-5026, "Exceed maximum modify order limit."),
+    RejectCode.POSITION_MODE_UNCHANGED: Fault(-4059, "No need to change position side."),
+    RejectCode.POSITION_MODE_HAS_ORDERS: Fault(
+        -4067, "Position side cannot be changed if there exists open orders."
+    ),
+    RejectCode.POSITION_MODE_HAS_POSITION: Fault(
+        -4068, "Position side cannot be changed if there exists position."
+    ),
+    RejectCode.BAD_COUNTDOWN: Fault(-1130, "{reason}"),
 }
 
 

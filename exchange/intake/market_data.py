@@ -5,6 +5,7 @@ from typing import Any
 
 from events.values import MarketSpec, MarketStatus, Side
 from exchange.aggregate.market import Market
+from exchange.aggregate.units import RATE_ONE
 from exchange.decimals import format_fixed, lots_text, money_text, price_text, step_digits
 from exchange.intake.errors import BAD_DEPTH_LIMIT
 from exchange.intake.orders import NS_PER_MS
@@ -144,7 +145,14 @@ def _filters(spec: MarketSpec) -> list[dict[str, Any]]:
             "tickSize": price_text(spec, 1),
         },
         {"filterType": "LOT_SIZE", **sizes},
-        {"filterType": "MARKET_LOT_SIZE", **sizes},
+        {"filterType": "MARKET_LOT_SIZE", **sizes, "maxQty": lots_text(spec, spec.max_market_lots)},
         {"filterType": "MIN_NOTIONAL", "notional": money_text(spec.min_notional)},
         {"filterType": "MAX_NUM_ORDERS", "limit": spec.max_open_orders},
+        {"filterType": "MAX_NUM_ALGO_ORDERS", "limit": spec.max_conditional_orders},
+        {
+            "filterType": "PERCENT_PRICE",
+            "multiplierUp": money_text(RATE_ONE + spec.band_up),
+            "multiplierDown": money_text(RATE_ONE - spec.band_down),
+            "multiplierDecimal": "4",
+        },
     ]

@@ -8,7 +8,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Any
 
-from events.events import Event, OrderAccepted, OrderCancelled, OrderExpired, TradeExecuted
+from events.events import Event, OrderAccepted, OrderAmended, OrderCancelled, OrderExpired, TradeExecuted
 from events.frame import Groups, header_of
 from events.values import CloseReason, MarketSpec, OrderType, Side, TimeInForce
 from exchange.aggregate.units import MONEY_ONE
@@ -26,14 +26,28 @@ EXPIRED_IN_MATCH = "EXPIRED_IN_MATCH"
 
 
 class OrderRecord:
-    """One order and how far it came. `quote` is money units: Σ price × lots of its fills."""
+    """One order and how far it came. `quote` is money units: Σ price × lots of its fills.
 
-    __slots__ = ("accepted", "accepted_ms", "executed_lots", "quote", "status", "updated_ms")
+    `price_ticks` and `quantity_lots` are as amended, the rest of its terms as `accepted`.
+    """
+
+    __slots__ = (
+        "accepted",
+        "accepted_ms",
+        "executed_lots",
+        "price_ticks",
+        "quantity_lots",
+        "quote",
+        "status",
+        "updated_ms",
+    )
 
     def __init__(self, accepted: OrderAccepted, now_ms: int) -> None:
         self.accepted = accepted
         self.accepted_ms = now_ms
         self.updated_ms = now_ms
+        self.price_ticks = accepted.price_ticks
+        self.quantity_lots = accepted.quantity_lots
         self.executed_lots = 0
         self.quote = 0
         self.status = NEW
@@ -48,8 +62,14 @@ class OrderRecord:
         self.executed_lots += lots
         self.quote += quote
         self.updated_ms = now_ms
-        assert self.executed_lots <= self.accepted.quantity_lots, self.accepted.order_id
-        self.status = FILLED if self.executed_lots == self.accepted.quantity_lots else PARTIALLY_FILLED
+        assert self.executed_lots <= self.quantity_lots, self.accepted.order_id
+        self.status = FILLED if self.executed_lots == self.quantity_lots else PARTIALLY_FILLED
+
+    def amend(self, event: OrderAmended, now_ms: int) -> None:
+        """Take over another price and size."""
+        self.price_ticks = event.price_ticks
+        self.quantity_lots = event.quantity_lots
+        self.updated_ms = now_ms
 
     def end(self, status: str, now_ms: int) -> None:
         """Record that the order left unfilled or partly filled."""
@@ -73,7 +93,7 @@ def record_of_answer(
     record = OrderRecord(accepted, now_ms)
     for event in events:
         if isinstance(event, TradeExecuted):
-            if event.taker_order_id == accepted.order_id:
+            if accepted.order_id in (event.taker_order_id, event.maker_order_id):
                 record.fill(event.quantity_lots, _quote(event, unit_of(spec)), now_ms)
         elif isinstance(event, OrderExpired) and event.order_id == accepted.order_id:
             record.end(_expiry_status(event.reason), now_ms)
@@ -97,6 +117,7 @@ class OrderHistory:
         self._now_ms = 0
         self._handlers: dict[type[Event], Callable[[Any], None]] = {
             OrderAccepted: self._accepted,
+            OrderAmended: self._amended,
             TradeExecuted: self._traded,
             OrderCancelled: self._cancelled,
             OrderExpired: self._expired,
@@ -141,6 +162,9 @@ class OrderHistory:
             if record.status == FILLED:
                 self._keep_ended(record.accepted)
 
+    def _amended(self, event: OrderAmended) -> None:
+        self._records[event.order_id].amend(event, self._now_ms)
+
     def _cancelled(self, event: OrderCancelled) -> None:
         self._end(event.order_id, CANCELED)
 
@@ -182,9 +206,9 @@ def order_object(record: OrderRecord, spec: MarketSpec) -> dict[str, Any]:
         "pair": accepted.market,
         "status": record.status,
         "clientOrderId": client_order_id,
-        "price": price_text(spec, 0 if is_market else accepted.price_ticks),
+        "price": price_text(spec, 0 if is_market else record.price_ticks),
         "avgPrice": average_price_text(spec, record.quote, record.executed_lots),
-        "origQty": lots_text(spec, accepted.quantity_lots),
+        "origQty": lots_text(spec, record.quantity_lots),
         "executedQty": executed,
         "cumQty": executed,
         "cumQuote": money_text(record.quote),
@@ -194,13 +218,13 @@ def order_object(record: OrderRecord, spec: MarketSpec) -> dict[str, Any]:
         "reduceOnly": accepted.reduce_only,
         "closePosition": False,
         "side": Side(accepted.side).name,
-        "positionSide": "BOTH",
+        "positionSide": accepted.leg.name,
         "stopPrice": price_text(spec, 0),
         "workingType": "CONTRACT_PRICE",
         "priceProtect": False,
         "priceMatch": "NONE",
-        "selfTradePreventionMode": "EXPIRE_MAKER",
-        "goodTillDate": 0,
+        "selfTradePreventionMode": accepted.self_trade.name,
+        "goodTillDate": accepted.expires_ns // NS_PER_MS,
         "time": record.accepted_ms,
         "updateTime": record.updated_ms,
     }

@@ -55,11 +55,13 @@ async def run_intake(
         await asyncio.wait((opening, *ends), return_when=asyncio.FIRST_COMPLETED)
         if opening.done():
             opening.result()
+            timing = asyncio.create_task(intake.keep_time(), name="intake time")
             async with _Listeners(intake, host, port, admin_host, admin_port):
                 logger.info("intake_listens", host=host, port=port, admin_port=admin_port)
                 if on_ready is not None:
                     on_ready(lambda: intake.state.seq)
                 await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+                timing.cancel()
                 if folding.done():
                     # Nothing will be read any more: whoever waits for an answer need not.
                     await intake.close()

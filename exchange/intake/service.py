@@ -5,10 +5,13 @@ happen in time nobody knows whether it was executed, and the answer says so.
 """
 
 import asyncio
+import time
 from typing import Any
 
+import structlog
+
 from events.appender import Appender, AppenderClosedError, FrameRefusedError
-from events.commands import AnyCommand, Command
+from events.commands import AnyCommand, Command, Tick
 from events.events import Event, LiquidationStarted, Rejected
 from events.frame import header_of
 from events.log import Log, LogFullError, VerifiedEvents
@@ -24,12 +27,16 @@ from exchange.intake.errors import (
     SHUTTING_DOWN,
     STATUS_UNKNOWN,
     TIMED_OUT,
+    ApiError,
     refusal,
 )
 from exchange.intake.keys import KeyRing
 from exchange.intake.orders import NS_PER_MS, OrderHistory
 
 ANSWER_DEADLINE_S = 10.0
+TIMER_CHECK_S = 0.25
+
+logger = structlog.get_logger(__name__)
 
 
 class Intake:
@@ -73,6 +80,20 @@ class Intake:
             CorruptLogError, LogRewoundError: as `Fold.run`.
         """
         await self._fold.run(asyncio.Event())
+
+    async def keep_time(self) -> None:
+        """Say that time has passed whenever an order's end or a countdown is due, until cancelled.
+
+        The aggregate has no clock: in a market without orders or prices nothing else would tell it.
+        """
+        while True:
+            await asyncio.sleep(TIMER_CHECK_S)
+            timers = self._fold.state.timers
+            if timers and timers[0][0] <= time.time_ns():
+                try:
+                    await self._answer(Tick())
+                except ApiError as error:
+                    logger.warning("tick_not_answered", code=error.code)
 
     async def close(self) -> None:
         """Stop appending."""

@@ -45,7 +45,13 @@ class MarketForm(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     liquidation_fee: str
     mark_band: str
     take_bound: str
+    band_up: str
+    band_down: str
+    max_market_quantity: str
     max_open_orders: int
+    max_conditional_orders: int
+    max_position: str
+    max_open_interest: str
     unwind_quantity: str
     brackets: list[BracketForm]
 
@@ -76,7 +82,13 @@ def market_spec(form: MarketForm) -> MarketSpec:
         liquidation_fee=_scaled("liquidation_fee", form.liquidation_fee),
         mark_band=_scaled("mark_band", form.mark_band),
         take_bound=_scaled("take_bound", form.take_bound),
+        band_up=_scaled("band_up", form.band_up),
+        band_down=_scaled("band_down", form.band_down),
+        max_market_lots=_steps("max_market_quantity", form.max_market_quantity, lot_size),
         max_open_orders=form.max_open_orders,
+        max_conditional_orders=form.max_conditional_orders,
+        max_position_lots=_steps("max_position", form.max_position, lot_size),
+        max_open_interest_lots=_steps("max_open_interest", form.max_open_interest, lot_size),
         unwind_lots=_steps("unwind_quantity", form.unwind_quantity, lot_size),
         brackets=tuple(_bracket(n, row) for n, row in enumerate(form.brackets)),
     )
@@ -122,7 +134,7 @@ DEFAULT_FORMS: tuple[MarketForm, ...] = (
         tick_size="0.1",
         lot_size="0.001",
         min_price="100",
-        max_price="10000000",
+        max_price="1000000",
         min_quantity="0.001",
         max_quantity="1000",
         min_notional="50",
@@ -131,7 +143,13 @@ DEFAULT_FORMS: tuple[MarketForm, ...] = (
         liquidation_fee="0.005",
         mark_band="0.003",
         take_bound="0.05",
+        band_up="0.15",
+        band_down="0.15",
+        max_market_quantity="120",
         max_open_orders=200,
+        max_conditional_orders=10,
+        max_position="5000",
+        max_open_interest="20000",
         unwind_quantity="2",
         brackets=_brackets(
             (125, "300000", "0.004"),
@@ -153,7 +171,7 @@ DEFAULT_FORMS: tuple[MarketForm, ...] = (
         tick_size="0.01",
         lot_size="0.001",
         min_price="10",
-        max_price="1000000",
+        max_price="100000",
         min_quantity="0.001",
         max_quantity="10000",
         min_notional="20",
@@ -162,7 +180,13 @@ DEFAULT_FORMS: tuple[MarketForm, ...] = (
         liquidation_fee="0.005",
         mark_band="0.003",
         take_bound="0.05",
+        band_up="0.15",
+        band_down="0.15",
+        max_market_quantity="2000",
         max_open_orders=200,
+        max_conditional_orders=10,
+        max_position="100000",
+        max_open_interest="400000",
         unwind_quantity="40",
         brackets=_brackets(
             (125, "200000", "0.004"),

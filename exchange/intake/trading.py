@@ -6,7 +6,7 @@ from typing import Any
 
 from events.commands import CancelAllOrders, CancelOrder, PlaceOrder, SetLeverage, SetMarginMode
 from events.events import OrderAccepted, OrderCancelled
-from events.values import MarketSpec, OrderType, TimeInForce
+from events.values import Leg, MarketSpec, OrderType, SelfTrade, TimeInForce
 from exchange.decimals import (
     DecimalPrecisionError,
     DecimalRangeError,
@@ -17,7 +17,6 @@ from exchange.decimals import (
 )
 from exchange.intake.errors import (
     BAD_PARAMETER,
-    BAD_POSITION_SIDE,
     EITHER_MANDATORY,
     MANDATORY,
     NO_SUCH_ORDER,
@@ -32,7 +31,7 @@ from exchange.intake.errors import (
     QUANTITY_NOT_POSITIVE,
     QUANTITY_OFF_STEP,
 )
-from exchange.intake.orders import order_object, record_of_answer
+from exchange.intake.orders import NS_PER_MS, order_object, record_of_answer
 from exchange.intake.service import Intake
 
 Values = dict[str, Any]
@@ -69,6 +68,9 @@ def order_command(intake: Intake, account_id: int, values: Values) -> PlaceOrder
             raise NOT_REQUIRED.error(name=name)
         if not is_market and name not in values:
             raise MANDATORY.error(name=name)
+    is_dated = values.get("timeInForce") is TimeInForce.GTD
+    if is_dated is not ("goodTillDate" in values):
+        raise (MANDATORY if is_dated else NOT_REQUIRED).error(name="goodTillDate")
     if "quantity" not in values:
         raise MANDATORY.error(name="quantity")
     for name in ("closePosition", "priceProtect"):
@@ -77,8 +79,6 @@ def order_command(intake: Intake, account_id: int, values: Values) -> PlaceOrder
     spec = intake.market(values["symbol"]).spec
     price_ticks = 0 if is_market else _price_ticks(spec, values["price"])
     quantity_lots = _quantity_lots(spec, values["quantity"])
-    if values.get("positionSide", "BOTH") != "BOTH":
-        raise BAD_POSITION_SIDE.error()
     return PlaceOrder(
         account_id=account_id,
         market=spec.symbol,
@@ -89,6 +89,9 @@ def order_command(intake: Intake, account_id: int, values: Values) -> PlaceOrder
         time_in_force=TimeInForce.IOC if is_market else values["timeInForce"],
         reduce_only=values.get("reduceOnly", False),
         client_order_id=values.get("newClientOrderId") or f"{_own_id_prefix}{next(_own_ids):x}",
+        leg=values.get("positionSide", Leg.BOTH),
+        self_trade=values.get("selfTradePreventionMode", SelfTrade.EXPIRE_MAKER),
+        expires_ns=values.get("goodTillDate", 0) * NS_PER_MS,
     )
 
 
@@ -132,9 +135,9 @@ async def open_orders(intake: Intake, account_id: int, values: Values) -> object
     if symbol is not None:
         intake.market(symbol)
     return [
-        order_object(intake.orders.get(order.order_id), intake.market(order.market).spec)
+        order_object(intake.orders.get(order.order_id), intake.market(order.terms.market).spec)
         for order in intake.account(account_id).orders.values()
-        if symbol is None or order.market == symbol
+        if symbol is None or order.terms.market == symbol
     ]
 
 

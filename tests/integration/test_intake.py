@@ -306,9 +306,10 @@ BUY = "symbol=BTCUSDT&side=BUY&type=LIMIT&timeInForce=GTC&quantity=0.01&price=50
         ({"type": "ICEBERG"}, -1116, "Invalid orderType."),
         ({"type": "STOP_MARKET", "stopPrice": "1"}, -4120, "Order type not supported for this endpoint."),
         ({"type": "MARKET"}, -1106, "'price'"),
-        ({"timeInForce": "GTD"}, -1115, "Invalid timeInForce."),
+        ({"timeInForce": "GTB"}, -1115, "Invalid timeInForce."),
+        ({"timeInForce": "GTD"}, -1102, "goodTillDate"),
         ({"timeInForce": None}, -1102, "'timeInForce'"),
-        ({"positionSide": "LONG"}, -4061, "position side"),
+        ({"positionSide": "UP"}, -1130, "positionSide"),
         ({"newClientOrderId": "no spaces"}, -1100, "'newClientOrderId'"),
         ({"newClientOrderId": "é"}, -1100, "'newClientOrderId'"),
         ({"icebergQty": "1"}, -1104, "'icebergQty'"),
@@ -640,3 +641,22 @@ async def test_what_is_not_http_is_refused_too(
     await writer.wait_closed()
     assert (200, {}) == await venue.send("GET", "/fapi/v1/ping")
     assert "request_failed" not in capsys.readouterr().out
+
+
+async def test_an_order_with_an_end_expires_in_a_quiet_market(venue: Venue) -> None:
+    """Nothing else happens, and still a GTD order is gone when its time has come."""
+    alice = await venue.account()
+    ends_ms = int(time.time() * 1000) + 700
+
+    status, order = await alice.order(timeInForce="GTD", goodTillDate=ends_ms)
+
+    assert (200, "NEW", ends_ms) == (status, order["status"], order["goodTillDate"])
+    deadline_s = time.monotonic() + 10
+    while True:
+        _, found = await alice.call("GET", "/fapi/v1/order", symbol="BTCUSDT", orderId=order["orderId"])
+        if found["status"] != "NEW":
+            break
+        assert time.monotonic() < deadline_s
+        await asyncio.sleep(0.05)
+    assert "EXPIRED" == found["status"]
+    assert ends_ms <= found["updateTime"]

@@ -20,7 +20,7 @@ from events.commands import (
 )
 from events.embedded import EmbeddedServer
 from events.events import Event, LiquidationFinished, LiquidationSkipped, LiquidationStarted
-from events.values import IndexSource, LiquidationResult, MarginMode, OrderType, Side
+from events.values import IndexSource, Leg, LiquidationResult, MarginMode, OrderType, Side
 from exchange.aggregate.account import FUND_ACCOUNT_ID
 from exchange.liquidator import CROSS_POOL, find_liquidatable, run_liquidator
 from exchange.runtime import Runtime
@@ -58,14 +58,14 @@ def test_an_isolated_bucket_is_found_by_its_market(venue: Venue) -> None:
     venue.index(BTC, "46000")
     assert [] == find_liquidatable(venue.state, {BTC})
     venue.index(BTC, "44000")
-    assert [(alice.account_id, BTC)] == find_liquidatable(venue.state, {BTC})
+    assert [(alice.account_id, BTC, Leg.BOTH)] == find_liquidatable(venue.state, {BTC})
 
 
 def test_a_cross_pool_is_found_by_any_of_its_markets(venue: Venue) -> None:
     """A pool whose equity fell to maintenance is found once, as the pool, not as a market."""
     alice = open_long(venue, "CROSS", 10, "600", "0.1")
     venue.index(BTC, "44000")
-    assert [(alice.account_id, CROSS_POOL)] == find_liquidatable(venue.state, {BTC, "ETHUSDT"})
+    assert [(alice.account_id, CROSS_POOL, Leg.BOTH)] == find_liquidatable(venue.state, {BTC, "ETHUSDT"})
     assert [] == find_liquidatable(venue.state, {"ETHUSDT"})
 
 

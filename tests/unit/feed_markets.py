@@ -20,7 +20,13 @@ def _spec(symbol: str, tick_size: int, max_price_ticks: int = 10_000_000) -> Mar
         liquidation_fee=1_000_000,
         mark_band=300_000,
         take_bound=5_000_000,
+        band_up=15_000_000,
+        band_down=15_000_000,
+        max_market_lots=1_000_000,
         max_open_orders=200,
+        max_conditional_orders=10,
+        max_position_lots=1_000_000,
+        max_open_interest_lots=40_000_000,
         unwind_lots=1_000,
         brackets=(Bracket(cap=10**16, maintenance_rate=400_000, max_leverage=125),),
     )

@@ -103,11 +103,13 @@ async def test_the_next_point_waits_for_the_answer() -> None:
 async def test_points_keep_the_pace_of_the_source() -> None:
     """At 10 source seconds a second, a second of the source takes a tenth of one."""
     desk = Desk(answers=[])
+    start_s = asyncio.get_running_loop().time()
     await feed(desk, Steps(5_000, 6_000, 8_000), speed=10)
 
-    first, second, third = desk.times_s
-    assert second - first >= 0.099
-    assert third - second >= 0.199
+    # From before the start, so that a busy machine can only make it longer.
+    _, second, third = desk.times_s
+    assert second - start_s >= 0.099
+    assert third - start_s >= 0.299
 
 
 async def test_time_lost_to_a_slow_answer_is_not_made_up_for() -> None:

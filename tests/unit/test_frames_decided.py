@@ -137,6 +137,14 @@ def test_a_body_that_does_not_decode_is_a_rejected_frame() -> None:
     assert Outcome.EXECUTED == desk.send(origin, 5).outcome
 
 
+def test_a_frame_without_a_proper_origin_is_a_rejected_frame() -> None:
+    """An origin is a name and an incarnation; anything else is answered, not run, and stops nobody."""
+    desk = Desk()
+    for origin in ("", "x", "x:", ":y"):
+        assert Outcome.REJECTED_FRAME == desk.send(origin, 1).outcome
+    assert {} == desk.state.origins
+
+
 def test_refused_command_changes_the_position_only() -> None:
     """One `Rejected` event: the venue's digest stays, the log position's moves."""
     desk = Desk()

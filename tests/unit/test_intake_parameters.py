@@ -52,7 +52,7 @@ def test_an_order_is_parsed() -> None:
         ("symbol=X&type=WRONG", -1102, "side"),
         ("symbol=X&side=HOLD&type=WRONG", -1117, "side"),
         ("symbol=X&side=BUY&type=WRONG", -1116, "orderType"),
-        ("symbol=X&side=BUY&type=LIMIT&timeInForce=GTD", -1115, "timeInForce"),
+        ("symbol=X&side=BUY&type=LIMIT&timeInForce=GTB", -1115, "timeInForce"),
         ("symbol=X&side=BUY&type=STOP_MARKET&stopPrice=1&closePosition=true", -4120, "Algo"),
         ("symbol=X&side=BUY&type=LIMIT&stopPrice=1", -1104, "stopPrice"),
         ("symbol=X&side=BUY&type=LIMIT&quantity=1e3", -1130, "quantity"),
@@ -60,7 +60,7 @@ def test_an_order_is_parsed() -> None:
         ("symbol=X&side=BUY&type=LIMIT&reduceOnly=maybe", -1130, "reduceOnly"),
         ("symbol=X&side=BUY&type=LIMIT&newClientOrderId=a%20b", -1100, "newClientOrderId"),
         ("symbol=X&side=BUY&type=LIMIT&newClientOrderId=" + "a" * 37, -4015, "Client order id"),
-        ("symbol=X&side=BUY&type=LIMIT&selfTradePreventionMode=EXPIRE_BOTH", -1130, "selfTrade"),
+        ("symbol=X&side=BUY&type=LIMIT&selfTradePreventionMode=EXPIRE", -1130, "selfTrade"),
     ],
 )
 def test_bad_order_parameters_name_the_field(form: str, code: int, named: str) -> None:

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 
+from events.commands import SetMarketStatus
 from events.events import (
     LiquidationFeeCharged,
     LiquidationFinished,
@@ -9,10 +10,11 @@ from events.events import (
     LiquidationStarted,
     MarketStatusChanged,
     OrderCancelled,
+    OrderExpired,
     PositionTakenOver,
     TradeExecuted,
 )
-from events.values import CloseReason, LiquidationResult, MarketStatus, RejectCode
+from events.values import Bracket, CloseReason, LiquidationResult, MarketStatus, RejectCode
 from exchange.aggregate.account import FUND_ACCOUNT_ID
 from exchange.aggregate.margin import bucket_equity
 from tests.venue import Trader, Venue, every, money, only, refusal, spec
@@ -234,7 +236,7 @@ def test_fund_unwinds_near_the_mark() -> None:
     s.open("BTCUSDT", "BUY", "0.1", "50000", mode="ISOLATED", leverage=10)
     s.venue.index("BTCUSDT", "45100")
     s.venue.liquidate(s.alice, "BTCUSDT")
-    s.bob.buy("BTCUSDT", "0.04", "45090")
+    s.bob.buy("BTCUSDT", "0.04", "45100")
 
     events = s.venue.index("BTCUSDT", "45100")
 
@@ -254,3 +256,55 @@ def test_the_other_positions_of_an_isolated_trader_are_untouched() -> None:
 
     assert before == bucket_equity(s.alice.account, s.alice.position("ETHUSDT"))
     assert "450" == s.alice.wallet
+
+
+def test_a_worksheet_of_the_highest_bracket_fits_an_event() -> None:
+    """The deduction of a large position is exact and can be written, in money units and their rest."""
+    brackets = (
+        Bracket(cap=money("3000000"), maintenance_rate=1_000_001, max_leverage=50),
+        Bracket(cap=money("9000000000"), maintenance_rate=30_000_000, max_leverage=3),
+    )
+    venue = Venue(specs=(spec(brackets=brackets, max_lots=2_000_000),), fund="100000000")
+    venue.index("BTCUSDT", "50000")
+    whale, other = venue.account("40000000"), venue.account("90000000")
+    for trader in (whale, other):
+        trader.leverage("BTCUSDT", 3)
+    other.sell("BTCUSDT", "1500", "50000")
+    whale.buy("BTCUSDT", "1500", "50000")
+    venue.index("BTCUSDT", "30000")
+
+    (row,) = only(LiquidationStarted, venue.liquidate(whale)).rows
+
+    assert 1 == row.bracket
+    exact = row.deduction * 10**8 + row.deduction_rest
+    assert money("3000000") * (30_000_000 - 1_000_001) == exact
+    assert -(-(row.notional * row.maintenance_rate - exact) // 10**8) == row.maintenance
+
+
+def test_a_halted_market_does_not_shield_the_others() -> None:
+    """A cross pool with a position in a halted market loses its other positions all the same."""
+    s = scene()
+    s.open("ETHUSDT", "BUY", "0.01", "3000", mode="CROSS", leverage=20)
+    s.open("BTCUSDT", "BUY", "0.3", "50000", mode="CROSS", leverage=20)
+    s.venue.send(SetMarketStatus(market="ETHUSDT", status=MarketStatus.HALTED, reason="test"))
+    s.venue.index("BTCUSDT", "46000")
+
+    events = s.venue.liquidate(s.alice)
+
+    assert "BTCUSDT" == only(PositionTakenOver, events).market
+    assert LiquidationResult.UNBORNE == only(LiquidationFinished, events).result
+    assert "halted" in only(LiquidationSkipped, s.venue.liquidate(s.alice)).reason
+
+
+def test_nobody_can_sell_himself_cheap_and_leave_the_rest_to_the_fund() -> None:
+    """A reducing fill far from the mark may not bring what stays open nearer to the fund."""
+    s = scene()
+    s.open("BTCUSDT", "BUY", "0.3", "50000", mode="CROSS", leverage=20)
+    s.bob.buy("BTCUSDT", "0.05", "30200")
+
+    events = s.alice.sell("BTCUSDT", "0.05", "30200", tif="IOC")
+
+    assert [] == every(TradeExecuted, events)
+    assert CloseReason.MARGIN == only(OrderExpired, events).reason
+    s.bob.buy("BTCUSDT", "0.05", "49900")
+    assert only(TradeExecuted, s.alice.sell("BTCUSDT", "0.05", "49900", tif="IOC"))

@@ -4,6 +4,7 @@ from fractions import Fraction
 
 import pytest
 
+from events.commands import Withdraw
 from events.values import Bracket
 from exchange.aggregate.margin import (
     bankruptcy_price,
@@ -156,6 +157,20 @@ def test_unrealised_profit_margins_cross_orders_only(venue: Venue) -> None:
     assert (money("1700"), money("700")) == (pool.free, pool.transferable)
 
 
+def test_withdrawing_never_makes_a_healthy_account_liquidatable(venue: Venue) -> None:
+    """Beyond the leverage's cap the requirement is the maintenance margin, so that it stays in the wallet."""
+    alice, bob = venue.account("100000"), venue.account("10000000")
+    alice.leverage("BTCUSDT", 125)
+    venue.index("BTCUSDT", "1000")
+    hold(alice, bob, "BTCUSDT", "SELL", "50", "1000")
+    venue.index("BTCUSDT", "2900")
+
+    pool = survey(alice.account)
+    venue.send(Withdraw(account_id=alice.account_id, amount=pool.transferable))
+    pool = survey(alice.account)
+    assert not is_liquidatable(pool.equity, pool.maintenance)
+
+
 def test_liquidation_price_isolated(venue: Venue) -> None:
     """(bucket + cum − entry) / (|size| × rate − size): 500 on 0.1 BTC from 50,000 dies at 45,180.72…"""
     alice, bob = venue.account("1000"), venue.account("10000")
@@ -221,7 +236,7 @@ def test_equality_liquidates() -> None:
         ({"brackets": ()}, "brackets"),
         ({"brackets": (Bracket(cap=1, maintenance_rate=1_000_000, max_leverage=125),)}, "max_leverage"),
         ({"min_price_ticks": 0}, "min_price_ticks"),
-        ({"max_lots": 10**13}, "max_price_ticks × max_lots"),
+        ({"max_lots": 10**13}, "max_lots × max_price_ticks"),
     ],
 )
 def test_bad_contracts_are_named(change: dict[str, object], field: str) -> None:

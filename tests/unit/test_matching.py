@@ -3,7 +3,14 @@
 import pytest
 
 from events.commands import SetMarketStatus
-from events.events import LeverageSet, OrderAccepted, OrderCancelled, OrderExpired, TradeExecuted
+from events.events import (
+    LeverageSet,
+    OrderAccepted,
+    OrderAmended,
+    OrderCancelled,
+    OrderExpired,
+    TradeExecuted,
+)
 from events.values import CloseReason, MarketStatus, RejectCode
 from tests.venue import Trader, Venue, every, money, only, order_id, refusal
 
@@ -118,20 +125,20 @@ def test_reduce_only_needs_a_position_to_reduce(alice: Trader) -> None:
     assert RejectCode.REDUCE_ONLY == refusal(alice.sell("BTCUSDT", "0.1", "50000", reduce_only=True))
 
 
-def test_reduce_only_never_opens_at_fill(venue: Venue, alice: Trader, bob: Trader) -> None:
-    """A resting reduce-only order trades at most what the position still is, then expires."""
+def test_resting_reduce_only_orders_shrink_with_the_position(
+    venue: Venue, alice: Trader, bob: Trader
+) -> None:
+    """A resting reduce-only order is never larger than the position, and expires with it."""
     alice.sell("BTCUSDT", "0.2", "50000")
     bob.buy("BTCUSDT", "0.2", "50000")
     resting = order_id(bob.sell("BTCUSDT", "0.2", "50010", reduce_only=True))
-    alice.buy("BTCUSDT", "0.15", "49990")
-    bob.sell("BTCUSDT", "0.15", "49990")
+    alice.buy("BTCUSDT", "0.2", "49990")
 
-    carol = venue.account("10000")
-    events = carol.buy("BTCUSDT", "0.2", "50010", tif="IOC")
+    amended = only(OrderAmended, bob.sell("BTCUSDT", "0.15", "49990"))
+    assert (resting, 50, True) == (amended.order_id, amended.open_lots, amended.keeps_place)
 
-    assert 50 == only(TradeExecuted, events).quantity_lots
-    gone = every(OrderExpired, events)[0]
-    assert (resting, CloseReason.REDUCE_ONLY) == (gone.order_id, gone.reason)
+    expired = only(OrderExpired, bob.sell("BTCUSDT", "0.05", "49990"))
+    assert (resting, CloseReason.REDUCE_ONLY) == (expired.order_id, expired.reason)
     assert 0 == bob.position("BTCUSDT").size_lots
 
 

@@ -1,0 +1,198 @@
+"""Admission: which orders the contract and the account allow.
+
+Two questions are asked of every order. Does it keep the contract's filters, whoever asks? And does the
+account hold what it could open? Refusals name the field, and the filter by the exchange's own name for it.
+"""
+
+from events.commands import PlaceConditional, PlaceOrder
+from events.values import BUY, GTD, GTX, ISOLATED, LIMIT, MARKET, TRADING, Leg, MarketStatus, RejectCode, Side
+from exchange.aggregate.account import BOTH, Account, Position, reducing_side
+from exchange.aggregate.margin import exposure_margin, order_extras, standing, survey
+from exchange.aggregate.market import Market
+from exchange.aggregate.turn import Refused
+from exchange.aggregate.units import RATE_ONE, floor_div
+
+
+def check_leg(account: Account, leg: Leg) -> None:
+    """Refuse an order that does not say which position it means, as the account's position mode needs."""
+    if account.hedge is (leg is BOTH):
+        needed = "LONG or SHORT in hedge mode" if account.hedge else "BOTH in one-way mode"
+        raise Refused(RejectCode.BAD_LEG, f"positionSide: must be {needed}")
+
+
+def only_reduces(command: PlaceOrder | PlaceConditional) -> bool:
+    """Whether an order may never open anything: on request, or because its side closes a hedge leg."""
+    return command.reduce_only or command.side is reducing_side(command.leg)
+
+
+def check_market_is_open(market: Market) -> None:
+    """Refuse new orders in a market that is not trading, or has no mark price yet."""
+    if market.status is not TRADING:
+        raise Refused(RejectCode.MARKET_CLOSED, f"market: {market.symbol} is {market.status.name.lower()}")
+    if market.mark_ticks == 0:
+        raise Refused(RejectCode.NO_MARK_PRICE, f"market: {market.symbol} has no mark price yet")
+
+
+def refuse_if_halted(market: Market) -> None:
+    """Refuse even to cancel in a halted market."""
+    if market.status is MarketStatus.HALTED:
+        raise Refused(RejectCode.MARKET_CLOSED, f"market: {market.symbol} is halted")
+
+
+def check_form(command: PlaceOrder, now_ns: int) -> None:
+    """Refuse a type, limit and time in force that do not go together."""
+    tif = command.time_in_force
+    if command.order_type is MARKET:
+        if command.price_ticks != 0:
+            raise Refused(RejectCode.BAD_ORDER, "price: a market order has none")
+        if tif is GTX or tif is GTD:
+            raise Refused(RejectCode.BAD_ORDER, "timeInForce: a market order cannot rest")
+    elif command.order_type is not LIMIT:
+        raise Refused(RejectCode.BAD_ORDER, "type: only LIMIT and MARKET can be placed")
+    if tif is GTD:
+        if command.expires_ns <= now_ns:
+            raise Refused(RejectCode.BAD_ORDER, "goodTillDate: must be in the future")
+    elif command.expires_ns:
+        raise Refused(RejectCode.BAD_ORDER, "goodTillDate: only a GTD order has one")
+
+
+def check_price(market: Market, price_ticks: int) -> None:
+    """PRICE_FILTER: a limit or trigger must be within the contract's range."""
+    spec = market.spec
+    if not spec.min_price_ticks <= price_ticks <= spec.max_price_ticks:
+        bounds = f"{spec.min_price_ticks}…{spec.max_price_ticks}"
+        raise Refused(RejectCode.BAD_PRICE, f"price: {price_ticks} ticks is outside PRICE_FILTER {bounds}")
+
+
+def check_quantity(market: Market, lots: int, *, is_market: bool) -> None:
+    """LOT_SIZE and MARKET_LOT_SIZE: the size of one order."""
+    spec = market.spec
+    if not spec.min_lots <= lots <= (spec.max_market_lots if is_market else spec.max_lots):
+        name = "MARKET_LOT_SIZE" if is_market else "LOT_SIZE"
+        most = spec.max_market_lots if is_market else spec.max_lots
+        raise Refused(
+            RejectCode.BAD_QUANTITY, f"quantity: {lots} lots is outside {name} {spec.min_lots}…{most}"
+        )
+
+
+def check_filters(market: Market, side: Side, lots: int, price_ticks: int, *, reduces: bool) -> None:
+    """MIN_NOTIONAL and PERCENT_PRICE; `price_ticks` 0 is a market order's, judged at mark."""
+    spec, mark_ticks = market.spec, market.mark_ticks
+    notional = lots * (price_ticks or mark_ticks) * market.unit
+    if notional < spec.min_notional and not reduces:
+        raise Refused(
+            RejectCode.MIN_NOTIONAL,
+            f"quantity: notional {notional} is below MIN_NOTIONAL {spec.min_notional}",
+        )
+    if not price_ticks:
+        return
+    if side is BUY:
+        highest = mark_ticks + floor_div(mark_ticks * spec.band_up, RATE_ONE)
+        if price_ticks > highest:
+            raise Refused(
+                RejectCode.PRICE_ABOVE_BAND, f"price: {price_ticks} ticks is above PERCENT_PRICE {highest}"
+            )
+        return
+    lowest = mark_ticks - floor_div(mark_ticks * spec.band_down, RATE_ONE)
+    if price_ticks < lowest:
+        raise Refused(
+            RejectCode.PRICE_BELOW_BAND, f"price: {price_ticks} ticks is below PERCENT_PRICE {lowest}"
+        )
+
+
+def check_reducible(position: Position, side: Side, lots: int) -> None:
+    """Refuse a reduce-only order for more than the position is."""
+    reducible = position.reducible_lots(side)
+    if lots > reducible:
+        raise Refused(RejectCode.REDUCE_ONLY, f"reduceOnly: the position can be reduced by {reducible} lots")
+
+
+def check_count(account: Account, position: Position) -> None:
+    """MAX_NUM_ORDERS: open orders of an account in a market."""
+    market = position.market
+    most = market.spec.max_open_orders
+    count = position.order_count
+    if account.hedge:
+        count = sum(each.order_count for each in account.positions_in(market))
+    if count >= most:
+        raise Refused(
+            RejectCode.TOO_MANY_ORDERS, f"market: MAX_NUM_ORDERS {most} of {market.symbol} are open already"
+        )
+
+
+def check_caps(position: Position, side: Side, lots: int) -> None:
+    """MAX_POSITION and MAX_OPEN_INTEREST, for an order that can open `lots` or part of them."""
+    market, spec = position.market, position.market.spec
+    worst = abs(position.size_lots + side * (position.open_lots(side) + lots))
+    if worst > spec.max_position_lots and worst > abs(position.size_lots):
+        raise Refused(
+            RejectCode.POSITION_CAP,
+            f"quantity: the position could reach {worst} lots, MAX_POSITION is {spec.max_position_lots}",
+        )
+    if market.open_interest_lots + lots - position.reducible_lots(side) > spec.max_open_interest_lots:
+        raise Refused(
+            RejectCode.OPEN_INTEREST_CAP,
+            f"quantity: open interest is {market.open_interest_lots} lots, "
+            f"MAX_OPEN_INTEREST is {spec.max_open_interest_lots}",
+        )
+
+
+def admit(account: Account, position: Position, side: Side, lots: int, price_ticks: int) -> int:
+    """Refuse what the account cannot hold; return the extras to reserve, in money units.
+
+    An order that only reduces, together with the account's others on its side, needs no margin. A market
+    order (`price_ticks` 0) is judged at the price it would start to trade at; its fills are judged again.
+    """
+    market = position.market
+    if (position.bid_lots if side is BUY else position.ask_lots) + lots <= position.reducible_lots(side):
+        return 0
+    check_caps(position, side, lots)
+    price_ticks = price_ticks or _expected_price(market, side)
+    extras = order_extras(position, side, lots, price_ticks)
+    known = standing(position)
+    unit = market.unit
+    value = position.size_lots * market.mark_ticks * unit
+    if side is BUY:
+        worst = abs(value + (position.bid_value + lots * price_ticks) * unit)
+    else:
+        worst = abs(value - (position.ask_value + lots * price_ticks) * unit)
+    # An order can only widen the worst-side exposure, so the other side need not be looked at.
+    increase = extras
+    if worst > known.exposure:
+        margin = exposure_margin(position, value, worst, position.leverage)
+        increase = margin + position.extras + extras - known.required
+    check_margin(account, position, increase)
+    if worst > market.brackets.cap_at(position.leverage):
+        check_exposure(position, worst)
+    return extras
+
+
+def check_margin(account: Account, position: Position, increase: int) -> None:
+    """Refuse what takes more from the wallet than is free: available in cross, transferable in isolated."""
+    if increase <= 0:
+        return
+    pool = survey(account)
+    room = pool.transferable if position.mode is ISOLATED else pool.free
+    if increase > room:
+        raise Refused(
+            RejectCode.INSUFFICIENT_MARGIN,
+            f"quantity: needs {increase} of margin, {max(0, room)} is available",
+        )
+
+
+def check_exposure(position: Position, worst: int) -> None:
+    """Refuse an exposure beyond the highest bracket that permits the leverage, unless it is not wider."""
+    cap = position.market.brackets.cap_at(position.leverage)
+    if worst > cap and worst > standing(position).exposure:
+        raise Refused(
+            RejectCode.POSITION_LIMIT,
+            f"quantity: exposure {worst} exceeds {cap}, the most at leverage {position.leverage}",
+        )
+
+
+def _expected_price(market: Market, side: Side) -> int:
+    """Return the price at which a market order is judged: the mark or the best opposite, the worse one."""
+    if side is BUY:
+        return max(market.mark_ticks, market.book.best_ask_ticks)
+    best = market.book.best_bid_ticks
+    return min(market.mark_ticks, best) if best else market.mark_ticks

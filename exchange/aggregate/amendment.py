@@ -1,0 +1,107 @@
+"""Amending an open limit order: another price, another size, the same number.
+
+Filters and margin are asked as of a new order with the old one gone; a refusal leaves the old one as it was.
+"""
+
+from events.commands import AmendOrder
+from events.events import OrderAmended
+from events.values import BUY, GTX, CloseReason, RejectCode
+from exchange.aggregate.account import Account
+from exchange.aggregate.admission import (
+    check_caps,
+    check_exposure,
+    check_filters,
+    check_margin,
+    check_market_is_open,
+    check_price,
+    check_quantity,
+    check_reducible,
+)
+from exchange.aggregate.margin import exposure_margin, exposure_with, order_extras, position_value, standing
+from exchange.aggregate.matching import cancel, crosses, find_order, match
+from exchange.aggregate.order import Order, extras_of
+from exchange.aggregate.turn import Refused, Turn
+
+AMENDMENTS_MAX = 10_000
+
+
+def amend_order(turn: Turn, command: AmendOrder) -> None:
+    """Change an open order, or refuse.
+
+    It is cancelled instead when the new size is no more than what is filled, or when it is post-only and
+    the new price would trade at once. A new price that crosses makes it the taker.
+    """
+    account = turn.customer(command.account_id)
+    market = turn.market(command.market)
+    order = find_order(account, market, command.order_id, command.client_order_id)
+    filled = order.quantity_lots - order.open_lots
+    open_lots = command.quantity_lots - filled
+    _check_change(command, order)
+    check_quantity(market, command.quantity_lots, is_market=False)
+    check_price(market, command.price_ticks)
+    check_market_is_open(market)
+    if open_lots <= 0:
+        cancel(turn, order, CloseReason.AMENDED)
+        return
+    check_filters(market, order.side, command.quantity_lots, command.price_ticks, reduces=order.reduce_only)
+    extras = _admit_change(account, order, open_lots, command.price_ticks)
+    if order.terms.time_in_force is GTX and crosses(market, order.side, command.price_ticks):
+        cancel(turn, order, CloseReason.AMENDED)
+        return
+    keeps_place = (
+        command.price_ticks == order.price_ticks
+        and open_lots < order.open_lots
+        and not command.yields_priority
+    )
+    turn.emit(
+        OrderAmended(
+            order_id=order.order_id,
+            account_id=account.account_id,
+            market=market.symbol,
+            price_ticks=command.price_ticks,
+            quantity_lots=command.quantity_lots,
+            open_lots=open_lots,
+            extras=extras,
+            keeps_place=keeps_place,
+            reason=CloseReason.USER,
+        )
+    )
+    if not keeps_place:
+        match(turn, market, order)
+
+
+def _check_change(command: AmendOrder, order: Order) -> None:
+    if command.side is not order.side:
+        raise Refused(RejectCode.BAD_AMENDMENT, f"side: the order is a {order.side.name}")
+    if command.price_ticks == order.price_ticks and command.quantity_lots == order.quantity_lots:
+        raise Refused(RejectCode.NOTHING_TO_AMEND, "price, quantity: both are the order's already")
+    if order.amendments >= AMENDMENTS_MAX:
+        raise Refused(RejectCode.TOO_MANY_AMENDMENTS, f"orderId: amended {AMENDMENTS_MAX} times already")
+
+
+def _admit_change(account: Account, order: Order, open_lots: int, price_ticks: int) -> int:
+    """Refuse what the account cannot hold in place of the order; return the extras to reserve."""
+    position, side = order.position, order.side
+    if order.reduce_only:
+        check_reducible(position, side, open_lots)
+        return 0
+    others = position.open_lots(side) - order.open_lots
+    if others + open_lots <= position.reducible_lots(side):
+        return 0
+    if open_lots > order.open_lots:
+        check_caps(position, side, open_lots - order.open_lots)
+    extras = order_extras(position, side, open_lots, price_ticks)
+    change = open_lots * price_ticks - order.open_lots * order.price_ticks
+    bid_value, ask_value = position.bid_value, position.ask_value
+    if side is BUY:
+        bid_value += change
+    else:
+        ask_value += change
+    worst = exposure_with(position, bid_value, ask_value)
+    value = position_value(position)
+    known = standing(position)
+    freed = extras_of(order, order.open_lots) if order.extras else 0
+    needed = exposure_margin(position, value, worst, position.leverage) + position.extras - freed + extras
+    check_margin(account, position, needed - known.required)
+    check_exposure(position, worst)
+    return extras

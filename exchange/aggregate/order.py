@@ -1,0 +1,68 @@
+"""An order of the exchange: what the book needs of it, the terms it was accepted with, and its position."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final
+
+from events.events import OrderAccepted
+from events.values import BUY, GTC, GTD, GTX, LIQUIDATION
+from exchange.aggregate.book import BookOrder
+from exchange.aggregate.units import ceil_div
+
+if TYPE_CHECKING:
+    from exchange.aggregate.account import Position
+
+RESTING: Final = (GTC, GTX, GTD)
+
+
+class Order(BookOrder):
+    """An order that is open, or being matched.
+
+    `terms` are those it was accepted with; `price_ticks`, `quantity_lots` and `extras` may have been amended
+    since. `quantity_lots` is its whole size; `extras` is the money reserved for open loss and taker fee of
+    `extras_lots`, which is what was open when it was accepted or amended. `rests` tells whether an unfilled
+    part stays in the book. `position` is what it adds to.
+    """
+
+    __slots__ = (
+        "amendments",
+        "extras",
+        "extras_lots",
+        "position",
+        "quantity_lots",
+        "reduce_only",
+        "rests",
+        "terms",
+    )
+
+    def __init__(self, terms: OrderAccepted, position: Position) -> None:
+        # The base's assignments, repeated: this runs for every order, and a call costs as much as they do.
+        side = terms.side
+        price_ticks = terms.price_ticks
+        self.order_id = terms.order_id
+        self.account_id = terms.account_id
+        self.side = side
+        self.price_ticks = price_ticks
+        self.key = price_ticks if side is BUY else -price_ticks
+        self.open_lots = terms.quantity_lots
+        self.level = None
+        self.older = None
+        self.newer = None
+        self.terms = terms
+        self.position = position
+        self.quantity_lots = terms.quantity_lots
+        self.extras = terms.extras
+        self.extras_lots = terms.quantity_lots
+        self.reduce_only = terms.reduce_only
+        self.rests = terms.time_in_force in RESTING
+        self.amendments = 0
+
+    @property
+    def is_liquidation(self) -> bool:
+        """Whether the exchange itself placed it: to liquidate, or for the insurance fund."""
+        return self.terms.order_type is LIQUIDATION
+
+
+def extras_of(order: Order, lots: int) -> int:
+    """Return the share of an order's reserve that stands for `lots` of it, rounded up."""
+    return ceil_div(order.extras * lots, order.extras_lots)
