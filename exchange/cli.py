@@ -72,15 +72,18 @@ class Kind(StrEnum):
 def _choose_server(context: typer.Context, url: str | None) -> str | None:
     """Return the address of the server to use, None for the embedded one: what was typed beats the rest.
 
+    `up` takes both: its data directory also holds the logs of the processes and the key file.
+
     Raises:
         typer.BadParameter: both were typed, or the address is none.
     """
     if not url:
         return None
     if _is_typed(context, "data_dir"):
-        if _is_typed(context, "redis_url"):
+        if not _is_typed(context, "redis_url"):
+            return None
+        if context.info_name != "up":
             raise typer.BadParameter("--data-dir is the embedded server's; give one of the two")
-        return None
     problem = _address_problem(url)
     if problem:
         source = "" if _is_typed(context, "redis_url") else f" (from {config.REDIS_URL_ENV})"
