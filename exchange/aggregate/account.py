@@ -104,7 +104,7 @@ class Position:
             if not order.reduce_only:
                 self.ask_value += lots * order.price_ticks
         if order.extras:
-            self.extras += extras_of(order, lots)
+            self.extras += order.extras if lots == order.extras_lots else extras_of(order, lots)
         self.order_count += 1
         self.standing.required = -1
 
@@ -120,7 +120,10 @@ class Position:
             if not order.reduce_only:
                 self.ask_value -= lots * order.price_ticks
         if order.extras:
-            self.extras -= extras_of(order, order.open_lots) - extras_of(order, left)
+            if lots == order.extras_lots:
+                self.extras -= order.extras
+            else:
+                self.extras -= extras_of(order, order.open_lots) - extras_of(order, left)
         if left == 0:
             self.order_count -= 1
             if order.reduce_only:
@@ -187,11 +190,12 @@ class Account:
 
         The fresh one is not stored: only events change the state.
         """
-        return self.positions.get(position_key(market.symbol, leg)) or self._fresh_position(market, leg)
+        key = market.symbol if leg is BOTH else position_key(market.symbol, leg)
+        return self.positions.get(key) or self._fresh_position(market, leg)
 
     def stored_position(self, market: Market, leg: Leg = Leg.BOTH) -> Position:
         """Return the account's record in a market and leg, creating it. For `apply` alone."""
-        key = position_key(market.symbol, leg)
+        key = market.symbol if leg is BOTH else position_key(market.symbol, leg)
         position = self.positions.get(key)
         if position is None:
             position = self.positions[key] = self._fresh_position(market, leg)

@@ -10,7 +10,7 @@ from exchange.aggregate.account import BOTH, Account, Position, reducing_side
 from exchange.aggregate.margin import exposure_margin, order_extras, standing, survey
 from exchange.aggregate.market import Market
 from exchange.aggregate.turn import Refused
-from exchange.aggregate.units import RATE_ONE, floor_div
+from exchange.aggregate.units import RATE_ONE
 
 
 def check_leg(account: Account, leg: Leg) -> None:
@@ -22,6 +22,8 @@ def check_leg(account: Account, leg: Leg) -> None:
 
 def only_reduces(command: PlaceOrder | PlaceConditional) -> bool:
     """Whether an order may never open anything: on request, or because its side closes a hedge leg."""
+    if command.leg is BOTH:
+        return command.reduce_only
     return command.reduce_only or command.side is reducing_side(command.leg)
 
 
@@ -87,13 +89,13 @@ def check_filters(market: Market, side: Side, lots: int, price_ticks: int, *, re
     if not price_ticks:
         return
     if side is BUY:
-        highest = mark_ticks + floor_div(mark_ticks * spec.band_up, RATE_ONE)
+        highest = mark_ticks + mark_ticks * spec.band_up // RATE_ONE
         if price_ticks > highest:
             raise Refused(
                 RejectCode.PRICE_ABOVE_BAND, f"price: {price_ticks} ticks is above PERCENT_PRICE {highest}"
             )
         return
-    lowest = mark_ticks - floor_div(mark_ticks * spec.band_down, RATE_ONE)
+    lowest = mark_ticks - mark_ticks * spec.band_down // RATE_ONE
     if price_ticks < lowest:
         raise Refused(
             RejectCode.PRICE_BELOW_BAND, f"price: {price_ticks} ticks is below PERCENT_PRICE {lowest}"

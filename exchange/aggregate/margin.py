@@ -11,7 +11,7 @@ Formulas: Binance, "How to Calculate Liquidation Price of USDⓈ-M Futures Contr
 Margin of USDⓈ-M Futures"; one-way exposure: the exchange's answer in its developer forum, topic 17078.
 """
 
-from events.values import CROSS, ISOLATED, Side
+from events.values import BUY, CROSS, ISOLATED, Side
 from exchange.aggregate.account import Account, Position, Standing
 from exchange.aggregate.units import RATE_ONE, ceil_div, charge
 
@@ -149,8 +149,10 @@ def exposure_with(position: Position, bid_value: int, ask_value: int) -> int:
 def order_extras(position: Position, side: Side, lots: int, price_ticks: int) -> int:
     """Return what an order reserves beside its margin: its open loss against mark and its taker fee."""
     market = position.market
-    open_loss = max(0, side * (price_ticks - market.mark_ticks)) * lots * market.unit
-    return open_loss + charge(lots * price_ticks * market.unit, market.spec.taker_fee)
+    value = lots * market.unit
+    fee = charge(value * price_ticks, market.spec.taker_fee)
+    worse_by = price_ticks - market.mark_ticks if side is BUY else market.mark_ticks - price_ticks
+    return fee + worse_by * value if worse_by > 0 else fee
 
 
 def bucket_equity(account: Account, position: Position) -> int:

@@ -55,4 +55,5 @@ class Turn:
         """Return a customer's account, or refuse."""
         if 0 <= account_id < FIRST_USER_ACCOUNT_ID:
             raise Refused(RejectCode.RESERVED_ACCOUNT, f"account_id: {account_id} belongs to the exchange")
-        return self.account(account_id)
+        account = self.state.accounts.get(account_id)
+        return account if account is not None else self.account(account_id)
