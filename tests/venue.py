@@ -4,7 +4,6 @@ Every command goes through `decide_frame`; after each, both money identities are
 be unchanged when the command was refused (unless earlier work was done first in its frame).
 """
 
-import time
 from decimal import Decimal
 from typing import TypeVar
 
@@ -422,8 +421,3 @@ def refused_by(events: list[Event]) -> tuple[RejectCode, str]:
 def plain(amount: int) -> str:
     """Return money units as a plain decimal without trailing zeros."""
     return f"{(Decimal(amount) / MONEY).normalize():f}"
-
-
-def deadline(seconds: float) -> float:
-    """Return the monotonic time by which something must have happened."""
-    return time.monotonic() + seconds

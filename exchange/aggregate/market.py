@@ -112,10 +112,6 @@ class Market:
             return self.last_ticks
         return self.mark_ticks
 
-    def notional(self, lots: int, price_ticks: int) -> int:
-        """Return what `lots` are worth at a price, signed as `lots`, in money units."""
-        return lots * price_ticks * self.unit
-
 
 def spec_problem(spec: MarketSpec) -> str | None:
     """Say which rule a contract specification breaks, None if it keeps them all."""

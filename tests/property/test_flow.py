@@ -20,6 +20,7 @@ SEEDS = int(os.environ.get("FOLDEX_FLOW_SEEDS", "4"))
 ROOT = Path(__file__).resolve().parents[2]
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_money_contracts_and_books_always_add_up(seed: int) -> None:
     """After every command both identities hold, the state is sound, every lot that came in is filled, open or

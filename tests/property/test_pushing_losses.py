@@ -300,6 +300,7 @@ class Scheme:
                 self.watch.follow(self.venue.log[-1])
 
 
+@pytest.mark.soak
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_no_fill_pushes_a_loss_onto_the_fund(seed: int) -> None:
     """After every fill both sides stand on their own money; the fund bears only what the mark did."""
