@@ -194,7 +194,7 @@ class RejectCode(StrEnum):
     BAD_COUNTDOWN = "BAD_COUNTDOWN"
 
 
-class Value(msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True):
+class Value(msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True, gc=False):
     """Base of the values inside messages: frozen, keyword-only, encoded as arrays."""
 
 
@@ -296,3 +296,4 @@ FOK: Final = TimeInForce.FOK
 GTX: Final = TimeInForce.GTX
 GTD: Final = TimeInForce.GTD
 TRADING: Final = MarketStatus.TRADING
+USER: Final = CloseReason.USER

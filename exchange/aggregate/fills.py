@@ -8,7 +8,7 @@ himself far from the mark.
 A fill changes equity by signed lots × (mark − price) and by the fee, whatever part of it opens or closes.
 """
 
-from events.values import ISOLATED
+from events.values import ISOLATED, LIQUIDATION
 from exchange.aggregate.account import Account, Position
 from exchange.aggregate.margin import Survey, requirement_of, standing, survey
 from exchange.aggregate.order import Order, extras_of
@@ -61,8 +61,8 @@ def plan_fill(
     An order that can rest holds the reserve it was accepted with, so that it needs to stand above
     maintenance only; one that never rests holds none, and needs initial margin here.
     """
-    signed_lots = order.side * lots
-    if order.is_liquidation:
+    if order.terms.order_type is LIQUIDATION:
+        signed_lots = order.side * lots
         cost = signed_lots * price_ticks * position.market.unit
         return Fill(realise(position.size_lots, position.entry_cost, signed_lots, cost), 0, 0)
     if position.mode is ISOLATED:
@@ -74,17 +74,20 @@ def _plan_cross(
     account: Account, position: Position, order: Order, lots: int, price_ticks: int, fee_rate: int
 ) -> Fill | None:
     market = position.market
+    unit, mark_ticks = market.unit, market.mark_ticks
     signed_lots = order.side * lots
-    cost = signed_lots * price_ticks * market.unit
+    cost = signed_lots * price_ticks * unit
     size = position.size_lots
-    realised = realise(size, position.entry_cost, signed_lots, cost)
+    closes = size * signed_lots < 0
+    realised = realise(size, position.entry_cost, signed_lots, cost) if closes else 0
     fee = charge(abs(cost), fee_rate)
     pool = survey(account)
-    equity = pool.equity + signed_lots * market.mark_ticks * market.unit - cost
-    value = abs(size + signed_lots) * market.mark_ticks * market.unit
-    others = pool.maintenance - standing(position).maintenance
-    maintenance = others + (market.brackets.maintenance(value) if value else 0)
-    if size * signed_lots < 0 and lots <= abs(size):
+    equity = pool.wallet + pool.unrealised + signed_lots * mark_ticks * unit - cost
+    value = abs(size + signed_lots) * mark_ticks * unit
+    maintenance = pool.maintenance - standing(position).maintenance
+    if value:
+        maintenance += market.brackets.maintenance(value)
+    if closes and lots <= abs(size):
         if not may_reduce(pool.equity, pool.maintenance, equity, maintenance):
             return None
         return Fill(realised, min(fee, equity), 0)
