@@ -236,6 +236,14 @@ class Tick(Command, frozen=True, tag="tick"):
     """Says that time has passed."""
 
 
+class Checkpoint(Command, frozen=True, tag="checkpoint"):
+    """Puts the digest that the state had behind entry `seq`, under `rules_version`, into the log."""
+
+    seq: int
+    digest: bytes
+    rules_version: int
+
+
 AnyCommand = (
     CreateLog
     | ListMarket
@@ -259,4 +267,5 @@ AnyCommand = (
     | SetIndexPrice
     | Liquidate
     | Tick
+    | Checkpoint
 )

@@ -402,6 +402,18 @@ class TickPassed(Event, frozen=True, tag="tick"):
     """Time passed; the header says to when."""
 
 
+class CheckpointPassed(Event, frozen=True, tag="checkpoint"):
+    """Somebody who folded the log says which digest the state had behind entry `seq`.
+
+    It changes nothing. Being in the chain, it binds every later hash to that state, and whoever remembers
+    the digest of his own state there compares.
+    """
+
+    seq: int
+    digest: bytes
+    rules_version: int
+
+
 AnyEvent = (
     FrameHeader
     | OriginOpened
@@ -435,4 +447,5 @@ AnyEvent = (
     | LiquidationFinished
     | LiquidationSkipped
     | TickPassed
+    | CheckpointPassed
 )

@@ -56,6 +56,21 @@ class LogRewoundError(LogError):
     """The log no longer holds what this process has read: it went backwards. State must be rebuilt."""
 
 
+class TrimmedError(LogError):
+    """The entries asked for were removed from the streams; the archive has them.
+
+    `first_kept` is the first entry that is still there.
+    """
+
+    def __init__(self, seq: int, first_kept: int) -> None:
+        super().__init__(
+            f"entry {seq} was trimmed: the log keeps entries from {first_kept} on; "
+            "earlier ones are in the archive (--archive DIR)"
+        )
+        self.seq = seq
+        self.first_kept = first_kept
+
+
 class ServerSettingsError(LogError):
     """The server's settings do not keep what is acknowledged; the message says which one to change."""
 
@@ -94,13 +109,44 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         return f"{self.writer_id}:{self.term}"
 
 
-class Log(Protocol):
-    """Commands in, events out. All methods may raise `LogUnavailableError`."""
+class ReadableLog(Protocol):
+    """What readers need of a log: a stream server, memory, or an archive. All may raise `LogUnavailableError`."""
 
     @property
     def connections(self) -> int:
         """How often a connection was made. A reader that sees it grow checks its place again."""
         ...
+
+    async def read_commands(self, after: int, limit: int, wait_ms: int = 0) -> list[CommandEntry]:
+        """Return up to `limit` command entries with seq > `after`, in order.
+
+        With none there yet, wait up to `wait_ms` for the first. Entries are as stored: `CommandReader`
+        verifies them.
+
+        Raises:
+            TrimmedError: the entry behind `after` was removed because it is in the archive.
+        """
+        ...
+
+    async def last_command_seq(self) -> int:
+        """Return the number of the last command entry, 0 if there is none."""
+        ...
+
+    async def read_events(self, after: int, limit: int, wait_ms: int = 0) -> list[EventEntry]:
+        """Return up to `limit` event entries with seq > `after`, as stored, like `read_commands`."""
+        ...
+
+    async def event_head(self) -> Head:
+        """Return number and hash of the last event entry."""
+        ...
+
+    async def close(self) -> None:
+        """Drop the connection. The log stays."""
+        ...
+
+
+class Log(ReadableLog, Protocol):
+    """Commands in, events out. All methods may raise `LogUnavailableError`."""
 
     async def create(self, frame: CommandFrame) -> None:
         """Append the first command entry.
@@ -119,20 +165,11 @@ class Log(Protocol):
         """
         ...
 
-    async def read_commands(self, after: int, limit: int, wait_ms: int = 0) -> list[CommandEntry]:
-        """Return up to `limit` command entries with seq > `after`, in order.
+    async def acquire_lease(self, writer_id: str, ttl_ms: int, *, above_term: int = 0) -> Lease | None:
+        """Take the writer's lease with a new term, or return None while another holds it.
 
-        With none there yet, wait up to `wait_ms` for the first. Entries are as stored: `CommandReader`
-        verifies them.
+        The term is above `above_term`: who puts back a lost log knows terms that the server has forgotten.
         """
-        ...
-
-    async def last_command_seq(self) -> int:
-        """Return the number of the last command entry, 0 if there is none."""
-        ...
-
-    async def acquire_lease(self, writer_id: str, ttl_ms: int) -> Lease | None:
-        """Take the writer's lease with a new term, or return None while another holds it."""
         ...
 
     async def renew_lease(self, lease: Lease, ttl_ms: int) -> None:
@@ -160,16 +197,28 @@ class Log(Protocol):
         """
         ...
 
-    async def read_events(self, after: int, limit: int, wait_ms: int = 0) -> list[EventEntry]:
-        """Return up to `limit` event entries with seq > `after`, as stored, like `read_commands`."""
+    async def restore(
+        self, commands: Sequence[CommandEntry], events: Sequence[EventEntry], previous: Head, lease: Lease
+    ) -> None:
+        """Put back entries that the log had and lost, as they were, in one step: all of them or none.
+
+        `events` continue `previous`; `commands`, which may be none, are to continue the command stream and
+        may not leave it behind the events. An entry keeps its writer's mark, whoever holds the lease.
+
+        Raises:
+            FencedError: the term is not the current one, or a stream does not end where that continues.
+            LogFullError: the server has no room.
+        """
         ...
 
-    async def event_head(self) -> Head:
-        """Return number and hash of the last event entry."""
-        ...
+    async def trim(self, first_kept: Head) -> None:
+        """Remove the entries before `first_kept` from both streams; it stays, and so the last entry does.
 
-    async def close(self) -> None:
-        """Drop the connection. The log stays."""
+        Nothing happens when they are gone already. Reading them raises `TrimmedError` from then on.
+
+        Raises:
+            LogRewoundError: the log does not hold that entry with that hash; nothing was removed.
+        """
         ...
 
 
@@ -182,7 +231,7 @@ class CommandReader:
     `seq` is the last entry returned; `checksum` its checksum, None before the first read from `after`.
     """
 
-    def __init__(self, log: Log, *, after: int = 0, checksum: bytes | None = None) -> None:
+    def __init__(self, log: ReadableLog, *, after: int = 0, checksum: bytes | None = None) -> None:
         self._log = log
         self.seq = after
         self.checksum = checksum
@@ -247,7 +296,7 @@ class EventReader:
     Starts from the beginning, or behind an entry whose number and hash the caller kept (a snapshot).
     """
 
-    def __init__(self, log: Log, *, log_id: str | None = None, after: Head | None = None) -> None:
+    def __init__(self, log: ReadableLog, *, log_id: str | None = None, after: Head | None = None) -> None:
         self._log = log
         self.log_id = log_id
         self.seq = after.seq if after else 0

@@ -17,6 +17,8 @@ from events.log import (
     Lease,
     LogExistsError,
     LogMissingError,
+    LogRewoundError,
+    TrimmedError,
 )
 
 
@@ -36,6 +38,7 @@ class MemoryLog:
         self.events: list[EventEntry] = []
         self.connections = 1
         self._clock_ms = clock_ms
+        self._first_kept = 1
         self._term = 0
         self._lease: Lease | None = None
         self._lease_ends_ms = 0
@@ -56,6 +59,7 @@ class MemoryLog:
     async def read_commands(self, after: int, limit: int, wait_ms: int = 0) -> list[CommandEntry]:
         """Return command entries behind `after` (see `Log.read_commands`)."""
         await self._wait_for(lambda: bool(self.commands) and self.commands[-1].seq > after, wait_ms)
+        self._check_kept(after, self.commands)
         start = bisect_right(self.commands, after, key=_seq_of)
         return self.commands[start : start + limit]
 
@@ -63,11 +67,11 @@ class MemoryLog:
         """Return the number of the last command entry, 0 if there is none."""
         return self.commands[-1].seq if self.commands else 0
 
-    async def acquire_lease(self, writer_id: str, ttl_ms: int) -> Lease | None:
+    async def acquire_lease(self, writer_id: str, ttl_ms: int, *, above_term: int = 0) -> Lease | None:
         """Take the lease unless another holds it (see `Log.acquire_lease`)."""
         if self._lease is not None and self._clock_ms() < self._lease_ends_ms:
             return None
-        self._term += 1
+        self._term = max(self._term, above_term) + 1
         self._lease = Lease(writer_id=writer_id, term=self._term)
         self._lease_ends_ms = self._clock_ms() + ttl_ms
         return self._lease
@@ -102,8 +106,39 @@ class MemoryLog:
     async def read_events(self, after: int, limit: int, wait_ms: int = 0) -> list[EventEntry]:
         """Return event entries behind `after` (see `Log.read_events`)."""
         await self._wait_for(lambda: bool(self.events) and self.events[-1].seq > after, wait_ms)
+        self._check_kept(after, self.events)
         start = bisect_right(self.events, after, key=_seq_of)
         return self.events[start : start + limit]
+
+    async def restore(
+        self, commands: Sequence[CommandEntry], events: Sequence[EventEntry], previous: Head, lease: Lease
+    ) -> None:
+        """Put back entries that were lost (see `Log.restore`)."""
+        restored = [*commands, *events]
+        last_command_seq = commands[-1].seq if commands else await self.last_command_seq()
+        if (
+            lease.term != self._term
+            or previous != self._head()
+            or (commands and commands[0].seq != await self.last_command_seq() + 1)
+            or (events and events[-1].seq > last_command_seq)
+        ):
+            raise FencedError(f"{lease.mark} may not restore {len(restored)} entries behind {previous.seq}")
+        self.commands.extend(commands)
+        self.events.extend(events)
+        self._wake()
+
+    async def trim(self, first_kept: Head) -> None:
+        """Remove what is before an entry (see `Log.trim`)."""
+        if first_kept.seq <= self._first_kept:
+            return
+        start = bisect_right(self.events, first_kept.seq - 1, key=_seq_of)
+        if [first_kept] != [
+            Head(seq=found.seq, chain_hash=found.chain_hash) for found in self.events[start : start + 1]
+        ]:
+            raise LogRewoundError(f"event entry {first_kept.seq} is not the one before which to trim")
+        self._first_kept = first_kept.seq
+        self.events[:] = self.events[start:]
+        self.commands[:] = self.commands[bisect_right(self.commands, first_kept.seq - 1, key=_seq_of) :]
 
     async def event_head(self) -> Head:
         """Return number and hash of the last event entry."""
@@ -111,6 +146,11 @@ class MemoryLog:
 
     async def close(self) -> None:
         """Do nothing: the log lives as long as the object."""
+
+    def _check_kept(self, after: int, entries: Sequence[CommandEntry | EventEntry]) -> None:
+        # An emptied log is no trimmed one.
+        if entries and after + 1 < self._first_kept <= entries[0].seq:
+            raise TrimmedError(after + 1, self._first_kept)
 
     def _head(self) -> Head:
         if not self.events:

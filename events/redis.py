@@ -39,8 +39,10 @@ from events.log import (
     LogExistsError,
     LogFullError,
     LogMissingError,
+    LogRewoundError,
     LogUnavailableError,
     ServerSettingsError,
+    TrimmedError,
 )
 
 REPLY_TIMEOUT_S = 10.0
@@ -48,6 +50,8 @@ REPLY_TIMEOUT_S = 10.0
 # nobody else is served.
 ENTRIES_PER_CALL_MAX = 64
 BYTES_PER_CALL_AIM = 256 * 1024
+# Removing this many entries from both streams holds the server up for about a millisecond.
+ENTRIES_PER_TRIM_MAX = 4_096
 VERSION_MIN = (7, 0)
 # An entry also holds a few hundred bytes around its body.
 BULK_BYTES_MIN = BODY_BYTES_MAX + 1024 * 1024
@@ -93,7 +97,8 @@ return 1
 
 _ACQUIRE = _Script("""
 if redis.call('EXISTS', KEYS[1]) == 1 then return false end
-local term = redis.call('INCR', KEYS[2])
+local term = math.max(tonumber(redis.call('GET', KEYS[2]) or '0'), tonumber(ARGV[3])) + 1
+redis.call('SET', KEYS[2], string.format('%.0f', term))
 redis.call('SET', KEYS[1], ARGV[1], 'PX', ARGV[2])
 return term
 """)
@@ -107,6 +112,56 @@ return 1
 
 _RELEASE = _Script("""
 if redis.call('GET', KEYS[2]) == ARGV[1] then redis.call('DEL', KEYS[1]) end
+return 1
+""")
+
+
+# Both streams must end where the restored entries begin. ARGV: term, head, number of the first command, how
+# many commands there are, six values of each, five of each event.
+_RESTORE = _Script("""
+if redis.call('GET', KEYS[3]) ~= ARGV[1] then return 0 end
+local head = redis.call('HMGET', KEYS[2], 'seq', 'hash')
+if not head[1] then head = {'0', string.rep('\\0', 32)} end
+if head[1] ~= ARGV[2] or head[2] ~= ARGV[3] then return 0 end
+local seq = tonumber(ARGV[2])
+if seq > 0 and redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
+local last = 0
+if redis.call('EXISTS', KEYS[4]) == 1 then
+  local info = redis.call('XINFO', 'STREAM', KEYS[4])
+  for i = 1, #info, 2 do
+    if info[i] == 'last-generated-id' then last = tonumber(string.sub(info[i + 1], 3)) end
+  end
+end
+local count = tonumber(ARGV[5])
+if count > 0 and last + 1 ~= tonumber(ARGV[4]) then return 0 end
+local first_event = 6 + 6 * count
+if seq + (#ARGV + 1 - first_event) / 5 > last + count then return 0 end
+for i = 6, first_event - 1, 6 do
+  last = last + 1
+  redis.call('XADD', KEYS[4], '0-' .. string.format('%.0f', last), 'v', ARGV[i], 'o', ARGV[i + 1],
+    'n', ARGV[i + 2], 't', ARGV[i + 3], 'b', ARGV[i + 4], 'c', ARGV[i + 5])
+end
+for i = first_event, #ARGV, 5 do
+  seq = seq + 1
+  redis.call('XADD', KEYS[1], '0-' .. string.format('%.0f', seq), 'v', ARGV[i], 'b', ARGV[i + 1],
+    'h', ARGV[i + 2], 'w', ARGV[i + 3], 'x', ARGV[i + 4])
+  redis.call('HSET', KEYS[2], 'seq', string.format('%.0f', seq), 'hash', ARGV[i + 2])
+end
+return 1
+""")
+
+# ARGV: the first entry to keep and its hash, which must be there; up to where to remove in this call. The note
+# of where the streams begin tells readers what was trimmed from what is missing.
+_TRIM = _Script("""
+local id = '0-' .. ARGV[1]
+local stored = redis.call('XRANGE', KEYS[1], id, id)[1]
+if not stored or not redis.call('XRANGE', KEYS[2], id, id)[1] then return 0 end
+for i = 1, #stored[2], 2 do
+  if stored[2][i] == 'h' and stored[2][i + 1] ~= ARGV[2] then return 0 end
+end
+redis.call('SET', KEYS[3], ARGV[3])
+redis.call('XTRIM', KEYS[1], 'MINID', '=', '0-' .. ARGV[3])
+redis.call('XTRIM', KEYS[2], 'MINID', '=', '0-' .. ARGV[3])
 return 1
 """)
 
@@ -126,6 +181,7 @@ class RedisLog:
         self._head_key = f"{prefix}head"
         self._lease_key = f"{prefix}lease"
         self._term_key = f"{prefix}term"
+        self._first_kept_key = f"{prefix}first_kept"
 
     @property
     def connections(self) -> int:
@@ -166,9 +222,9 @@ class RedisLog:
         last_id = dict(zip(info[0::2], info[1::2], strict=True))[b"last-generated-id"]
         return int(last_id.partition(b"-")[2])
 
-    async def acquire_lease(self, writer_id: str, ttl_ms: int) -> Lease | None:
+    async def acquire_lease(self, writer_id: str, ttl_ms: int, *, above_term: int = 0) -> Lease | None:
         """Take the lease unless another holds it (see `Log.acquire_lease`)."""
-        term = await self._run(_ACQUIRE, self._lease_keys, writer_id, ttl_ms)
+        term = await self._run(_ACQUIRE, self._lease_keys, writer_id, ttl_ms, above_term)
         return None if term is None else Lease(writer_id=writer_id, term=term)
 
     async def renew_lease(self, lease: Lease, ttl_ms: int) -> None:
@@ -205,6 +261,46 @@ class RedisLog:
         """
         stored = await self._read(self._events_key, after, limit, wait_ms)
         return [_event_entry(seq, *entry) for seq, entry in enumerate(stored, after + 1)]
+
+    async def restore(
+        self, commands: Sequence[CommandEntry], events: Sequence[EventEntry], previous: Head, lease: Lease
+    ) -> None:
+        """Put back entries that were lost (see `Log.restore`)."""
+        arguments: list[str | bytes | int] = []
+        for command in commands:
+            arguments += _command_fields(command.frame)[1::2]
+        for entry in events:
+            arguments += (entry.schema, entry.body, entry.chain_hash, entry.writer, entry.timing)
+        is_done = await self._run(
+            _RESTORE,
+            (self._events_key, self._head_key, self._term_key, self._commands_key),
+            lease.term,
+            previous.seq,
+            previous.chain_hash,
+            commands[0].seq if commands else 0,
+            len(commands),
+            *arguments,
+        )
+        if not is_done:
+            raise FencedError(
+                f"{lease.mark} may not restore {len(events)} event entries behind {previous.seq} "
+                f"and {len(commands)} command entries: the streams end elsewhere, or another holds the lease"
+            )
+
+    async def trim(self, first_kept: Head) -> None:
+        """Remove what is before an entry (see `Log.trim`)."""
+        reached = await self._first_kept()
+        while reached < first_kept.seq:
+            reached = min(first_kept.seq, reached + ENTRIES_PER_TRIM_MAX)
+            is_done = await self._run(
+                _TRIM,
+                (self._events_key, self._commands_key, self._first_kept_key),
+                first_kept.seq,
+                first_kept.chain_hash,
+                reached,
+            )
+            if not is_done:
+                raise LogRewoundError(f"entry {first_kept.seq} is not the one before which to trim")
 
     async def event_head(self) -> Head:
         """Return number and hash of the last event entry."""
@@ -293,9 +389,21 @@ class RedisLog:
         call = _pack("XREAD", "COUNT", limit, *block, "STREAMS", key, f"0-{after}")
         (reply,) = await self._wire.exchange([call], wait_ms / 1000)
         streams = _expect_answer(reply)
-        return [] if streams is None else streams[0][1]
+        if streams is None:
+            return []
+        stored: list[tuple[bytes, list[bytes]]] = streams[0][1]
+        if stored[0][0] != f"0-{after + 1}".encode():
+            first_kept = await self._first_kept()
+            if after + 1 < first_kept:
+                raise TrimmedError(after + 1, first_kept)
+        return stored
 
-    async def _run(self, script: _Script, keys: tuple[str, ...], *arguments: str | int) -> Reply:
+    async def _first_kept(self) -> int:
+        """Return where the streams begin: 1 until they were trimmed."""
+        first_kept = await self._call("GET", self._first_kept_key)
+        return 1 if first_kept is None else int(first_kept)
+
+    async def _run(self, script: _Script, keys: tuple[str, ...], *arguments: str | bytes | int) -> Reply:
         (reply,) = await self._wire.exchange([_pack("EVALSHA", script.sha, len(keys), *keys, *arguments)])
         if isinstance(reply, server_errors.NoScriptError):
             reply = await self._call("EVAL", script.source, len(keys), *keys, *arguments)

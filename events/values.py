@@ -192,6 +192,7 @@ class RejectCode(StrEnum):
     POSITION_MODE_HAS_ORDERS = "POSITION_MODE_HAS_ORDERS"
     POSITION_MODE_HAS_POSITION = "POSITION_MODE_HAS_POSITION"
     BAD_COUNTDOWN = "BAD_COUNTDOWN"
+    BAD_CHECKPOINT = "BAD_CHECKPOINT"
 
 
 class Value(msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True, gc=False):

@@ -5,7 +5,6 @@ Imports wait until a command runs, so that `foldex --help` and `foldex status` a
 
 import asyncio
 import os
-import sys
 from collections.abc import Awaitable, Callable
 from enum import StrEnum
 from pathlib import Path
@@ -14,17 +13,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from exchange import config
+from exchange.archive_cli import app as archive
+from exchange.archive_cli import recover, sql
 from exchange.demo.cli import demo
 from exchange.intake.admin_cli import app as admin
+from exchange.options import AsJson, DataDir, RedisUrl, call, read_log
 
 if TYPE_CHECKING:
-    from events.redis import RedisLog
+    from exchange.fold import Snapshots
     from exchange.runtime import Runtime
     from exchange.supervisor import Supervisor
 
 NO_FEED = "none"
 REQUIRED_PROCESSES = ("writer", "intake", "liquidator")
-OPTIONAL_PROCESSES = ("feed", "maker")
+OPTIONAL_PROCESSES = ("archiver", "feed", "maker")
 
 _EPILOG = "Exit codes: " + "; ".join(f"{code} {meaning}" for code, meaning in config.EXIT_MEANINGS.items())
 
@@ -36,6 +38,9 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(admin, name="admin")
+app.add_typer(archive, name="archive")
+app.command()(recover)
+app.command()(sql)
 app.command()(demo)
 
 
@@ -69,58 +74,20 @@ class Kind(StrEnum):
     EVENTS = "events"
 
 
-def _choose_server(context: typer.Context, url: str | None) -> str | None:
-    """Return the address of the server to use, None for the embedded one: what was typed beats the rest.
-
-    `up` takes both: its data directory also holds the logs of the processes and the key file.
-
-    Raises:
-        typer.BadParameter: both were typed, or the address is none.
-    """
-    if not url:
-        return None
-    if _is_typed(context, "data_dir"):
-        if not _is_typed(context, "redis_url"):
-            return None
-        if context.info_name != "up":
-            raise typer.BadParameter("--data-dir is the embedded server's; give one of the two")
-    problem = _address_problem(url)
-    if problem:
-        source = "" if _is_typed(context, "redis_url") else f" (from {config.REDIS_URL_ENV})"
-        # The address itself is not repeated: it may hold a password.
-        raise typer.BadParameter(f"not an address of a server{source}: {problem}")
-    return url
-
-
-def _is_typed(context: typer.Context, name: str) -> bool:
-    source = context.get_parameter_source(name)
-    return source is not None and source.name == "COMMANDLINE"
-
-
-def _address_problem(url: str) -> str | None:
-    from redis.asyncio.connection import parse_url
-
-    if "://" not in url:
-        return None if url.startswith("/") else "must be redis://, rediss:// or unix://, or a socket's path"
-    try:
-        parse_url(url)
-    except ValueError as error:
-        return str(error)
-    return None
-
-
-DataDir = Annotated[
-    Path,
-    # Eager: it is known when the server's address is looked at.
-    typer.Option("--data-dir", is_eager=True, help="Directory of the embedded server; its log is there."),
-]
-RedisUrl = Annotated[
-    str | None,
+SnapshotDir = Annotated[
+    Path | None,
     typer.Option(
-        "--redis-url",
-        envvar=config.REDIS_URL_ENV,
-        callback=_choose_server,
-        help="A Redis or Valkey server (redis://, rediss://, unix://) instead of the embedded one.",
+        "--snapshots",
+        envvar=config.SNAPSHOT_DIR_ENV,
+        help="Directory of snapshots to start from.  [default: none; start from the first entry]",
+    ),
+]
+SnapshotEvents = Annotated[
+    int,
+    typer.Option(
+        min=1,
+        envvar=config.SNAPSHOT_EVENTS_ENV,
+        help="Events from one snapshot to the next; the same for every process, so that they can compare.",
     ),
 ]
 DurabilityOption = Annotated[
@@ -130,7 +97,6 @@ Speed = Annotated[
     float, typer.Option(min=0.0, help="Source seconds per real second; 0 is as fast as answers come.")
 ]
 Seed = Annotated[int, typer.Option(help="Seed of the synthetic prices.")]
-AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 MoreFiles = Annotated[list[str] | None, typer.Argument(metavar="[FILE]...", help="Further price files.")]
 
 
@@ -167,7 +133,7 @@ def up(
     redis_url: RedisUrl = None,
     as_json: AsJson = False,
 ) -> None:
-    """Run a whole exchange until Ctrl-C: server, writer, intake, liquidator and feed.
+    """Run a whole exchange until Ctrl-C: server, writer, intake, liquidator, archiver and feed.
 
     Lists BTCUSDT and ETHUSDT on the first start. `--json` prints one line when it is ready.
     """
@@ -249,11 +215,21 @@ def writer(
     data_dir: DataDir = config.DATA_DIR_DEFAULT,
     redis_url: RedisUrl = None,
     durability: DurabilityOption = Durability.RELAXED,
+    snapshots: SnapshotDir = None,
+    snapshot_events: SnapshotEvents = config.SNAPSHOT_EVENTS_DEFAULT,
 ) -> None:
     """Run the writer: decides commands into events. Further ones stand by."""
+    from exchange.fold import Snapshots
     from exchange.writer import run_writer
 
-    _run("writer", data_dir, redis_url, run_writer, strict=durability is Durability.STRICT)
+    _run(
+        "writer",
+        data_dir,
+        redis_url,
+        run_writer,
+        strict=durability is Durability.STRICT,
+        snapshots=Snapshots(directory=snapshots, every_events=snapshot_events),
+    )
 
 
 @app.command()
@@ -271,8 +247,11 @@ def intake(
             help="Key that seals API secrets; made when missing.  [default: in the data directory]",
         ),
     ] = None,
+    snapshots: SnapshotDir = None,
+    snapshot_events: SnapshotEvents = config.SNAPSHOT_EVENTS_DEFAULT,
 ) -> None:
     """Run an intake: the HTTP API, and the administrator's listener."""
+    from exchange.fold import Snapshots
     from exchange.intake.keys import KeyFileError
     from exchange.intake.process import run_intake
 
@@ -286,18 +265,50 @@ def intake(
                 admin_port=admin_port,
                 key_file=key_file or data_dir / config.KEY_FILE_NAME,
                 stop=runtime.stop,
+                snapshots=runtime.snapshots,
                 on_ready=runtime.ready,
             )
 
-    _run("intake", data_dir, redis_url, serve, misuse=(KeyFileError,))
+    started_from = Snapshots(directory=snapshots, every_events=snapshot_events)
+    _run("intake", data_dir, redis_url, serve, snapshots=started_from, misuse=(KeyFileError,))
 
 
 @app.command()
-def liquidator(data_dir: DataDir = config.DATA_DIR_DEFAULT, redis_url: RedisUrl = None) -> None:
+def liquidator(
+    data_dir: DataDir = config.DATA_DIR_DEFAULT,
+    redis_url: RedisUrl = None,
+    snapshots: SnapshotDir = None,
+    snapshot_events: SnapshotEvents = config.SNAPSHOT_EVENTS_DEFAULT,
+) -> None:
     """Run the liquidator: follows the marks and asks for liquidations."""
+    from exchange.fold import Snapshots
     from exchange.liquidator import run_liquidator
 
-    _run("liquidator", data_dir, redis_url, run_liquidator)
+    started_from = Snapshots(directory=snapshots, every_events=snapshot_events)
+    _run("liquidator", data_dir, redis_url, run_liquidator, snapshots=started_from)
+
+
+@app.command()
+def archiver(
+    data_dir: DataDir = config.DATA_DIR_DEFAULT,
+    redis_url: RedisUrl = None,
+    snapshots: Annotated[
+        Path | None,
+        typer.Option(
+            "--snapshots",
+            envvar=config.SNAPSHOT_DIR_ENV,
+            help="Directory of snapshots.  [default: in the data directory]",
+        ),
+    ] = None,
+    snapshot_events: SnapshotEvents = config.SNAPSHOT_EVENTS_DEFAULT,
+) -> None:
+    """Run the archiver: keeps snapshots, from which the others start, and puts their digests into the log."""
+    from exchange.archiver import run_archiver
+    from exchange.fold import Snapshots
+
+    directory = snapshots or data_dir / config.SNAPSHOT_DIR_NAME
+    kept = Snapshots(directory=directory, every_events=snapshot_events)
+    _run("archiver", data_dir, redis_url, run_archiver, snapshots=kept)
 
 
 @app.command()
@@ -311,17 +322,21 @@ def feed(
     seed: Seed = 1,
     data_dir: DataDir = config.DATA_DIR_DEFAULT,
     redis_url: RedisUrl = None,
+    snapshots: SnapshotDir = None,
+    snapshot_events: SnapshotEvents = config.SNAPSHOT_EVENTS_DEFAULT,
 ) -> None:
     """Run a feed: index prices from a generator or from recorded candles."""
     from exchange.feed import FeedError
     from exchange.feeder import run_feeder
+    from exchange.fold import Snapshots
 
     sources = _feed_sources("--source", source, more_files, alone=("synthetic",))
 
     async def play(runtime: "Runtime") -> None:
         await run_feeder(runtime, sources, speed=speed, seed=seed)
 
-    _run("feed", data_dir, redis_url, play, misuse=(FeedError,))
+    started_from = Snapshots(directory=snapshots, every_events=snapshot_events)
+    _run("feed", data_dir, redis_url, play, snapshots=started_from, misuse=(FeedError,))
 
 
 def _feed_sources(
@@ -370,7 +385,7 @@ def status(
     required = [process] if process else list(REQUIRED_PROCESSES)
     # A directory without a running server is not worth starting one for: nothing can be alive there.
     is_reachable = redis_url is not None or (data_dir / "server.json").exists()
-    found = _call(data_dir, redis_url, lambda url: _read_all_alive(url, asked)) if is_reachable else {}
+    found = call(data_dir, redis_url, lambda url: _read_all_alive(url, asked)) if is_reachable else {}
     rows = {name: found.get(name) for name in asked}
     if as_json:
         import msgspec
@@ -407,7 +422,7 @@ def replay(
     """Rebuild the state from the log alone: its digest, balances and positions, identities checked."""
     from exchange.audit.cli import run_replay
 
-    _read(data_dir, redis_url, lambda log: run_replay(log, until=until, as_json=as_json))
+    read_log(data_dir, redis_url, lambda log: run_replay(log, until=until, as_json=as_json))
 
 
 @app.command("log")
@@ -441,7 +456,7 @@ def print_log(
         limit=limit,
         follow=follow,
     )
-    _read(data_dir, redis_url, lambda log: run_log(log, query, as_json=as_json))
+    read_log(data_dir, redis_url, lambda log: run_log(log, query, as_json=as_json))
 
 
 def _run(
@@ -451,64 +466,22 @@ def _run(
     work: Callable[["Runtime"], Awaitable[None]],
     *,
     strict: bool = False,
+    snapshots: "Snapshots | None" = None,
     misuse: tuple[type[Exception], ...] = (),
 ) -> None:
     """Run a process on the log that the options name, and exit with its code."""
     from events.embedded import EmbeddedServerError
+    from exchange.fold import NO_SNAPSHOTS
     from exchange.runtime import log_url, run_process
 
+    started_from = snapshots or NO_SNAPSHOTS
     try:
         with log_url(data_dir, redis_url) as url:
-            code = run_process(name, url, work, strict=strict, misuse=misuse)
+            code = run_process(name, url, work, strict=strict, snapshots=started_from, misuse=misuse)
     except EmbeddedServerError as error:
         typer.echo(f"foldex: {error}", err=True)
         code = config.EXIT_UNAVAILABLE
     raise typer.Exit(code)
-
-
-def _read(data_dir: Path, redis_url: str | None, work: Callable[["RedisLog"], Awaitable[None]]) -> None:
-    """Run a command that reads a log; its errors become a message and an exit code."""
-    from events.log import LogMissingError
-    from events.redis import RedisLog
-
-    place = "on that server" if redis_url else f"in {data_dir.resolve()}"
-
-    async def with_log(url: str) -> None:
-        log = RedisLog(url, shard=config.SHARD)
-        try:
-            if (await log.event_head()).seq == 0:
-                raise LogMissingError(f"there is no log {place}")
-            await work(log)
-        finally:
-            await log.close()
-
-    _call(data_dir, redis_url, with_log)
-
-
-def _call(data_dir: Path, redis_url: str | None, work: Callable[[str], Awaitable[Any]]) -> Any:
-    from events.embedded import EmbeddedServerError
-    from events.log import LogError
-    from exchange.aggregate.state import IdentityError
-    from exchange.audit.cli import NotInLogError
-    from exchange.runtime import exit_code_of, log_url
-
-    async def call(url: str) -> Any:
-        return await work(url)
-
-    try:
-        with log_url(data_dir, redis_url) as url:
-            return asyncio.run(call(url))
-    except (LogError, EmbeddedServerError, IdentityError, NotInLogError) as error:
-        typer.echo(f"foldex: {error}", err=True)
-        raise typer.Exit(
-            config.EXIT_USAGE if isinstance(error, NotInLogError) else exit_code_of(error)
-        ) from None
-    except BrokenPipeError:
-        # Whoever read the output has seen enough; nothing more may be flushed to it at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        raise typer.Exit(config.EXIT_OK) from None
-    except KeyboardInterrupt:
-        raise typer.Exit(config.EXIT_OK) from None
 
 
 def main() -> None:

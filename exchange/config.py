@@ -12,6 +12,13 @@ KEY_FILE_ENV = "FOLDEX_KEY_FILE"
 KEY_FILE_NAME = "api-secrets.key"
 LOG_FORMAT_ENV = "FOLDEX_LOG_FORMAT"
 LOG_LEVEL_ENV = "FOLDEX_LOG_LEVEL"
+ARCHIVE_ENV = "FOLDEX_ARCHIVE"
+ARCHIVE_DIR_NAME = "archive"
+SNAPSHOT_DIR_ENV = "FOLDEX_SNAPSHOTS"
+SNAPSHOT_DIR_NAME = "snapshots"
+SNAPSHOT_EVENTS_ENV = "FOLDEX_SNAPSHOT_EVENTS"
+# A restart folds at most this many events, and what came while the snapshot was written.
+SNAPSHOT_EVENTS_DEFAULT = 200_000
 # Set by a supervisor for its children: they end when this is no longer their parent.
 SUPERVISOR_PID_ENV = "FOLDEX_SUPERVISOR_PID"
 

@@ -33,7 +33,7 @@ class Feeder:
         self._seed = seed
         self._listed = asyncio.Event()
         self._appender = Appender(runtime.log, "feed")
-        self.fold = Fold(runtime.log, self._on_entry)
+        self.fold = Fold(runtime.log, self._on_entry, runtime.snapshots)
 
     async def run(self) -> None:
         """Feed until stopped or, with files, until they are played.

@@ -162,7 +162,7 @@ async def run_liquidator(runtime: Runtime) -> None:
         return
     appender = Appender(runtime.log, "liquidator")
     liquidator = Liquidator(appender)
-    fold = Fold(runtime.log, liquidator.on_entry)
+    fold = Fold(runtime.log, liquidator.on_entry, runtime.snapshots)
     if not await runtime.until_available(fold.catch_up):
         return
     await appender.open()

@@ -30,6 +30,7 @@ from events.log import (
 )
 from events.redis import RedisLog
 from exchange import config
+from exchange.fold import NO_SNAPSHOTS, Snapshots
 
 logger = structlog.get_logger(__name__)
 
@@ -55,10 +56,11 @@ class Alive(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Runtime:
-    """What a process lives in: its log, and the event that asks it to stop."""
+    """What a process lives in: its log, the snapshots it starts from, and the event that asks it to stop."""
 
-    def __init__(self, name: str, url: str) -> None:
+    def __init__(self, name: str, url: str, snapshots: Snapshots = NO_SNAPSHOTS) -> None:
         self.name = name
+        self.snapshots = snapshots
         self.log = RedisLog(url, shard=config.SHARD)
         self.stop = asyncio.Event()
         self._client = heartbeat_client(url)
@@ -133,6 +135,7 @@ def run_process(
     main: Callable[[Runtime], Awaitable[None]],
     *,
     strict: bool = False,
+    snapshots: Snapshots = NO_SNAPSHOTS,
     misuse: tuple[type[Exception], ...] = (),
 ) -> int:
     """Run a process to its end and return its exit code (`config.EXIT_MEANINGS`).
@@ -142,7 +145,7 @@ def run_process(
     """
 
     async def live() -> None:
-        runtime = Runtime(name, url)
+        runtime = Runtime(name, url, snapshots)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, runtime.stop.set)

@@ -47,7 +47,7 @@ LOG_TAIL_BYTES = 2_000
 INSURANCE_AMOUNT = "1000000"
 # Where this code is, installed or not.
 SOURCE_ROOT = Path(__file__).resolve().parents[1]
-STOP_ORDER = ("feed", "maker", "liquidator", "intake", "writer")
+STOP_ORDER = ("feed", "maker", "liquidator", "intake", "archiver", "writer")
 # These may come to an end of their own, with exit code 0.
 FINITE = frozenset({"feed"})
 
@@ -227,7 +227,7 @@ class Supervisor:
             else:
                 await _wait_for_server(self._log_url)
             await self._launch("writer")
-            await self._launch("intake", "liquidator")
+            await self._launch("intake", "liquidator", "archiver")
             await list_default_markets(self.admin_url, self._insurance_amount)
             if self._feed:
                 await self._launch("feed")
@@ -285,14 +285,16 @@ class Supervisor:
 
     def _arguments(self, name: str) -> list[str]:
         log = ["--redis-url", self._log_url]
+        fold = [*log, "--snapshots", str(self.data_dir / config.SNAPSHOT_DIR_NAME)]
         return {
-            "writer": ["writer", *log, "--durability", self._durability],
-            "liquidator": ["liquidator", *log],
+            "writer": ["writer", *fold, "--durability", self._durability],
+            "liquidator": ["liquidator", *fold],
+            "archiver": ["archiver", *fold],
             "intake": [
-                "intake", *log, "--port", str(self.port), "--admin-port", str(self.admin_port),
+                "intake", *fold, "--port", str(self.port), "--admin-port", str(self.admin_port),
                 "--key-file", str(self.data_dir / config.KEY_FILE_NAME),
             ],
-            "feed": ["feed", *log, "--speed", str(self._speed)]
+            "feed": ["feed", *fold, "--speed", str(self._speed)]
             + [part for source in self._feed for part in ("--source", source)],
             "maker": [
                 "maker", *log, "--url", self.url, "--admin-url", self.admin_url,

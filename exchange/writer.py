@@ -24,7 +24,7 @@ from collections.abc import Awaitable, Callable
 import structlog
 
 from events.commands import CreateLog
-from events.frame import SCHEMA_VERSION, EventEntry, chain_hash, close_command_frame, encode_groups, header_of
+from events.frame import SCHEMA_VERSION, EventEntry, chain_hash, close_command_frame, encode_groups
 from events.log import (
     CommandEntry,
     CommandReader,
@@ -37,10 +37,11 @@ from events.log import (
     LogUnavailableError,
     VerifiedEvents,
 )
+from events.snapshot import find
 from exchange import config
 from exchange.aggregate.decide import decide_frame, propose_now
 from exchange.aggregate.state import RULES_VERSION, Exchange
-from exchange.fold import Fold
+from exchange.fold import NO_SNAPSHOTS, Fold, Snapshots
 from exchange.runtime import Runtime, until_available, wait_set
 
 logger = structlog.get_logger(__name__)
@@ -75,7 +76,7 @@ async def run_writer(runtime: Runtime) -> None:
     if lease is None:
         return
     try:
-        await _run_while(keep_lease(log, lease), _write(log, lease, stop, runtime.ready))
+        await _run_while(keep_lease(log, lease), _write(runtime, lease))
     finally:
         try:
             await log.release_lease(lease)
@@ -118,11 +119,19 @@ async def keep_lease(log: Log, lease: Lease) -> None:
             logger.warning("lease_not_renewed", error=str(error))
 
 
-async def create_if_empty(log: Log, clock_ns: Clock = time.time_ns) -> None:
-    """Append the entry that names the log, unless there is a log."""
+async def create_if_empty(
+    log: Log, clock_ns: Clock = time.time_ns, snapshots: Snapshots = NO_SNAPSHOTS
+) -> None:
+    """Append the entry that names the log, unless there is a log.
+
+    Raises:
+        LogRewoundError: there is none, but snapshots of one: it was lost, and a new one would cover that up.
+    """
     # Event entries without commands are no empty log but a damaged one; the first read will say so.
     if await log.last_command_seq() or (await log.event_head()).seq:
         return
+    if snapshots.directory is not None and (files := find(snapshots.directory)):
+        raise LogRewoundError(f"there is no log on the server, but a snapshot of one: {files[0]}")
     command = CreateLog(log_id=secrets.token_hex(16), rules_version=RULES_VERSION)
     frame = close_command_frame(f"genesis:{secrets.token_hex(16)}", 1, clock_ns(), [command])
     try:
@@ -132,7 +141,9 @@ async def create_if_empty(log: Log, clock_ns: Clock = time.time_ns) -> None:
     logger.info("log_created", log_id=command.log_id)
 
 
-async def rebuild(log: Log, stop: asyncio.Event) -> tuple[Exchange, CommandReader, Head] | None:
+async def rebuild(
+    log: Log, stop: asyncio.Event, snapshots: Snapshots = NO_SNAPSHOTS
+) -> tuple[Exchange, CommandReader, Head] | None:
     """Fold the event stream; return the state, the reader of what is still to decide, and the head.
 
     None when `stop` was set before.
@@ -140,16 +151,15 @@ async def rebuild(log: Log, stop: asyncio.Event) -> tuple[Exchange, CommandReade
     Raises:
         CorruptLogError, LogRewoundError: the log is not what it was.
     """
-    checksum: bytes | None = None
-
-    def note(verified: VerifiedEvents) -> None:
-        nonlocal checksum
-        checksum = header_of(verified.groups).checksum
-
-    fold = Fold(log, note)
+    fold = Fold(log, _ignore, snapshots)
     if not await until_available(fold.catch_up, stop):
         return None
-    return fold.state, CommandReader(log, after=fold.head.seq, checksum=checksum), fold.head
+    reader = CommandReader(log, after=fold.head.seq, checksum=fold.command_checksum)
+    return fold.state, reader, fold.head
+
+
+def _ignore(verified: VerifiedEvents) -> None:
+    """Do nothing about an entry: the state is all that is wanted."""
 
 
 class Writer:
@@ -324,11 +334,10 @@ class Writer:
             logger.warning("stopped_with_unconfirmed_append", seq=self.head.seq)
 
 
-async def _write(
-    log: Log, lease: Lease, stop: asyncio.Event, on_ready: Callable[[Callable[[], int]], None]
-) -> None:
-    await until_available(lambda: create_if_empty(log), stop)
-    rebuilt = await rebuild(log, stop)
+async def _write(runtime: Runtime, lease: Lease) -> None:
+    log, stop, snapshots = runtime.log, runtime.stop, runtime.snapshots
+    await until_available(lambda: create_if_empty(log, snapshots=snapshots), stop)
+    rebuilt = await rebuild(log, stop, snapshots)
     if rebuilt is None:
         return
     state, reader, head = rebuilt
@@ -337,7 +346,7 @@ async def _write(
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLD)
     writer = Writer(log, lease, state, reader, head)
-    await writer.run(stop, lambda: on_ready(lambda: writer.head.seq))
+    await writer.run(stop, lambda: runtime.ready(lambda: writer.head.seq))
     if writer.head.seq == state.seq:
         logger.info("written", seq=state.seq, digest=state.digest().hex())
 

@@ -3,6 +3,7 @@
 from events.commands import (
     AddApiKey,
     AllotInsurance,
+    Checkpoint,
     CreateLog,
     Deposit,
     ListMarket,
@@ -17,6 +18,7 @@ from events.commands import (
 from events.events import (
     AccountOpened,
     ApiKeyAdded,
+    CheckpointPassed,
     Deposited,
     InsuranceAllotted,
     LeverageSet,
@@ -30,6 +32,7 @@ from events.events import (
 )
 from events.values import ISOLATED, RejectCode
 from exchange.aggregate.account import FUND_ACCOUNT_ID, Position
+from exchange.aggregate.canonical import DIGEST_BYTES
 from exchange.aggregate.margin import (
     exposure_margin,
     initial_margin,
@@ -188,6 +191,18 @@ def set_position_mode(turn: Turn, command: SetPositionMode) -> None:
 def tick(turn: Turn, command: Tick) -> None:
     """Let time pass."""
     turn.emit(TickPassed())
+
+
+def checkpoint(turn: Turn, command: Checkpoint) -> None:
+    """Record a digest of an earlier state; the one of this moment cannot be known yet."""
+    state = turn.state
+    if not 0 < command.seq < state.seq:
+        raise Refused(RejectCode.BAD_CHECKPOINT, f"seq: {command.seq} is outside 1…{state.seq - 1}")
+    if len(command.digest) != DIGEST_BYTES:
+        raise Refused(RejectCode.BAD_CHECKPOINT, f"digest: must have {DIGEST_BYTES} bytes")
+    if not 0 < command.rules_version <= state.rules_version:
+        raise Refused(RejectCode.BAD_CHECKPOINT, f"rules_version: must be in 1…{state.rules_version}")
+    turn.emit(CheckpointPassed(seq=command.seq, digest=command.digest, rules_version=command.rules_version))
 
 
 def _check_amount(amount: int) -> None:

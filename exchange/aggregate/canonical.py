@@ -1,12 +1,16 @@
-"""The state as a tree of lists in a fixed order: what the digest hashes.
+"""The state as a tree of lists in a fixed order: what the digest hashes, and a snapshot holds.
 
 Everything that can influence a later decision is in it, queues in their order of priority included.
-Dictionaries are listed by sorted key, so that the way a state was reached leaves no trace.
+Dictionaries are listed by sorted key, so that the way a state was reached leaves no trace. `image` reads the
+tree back: what is listed here is read there, in the same order.
 """
 
 from __future__ import annotations
 
+from hashlib import blake2b
 from typing import TYPE_CHECKING
+
+import msgspec
 
 from events.events import ConditionalAccepted
 from exchange.aggregate.account import Account, Position
@@ -17,6 +21,8 @@ from exchange.aggregate.origins import Origin
 
 if TYPE_CHECKING:
     from exchange.aggregate.state import Exchange
+
+DIGEST_BYTES = 32
 
 Tree = list[object]
 
@@ -37,6 +43,36 @@ def canonical_venue(state: Exchange) -> Tree:
         [_market(state.markets[symbol]) for symbol in sorted(state.markets)],
         [_account(state.accounts[account_id], state.markets) for account_id in sorted(state.accounts)],
     ]
+
+
+def canonical_position(state: Exchange) -> Tree:
+    """List the place in the log: sequence number, clock, origins."""
+    return [state.seq, state.now_ns, canonical_origins(state.origins)]
+
+
+def encode_venue(state: Exchange) -> bytes:
+    """Encode the venue's tree."""
+    return msgspec.msgpack.encode(canonical_venue(state))
+
+
+def encode_position(state: Exchange) -> bytes:
+    """Encode the tree of the place in the log."""
+    return msgspec.msgpack.encode(canonical_position(state))
+
+
+def venue_digest_of(encoded: bytes) -> bytes:
+    """Hash an encoded venue."""
+    return blake2b(b"foldex venue\x00" + encoded, digest_size=DIGEST_BYTES).digest()
+
+
+def position_digest_of(encoded: bytes) -> bytes:
+    """Hash an encoded place in the log."""
+    return blake2b(b"foldex position\x00" + encoded, digest_size=DIGEST_BYTES).digest()
+
+
+def digest_of(venue_digest: bytes, position_digest: bytes) -> bytes:
+    """Hash both parts of a state."""
+    return blake2b(venue_digest + position_digest, digest_size=DIGEST_BYTES).digest()
 
 
 def canonical_origins(origins: dict[str, Origin]) -> Tree:

@@ -17,6 +17,7 @@ from events.commands import (
     CancelAllOrders,
     CancelConditional,
     CancelOrder,
+    Checkpoint,
     Command,
     CreateLog,
     Deposit,
@@ -78,6 +79,7 @@ _DECIDERS: dict[type[Command], Callable[[Turn, Any], None]] = {
     SetIndexPrice: _set_index_price_and_unwind,
     Liquidate: liquidate,
     Tick: administration.tick,
+    Checkpoint: administration.checkpoint,
 }
 
 

@@ -224,7 +224,8 @@ def _cancel_orders(case: _Case) -> None:
             concerned = position.mode is CROSS or not only_reduces
         if concerned:
             cancel(case.turn, order, CloseReason.LIQUIDATION)
-    crossed = [position for position in account.positions.values() if position.mode is CROSS]
+    # By key: the order in which positions came to be is not part of the digest.
+    crossed = [p for _, p in sorted(account.positions.items()) if p.mode is CROSS]
     for position in crossed if case.isolated is None else [case.isolated]:
         if position.conditional_count:
             cancel_conditionals_of(case.turn, account, position)

@@ -10,15 +10,13 @@ Money identities, which every event keeps exactly:
 """
 
 from collections.abc import Callable
-from hashlib import blake2b
 from heapq import heappop, heappush
 from typing import Any
-
-import msgspec
 
 from events.events import (
     AccountOpened,
     ApiKeyAdded,
+    CheckpointPassed,
     ConditionalAccepted,
     ConditionalCancelled,
     ConditionalRejected,
@@ -59,7 +57,13 @@ from exchange.aggregate.account import (
     Account,
     Position,
 )
-from exchange.aggregate.canonical import canonical_origins, canonical_venue
+from exchange.aggregate.canonical import (
+    digest_of,
+    encode_position,
+    encode_venue,
+    position_digest_of,
+    venue_digest_of,
+)
 from exchange.aggregate.market import Market
 from exchange.aggregate.order import Order
 from exchange.aggregate.origins import Origin
@@ -144,6 +148,7 @@ class Exchange:
             LiquidationFinished: self._liquidation_finished,
             LiquidationSkipped: self._nothing,
             TickPassed: self._nothing,
+            CheckpointPassed: self._nothing,
         }
 
     def apply(self, event: Event) -> None:
@@ -458,15 +463,15 @@ class Exchange:
 
     def venue_digest(self) -> bytes:
         """Hash everything but the place in the log; a rejected command leaves it unchanged."""
-        return _digest(b"foldex venue\x00", canonical_venue(self))
+        return venue_digest_of(encode_venue(self))
 
     def position_digest(self) -> bytes:
         """Hash the place in the log: sequence number, clock, origins."""
-        return _digest(b"foldex position\x00", [self.seq, self.now_ns, canonical_origins(self.origins)])
+        return position_digest_of(encode_position(self))
 
     def digest(self) -> bytes:
         """Hash the whole state: 32 bytes that agree exactly when the states do."""
-        return blake2b(self.venue_digest() + self.position_digest(), digest_size=32).digest()
+        return digest_of(self.venue_digest(), self.position_digest())
 
 
 def long_lots(position: Position) -> int:
@@ -491,7 +496,3 @@ def move_margin(account: Account, position: Position, amount: int) -> None:
     assert position.mode is ISOLATED, account.account_id
     position.bucket += amount
     account.wallet -= amount
-
-
-def _digest(domain: bytes, tree: object) -> bytes:
-    return blake2b(domain + msgspec.msgpack.encode(tree), digest_size=32).digest()

@@ -204,6 +204,14 @@ class Triggers:
         else:
             self._trail(terms.side).add(terms.conditional_id, terms.callback_rate, price_ticks)
 
+    def restore(self, terms: ConditionalAccepted, best_ticks: int) -> None:
+        """Let a conditional order wait as it did when `best_ticks` was its answer from that function."""
+        if best_ticks:
+            self.terms[terms.conditional_id] = terms
+            self._trail(terms.side).add(terms.conditional_id, terms.callback_rate, best_ticks)
+        else:
+            self.add(terms, best_ticks)
+
     def remove(self, conditional_id: int) -> None:
         """Let a conditional order wait no longer."""
         terms = self.terms.pop(conditional_id)

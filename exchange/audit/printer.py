@@ -20,7 +20,7 @@ from exchange.telemetry import REDACTED
 Message = msgspec.Struct
 Specs = Mapping[str, MarketSpec]
 
-_MONEY = frozenset(
+MONEY_FIELDS = frozenset(
     {
         "amount", "cap", "collateral", "deduction", "entry_cost", "equity", "extras", "fund_after",
         "fund_before", "fund_realised", "maintenance", "maker_fee", "maker_margin_moved",
@@ -141,7 +141,7 @@ def _number(name: str, value: int, spec: MarketSpec | None, *, is_spec: bool) ->
         return _RENAMED.get(name, name), _NAMED[name](value)
     if name in _RATES or (is_spec and name in _RATES_OF_SPEC):
         return name, format_fixed(value)
-    if name in _MONEY:
+    if name in MONEY_FIELDS:
         return name, money_text(value)
     return name, value
 

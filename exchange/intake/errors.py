@@ -155,6 +155,7 @@ REFUSALS: dict[RejectCode, Fault] = {
         -4068, "Position side cannot be changed if there exists position."
     ),
     RejectCode.BAD_COUNTDOWN: Fault(-1130, "{reason}"),
+    RejectCode.BAD_CHECKPOINT: Fault(-1130, "{reason}"),
 }
 
 

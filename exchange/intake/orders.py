@@ -11,6 +11,7 @@ from typing import Any
 from events.events import Event, OrderAccepted, OrderAmended, OrderCancelled, OrderExpired, TradeExecuted
 from events.frame import Groups, header_of
 from events.values import CloseReason, MarketSpec, OrderType, Side, TimeInForce
+from exchange.aggregate.state import Exchange
 from exchange.aggregate.units import MONEY_ONE
 from exchange.decimals import average_price_text, lots_text, money_text, price_text
 
@@ -26,7 +27,8 @@ EXPIRED_IN_MATCH = "EXPIRED_IN_MATCH"
 
 
 class OrderRecord:
-    """One order and how far it came. `quote` is money units: Σ price × lots of its fills.
+    """One order and how far it came. `quote` is money units: Σ price × lots of its fills, but for
+    `unpriced_lots`, fills of unknown price (see `OrderHistory.adopt`).
 
     `price_ticks` and `quantity_lots` are as amended, the rest of its terms as `accepted`.
     """
@@ -39,6 +41,7 @@ class OrderRecord:
         "quantity_lots",
         "quote",
         "status",
+        "unpriced_lots",
         "updated_ms",
     )
 
@@ -49,6 +52,7 @@ class OrderRecord:
         self.price_ticks = accepted.price_ticks
         self.quantity_lots = accepted.quantity_lots
         self.executed_lots = 0
+        self.unpriced_lots = 0
         self.quote = 0
         self.status = NEW
 
@@ -103,7 +107,8 @@ def record_of_answer(
 class OrderHistory:
     """Records of open orders and of the last `ended_kept` that ended, for each account.
 
-    `unit_by_symbol` gives the money one lot of a market gains per tick.
+    `unit_by_symbol` gives the money one lot of a market gains per tick. What is fed may begin in the middle
+    of a log: events of orders accepted before say nothing, until `adopt` makes the open ones known.
     """
 
     def __init__(
@@ -133,6 +138,22 @@ class OrderHistory:
                 if handler is not None:
                     handler(event)
 
+    def adopt(self, state: Exchange) -> None:
+        """Know of every order that is open in `state`, behind the last entry fed, whatever was not fed.
+
+        Of one that is not known, prices and sizes are right. The state holds neither when it was accepted nor
+        what its fills cost: its times are 0 until it changes, and its average price is that of later fills.
+        """
+        for account in state.accounts.values():
+            for order in account.orders.values():
+                if order.order_id in self._records:
+                    continue
+                record = self._know(order.terms, now_ms=0)
+                record.price_ticks = order.price_ticks
+                record.quantity_lots = order.quantity_lots
+                record.executed_lots = record.unpriced_lots = order.quantity_lots - order.open_lots
+                record.status = PARTIALLY_FILLED if record.executed_lots else NEW
+
     def find(self, account_id: int, symbol: str, order_id: int, client_order_id: str) -> OrderRecord | None:
         """Return an account's order by its id, or by its client id (the newest) when the id is 0."""
         wanted = order_id or self._by_client_id.get((account_id, client_order_id), 0)
@@ -150,20 +171,27 @@ class OrderHistory:
         return self._records[order_id]
 
     def _accepted(self, event: OrderAccepted) -> None:
-        self._records[event.order_id] = OrderRecord(event, self._now_ms)
-        if event.client_order_id:
-            self._by_client_id[event.account_id, event.client_order_id] = event.order_id
+        self._know(event, self._now_ms)
+
+    def _know(self, accepted: OrderAccepted, now_ms: int) -> OrderRecord:
+        record = self._records[accepted.order_id] = OrderRecord(accepted, now_ms)
+        if accepted.client_order_id:
+            self._by_client_id[accepted.account_id, accepted.client_order_id] = accepted.order_id
+        return record
 
     def _traded(self, event: TradeExecuted) -> None:
         quote = _quote(event, self._unit_by_symbol(event.market))
         for order_id in (event.maker_order_id, event.taker_order_id):
-            record = self._records[order_id]
+            record = self._records.get(order_id)
+            if record is None:
+                continue
             record.fill(event.quantity_lots, quote, self._now_ms)
             if record.status == FILLED:
                 self._keep_ended(record.accepted)
 
     def _amended(self, event: OrderAmended) -> None:
-        self._records[event.order_id].amend(event, self._now_ms)
+        if event.order_id in self._records:
+            self._records[event.order_id].amend(event, self._now_ms)
 
     def _cancelled(self, event: OrderCancelled) -> None:
         self._end(event.order_id, CANCELED)
@@ -172,9 +200,10 @@ class OrderHistory:
         self._end(event.order_id, _expiry_status(event.reason))
 
     def _end(self, order_id: int, status: str) -> None:
-        record = self._records[order_id]
-        record.end(status, self._now_ms)
-        self._keep_ended(record.accepted)
+        record = self._records.get(order_id)
+        if record is not None:
+            record.end(status, self._now_ms)
+            self._keep_ended(record.accepted)
 
     def _keep_ended(self, accepted: OrderAccepted) -> None:
         ended = self._ended.get(accepted.account_id)
@@ -207,7 +236,7 @@ def order_object(record: OrderRecord, spec: MarketSpec) -> dict[str, Any]:
         "status": record.status,
         "clientOrderId": client_order_id,
         "price": price_text(spec, 0 if is_market else record.price_ticks),
-        "avgPrice": average_price_text(spec, record.quote, record.executed_lots),
+        "avgPrice": average_price_text(spec, record.quote, record.executed_lots - record.unpriced_lots),
         "origQty": lots_text(spec, record.quantity_lots),
         "executedQty": executed,
         "cumQty": executed,

@@ -8,6 +8,7 @@ import structlog
 from aiohttp import web
 
 from events.log import Log
+from exchange.fold import NO_SNAPSHOTS, Snapshots
 from exchange.intake.admin import admin_app
 from exchange.intake.front import Front, FrontServer
 from exchange.intake.keys import KeyRing, load_key_file
@@ -31,6 +32,7 @@ async def run_intake(
     admin_port: int,
     key_file: Path,
     stop: asyncio.Event,
+    snapshots: Snapshots = NO_SNAPSHOTS,
     on_ready: Callable[[Callable[[], int]], None] | None = None,
 ) -> None:
     """Serve until `stop` is set; then refuse what is new, finish what is under way, and return.
@@ -44,7 +46,7 @@ async def run_intake(
         FrameRefusedError: another process opened the same name; this one may no longer append.
         OSError: an address cannot be listened on.
     """
-    intake = Intake(log, f"intake-{port}", KeyRing(load_key_file(key_file)))
+    intake = Intake(log, f"intake-{port}", KeyRing(load_key_file(key_file)), snapshots=snapshots)
     if not await until_available(intake.catch_up, stop):
         return
     folding = asyncio.create_task(intake.run(), name="intake fold")

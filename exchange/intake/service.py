@@ -13,14 +13,14 @@ import structlog
 from events.appender import Appender, AppenderClosedError, FrameRefusedError
 from events.commands import AnyCommand, Command, Tick
 from events.events import Event, LiquidationStarted, Rejected
-from events.frame import header_of
+from events.frame import Groups, header_of
 from events.log import Log, LogFullError, VerifiedEvents
 from events.values import MarginMode, Outcome
 from exchange.aggregate.account import Account
 from exchange.aggregate.market import Market
 from exchange.aggregate.state import Exchange
 from exchange.decimals import money_text
-from exchange.fold import Fold
+from exchange.fold import NO_SNAPSHOTS, Fold, Snapshots
 from exchange.intake.errors import (
     BAD_SYMBOL,
     NOT_EXECUTED,
@@ -44,15 +44,27 @@ class Intake:
 
     Construct, `catch_up`, `open`, and keep `run` going; then `ask`. The state is the fold's own: to be read,
     never changed.
+
+    What the state does not hold, past orders and counts of liquidations, reaches back as far as the log does
+    when this process starts. On a trimmed log older orders that ended are unknown here, and of those still
+    open only what the state knows (see `OrderHistory.adopt`).
     """
 
-    def __init__(self, log: Log, name: str, keys: KeyRing, *, deadline_s: float = ANSWER_DEADLINE_S) -> None:
+    def __init__(
+        self,
+        log: Log,
+        name: str,
+        keys: KeyRing,
+        *,
+        deadline_s: float = ANSWER_DEADLINE_S,
+        snapshots: Snapshots = NO_SNAPSHOTS,
+    ) -> None:
         self.keys = keys
-        self.liquidations: dict[MarginMode, int] = {MarginMode.ISOLATED: 0, MarginMode.CROSS: 0}
         self._deadline_s = deadline_s
         self._appender = Appender(log, name)
-        self._fold = Fold(log, self._on_entry)
-        self.orders = OrderHistory(lambda symbol: self._fold.state.markets[symbol].unit)
+        self._fold = Fold(log, self._on_entry, snapshots)
+        self._forget_past()
+        self._has_past = False
 
     @property
     def state(self) -> Exchange:
@@ -66,6 +78,10 @@ class Intake:
 
     async def catch_up(self) -> None:
         """Read all that is in the log now; raises as `Fold.catch_up`."""
+        if not self._has_past:
+            await self._fold.start()
+            await self._read_past()
+            self._has_past = True
         await self._fold.catch_up()
 
     async def open(self) -> None:
@@ -152,13 +168,27 @@ class Intake:
             "min_notional": money_text(market.spec.min_notional) if market is not None else "",
         }
 
-    def _on_entry(self, entry: VerifiedEvents) -> None:
-        groups = entry.groups
+    def _forget_past(self) -> None:
+        self.liquidations: dict[MarginMode, int] = {MarginMode.ISOLATED: 0, MarginMode.CROSS: 0}
+        self.orders = OrderHistory(lambda symbol: self._fold.state.markets[symbol].unit)
+
+    async def _read_past(self) -> None:
+        """Learn from the entries before the snapshot, if the fold started from one, what it does not hold."""
+        self._forget_past()
+        async for verified in self._fold.past():
+            self._note(verified.groups)
+        self.orders.adopt(self._fold.state)
+
+    def _note(self, groups: Groups) -> None:
         self.orders.feed(groups)
         for group in groups:
             for event in group:
                 if type(event) is LiquidationStarted:
                     self.liquidations[event.mode] += 1
+
+    def _on_entry(self, entry: VerifiedEvents) -> None:
+        groups = entry.groups
+        self._note(groups)
         self._appender.resolve(groups)
         header = header_of(groups)
         if header.outcome is Outcome.ORIGIN_CLOSED and header.origin == self._appender.origin:

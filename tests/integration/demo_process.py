@@ -15,7 +15,7 @@ from exchange.runtime import heartbeat_client, read_alive
 from tests.integration.processes import ROOT, environment, foldex, free_ports
 
 DEMO_DEADLINE_S = 150.0
-PROCESSES = ("writer", "intake", "liquidator")
+PROCESSES = ("writer", "intake", "liquidator", "archiver")
 
 
 class Demo:

@@ -304,7 +304,7 @@ def test_a_typed_directory_beats_the_environment(
 
 
 @pytest.mark.parametrize(
-    "command", ["writer", "intake", "liquidator", "feed", "maker", "status", "replay", "log"]
+    "command", ["writer", "intake", "liquidator", "archiver", "feed", "maker", "status", "replay", "log"]
 )
 def test_a_directory_and_a_server_exclude_each_other(tmp_path: Path, command: str) -> None:
     """It cannot be told which of the two was meant, in whatever order they stand."""

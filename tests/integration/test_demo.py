@@ -43,7 +43,7 @@ async def test_the_log_rebuilds_what_the_demo_showed(tmp_path: Path) -> None:
     assert 0 < outcome["ack_ms"]["p50"] <= outcome["ack_ms"]["p99"]
     assert 0 < outcome["commands_per_s"]
     assert "exact" == outcome["identities"]
-    assert {"writer": 0, "intake": 0, "liquidator": 0} == outcome["restarts"]
+    assert {"writer": 0, "intake": 0, "liquidator": 0, "archiver": 0} == outcome["restarts"]
     with attach_or_start(tmp_path / "log") as socket_path:
         log = RedisLog(socket_path)
         rebuilt = await replay(log)

@@ -47,7 +47,7 @@ async def test_nothing_is_lost_or_doubled_when_the_writer_is_killed(tmp_path: Pa
 
     assert outcome["digest_live"] == outcome["digest_replay"]
     assert "exact" == outcome["identities"]
-    assert {"writer": 1, "intake": 0, "liquidator": 0} == outcome["restarts"]
+    assert {"writer": 1, "intake": 0, "liquidator": 0, "archiver": 0} == outcome["restarts"]
     commands, answers = await _read_log(tmp_path / "log")
     headers = [header_of(groups) for groups in answers]
 

@@ -90,7 +90,7 @@ async def test_a_killed_writer_is_started_again_and_goes_on(supervisor: Supervis
 
     assert "111.00000000" == wallet["wallet"]
     assert killed_pid != supervisor.pids["writer"]
-    assert {"writer": 1, "intake": 0, "liquidator": 0} == supervisor.restarts
+    assert {"writer": 1, "intake": 0, "liquidator": 0, "archiver": 0} == supervisor.restarts
 
 
 async def test_a_killed_server_is_started_again_with_its_log(supervisor: Supervisor) -> None:
@@ -140,7 +140,7 @@ async def test_the_feed_moves_the_marks(data_dir: Path) -> None:
     """With the synthetic feed both markets get index prices, and a mark from them."""
     up = Up(data_dir, "--feed", "synthetic", "--speed", "100")
     ready = await up.ready()
-    assert {"writer", "intake", "liquidator", "feed"} == set(ready["pids"])
+    assert {"writer", "intake", "liquidator", "archiver", "feed"} == set(ready["pids"])
     marks: set[str] = set()
     async with asyncio.timeout(DEADLINE_S):
         while len(marks) < 3:

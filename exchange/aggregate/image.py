@@ -1,0 +1,233 @@
+"""A state as bytes, and back: what a snapshot holds.
+
+The image is the tree that the digest hashes (`canonical`), so that one list says what the state is: what is
+missing there is missing here, and a state restored from its image has the same digest or is not used. What
+follows from the rest is built again rather than read: books, sums over open orders, look-ups by a client's
+id, the timers' heap. The tree lists these sums too, and so the digest of a restored state checks them.
+
+A row below is what the function of the same subject in `canonical` lists, field by field.
+"""
+
+from heapq import heapify
+from typing import Final
+
+import msgspec
+
+from events.events import ConditionalAccepted, OrderAccepted
+from events.values import BUY, Leg, MarginMode, MarketSpec, MarketStatus
+from exchange.aggregate.account import Account, Position, position_key
+from exchange.aggregate.canonical import (
+    digest_of,
+    encode_position,
+    encode_venue,
+    position_digest_of,
+    venue_digest_of,
+)
+from exchange.aggregate.market import Market
+from exchange.aggregate.order import Order
+from exchange.aggregate.origins import Origin
+from exchange.aggregate.state import Exchange, Timer
+
+HalfRow = list[tuple[int, int, list[int]]]
+MarketRow = tuple[MarketSpec, MarketStatus, int, int, int, int, int, HalfRow, HalfRow]
+OrderRow = tuple[OrderAccepted, int, int, int, int, int, int]
+ConditionalRow = tuple[ConditionalAccepted, int]
+PositionRow = tuple[str, Leg, MarginMode, int, int, int, int, int, int, int, int, int, int, int]
+AccountRow = tuple[
+    int,
+    str,
+    bool,
+    int,
+    list[tuple[str, bytes]],
+    list[OrderRow],
+    list[ConditionalRow],
+    list[tuple[str, int]],
+    list[PositionRow],
+]
+VenueRow = tuple[
+    str,
+    int,
+    int,
+    int,
+    int,
+    int,
+    int,
+    int,
+    list[tuple[int, int]],
+    list[Timer],
+    list[MarketRow],
+    list[AccountRow],
+]
+OriginRow = tuple[str, str, list[tuple[int, int]], list[str]]
+PlaceRow = tuple[int, int, list[OriginRow]]
+
+_parts_decoder: Final = msgspec.msgpack.Decoder(tuple[bytes, bytes])
+_venue_decoder: Final = msgspec.msgpack.Decoder(VenueRow)
+_place_decoder: Final = msgspec.msgpack.Decoder(PlaceRow)
+
+
+class ImageError(ValueError):
+    """Bytes that are no image of a state."""
+
+
+class Image:
+    """A state as bytes, and its digest."""
+
+    __slots__ = ("body", "digest")
+
+    def __init__(self, body: bytes, digest: bytes) -> None:
+        self.body = body
+        self.digest = digest
+
+
+def take_image(state: Exchange) -> Image:
+    """Return the image of a state between two entries. The digest costs no second encoding."""
+    venue, position = encode_venue(state), encode_position(state)
+    digest = digest_of(venue_digest_of(venue), position_digest_of(position))
+    return Image(msgspec.msgpack.encode((venue, position)), digest)
+
+
+def restore(body: bytes) -> Exchange:
+    """Return the state that an image shows. Whoever restores compares its digest.
+
+    Raises:
+        ImageError: the bytes are no image, or what they show cannot be.
+    """
+    state = Exchange()
+    try:
+        venue, place = _parts_decoder.decode(body)
+        _restore_venue(state, _venue_decoder.decode(venue))
+        _restore_place(state, _place_decoder.decode(place))
+    except (msgspec.DecodeError, UnicodeDecodeError, AssertionError, LookupError) as error:
+        raise ImageError(f"not the image of a state: {error!r}") from error
+    return state
+
+
+def _restore_venue(state: Exchange, row: VenueRow) -> None:
+    (
+        state.log_id,
+        state.rules_version,
+        state.next_account_id,
+        state.trade_count,
+        state.liquidation_count,
+        state.aggregate_order_count,
+        state.deposited,
+        state.withdrawn,
+        due,
+        overdue,
+        markets,
+        accounts,
+    ) = row
+    state.due = dict(due)
+    state.overdue = dict.fromkeys(overdue)
+    for market_row in markets:
+        _restore_market(state, market_row)
+    orders: dict[int, Order] = {}
+    for account_row in accounts:
+        _restore_account(state, account_row, orders)
+    for market_row in markets:
+        _restore_book(state.markets[market_row[0].symbol], market_row, orders)
+    heapify(state.timers)
+
+
+def _restore_market(state: Exchange, row: MarketRow) -> None:
+    spec = row[0]
+    market = state.markets[spec.symbol] = Market(spec)
+    (
+        _,
+        market.status,
+        market.index_ticks,
+        market.mark_ticks,
+        market.last_ticks,
+        market.basis_average,
+        market.open_interest_lots,
+        _,
+        _,
+    ) = row
+
+
+def _restore_book(market: Market, row: MarketRow, orders: dict[int, Order]) -> None:
+    """Let the orders queue again. The worst price comes first: then each new level is the best."""
+    insert = market.book.insert
+    for half in (row[7], row[8]):
+        for _, _, order_ids in reversed(half):
+            for order_id in order_ids:
+                insert(orders[order_id])
+
+
+def _restore_account(state: Exchange, row: AccountRow, orders: dict[int, Order]) -> None:
+    account_id, label, hedge, wallet, keys, order_rows, conditionals, countdowns, positions = row
+    account = state.accounts[account_id] = Account(account_id, label)
+    account.hedge = hedge
+    account.wallet = wallet
+    for key, sealed_secret in keys:
+        account.api_keys[key] = sealed_secret
+        state.key_owners[key] = account_id
+    for position_row in positions:
+        _restore_position(state, account, position_row)
+    for order_row in order_rows:
+        order = _restore_order(account, order_row)
+        orders[order.order_id] = order
+        if order.terms.expires_ns:
+            _wait(state, (order.terms.expires_ns, account_id, order.order_id, order.terms.market))
+    for terms, best_ticks in conditionals:
+        _restore_conditional(state, account, terms, best_ticks)
+    for market, deadline_ns in countdowns:
+        account.countdowns[market] = deadline_ns
+        _wait(state, (deadline_ns, account_id, 0, market))
+
+
+def _restore_position(state: Exchange, account: Account, row: PositionRow) -> None:
+    """Bring back what is not the sum of open orders; these count themselves."""
+    market, leg = state.markets[row[0]], row[1]
+    position = Position(market, leg, row[2], row[3])
+    position.size_lots, position.entry_cost, position.bucket = row[4], row[5], row[6]
+    account.positions[position_key(market.symbol, leg)] = position
+
+
+def _restore_order(account: Account, row: OrderRow) -> Order:
+    terms = row[0]
+    position = account.positions[position_key(terms.market, terms.leg)]
+    order = Order(terms, position)
+    (
+        _,
+        order.price_ticks,
+        order.quantity_lots,
+        order.open_lots,
+        order.extras,
+        order.extras_lots,
+        order.amendments,
+    ) = row
+    order.key = order.price_ticks if order.side is BUY else -order.price_ticks
+    account.orders[order.order_id] = order
+    if terms.client_order_id:
+        account.client_ids[terms.client_order_id] = order.order_id
+    position.add_order(order)
+    return order
+
+
+def _restore_conditional(
+    state: Exchange, account: Account, terms: ConditionalAccepted, best_ticks: int
+) -> None:
+    conditional_id = terms.conditional_id
+    account.conditionals[conditional_id] = terms
+    if terms.client_order_id:
+        account.conditional_client_ids[terms.client_order_id] = conditional_id
+    account.positions[position_key(terms.market, terms.leg)].conditional_count += 1
+    if conditional_id not in state.due:
+        state.markets[terms.market].triggers(terms.working_price).restore(terms, best_ticks)
+
+
+def _wait(state: Exchange, timer: Timer) -> None:
+    """Set a timer whose time has not come; the caller makes a heap of them."""
+    if timer not in state.overdue:
+        state.timers.append(timer)
+
+
+def _restore_place(state: Exchange, row: PlaceRow) -> None:
+    state.seq, state.now_ns, origins = row
+    for name, incarnation, ran, closed in origins:
+        origin = state.origins[name] = Origin()
+        origin.incarnation = incarnation
+        origin.ran = dict(ran)
+        origin.closed = closed

@@ -1,0 +1,281 @@
+"""What is done with an archive as a whole: check it, compare it with the log, put a lost log back, move it.
+
+An archive is *ahead* when the log ends before it: the log went backwards, since nothing is archived that was
+not in the log. It *continues* the log when the log's last entry is in it with the same hash. Then what was
+lost is put back as it was, entry by entry; in every other case nothing is touched, and the reason is said.
+"""
+
+import tarfile
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+
+from events.archive import ArchivedLog, ArchiveError, ArchiveMismatchError, SegmentWriter
+from events.frame import GENESIS_HASH, EventEntry, header_of
+from events.log import (
+    CommandEntry,
+    CommandReader,
+    CorruptLogError,
+    EventReader,
+    FencedError,
+    Head,
+    Lease,
+    Log,
+    LogExistsError,
+    LogMissingError,
+    LogRewoundError,
+    ReadableLog,
+    TrimmedError,
+)
+
+ENTRIES_PER_READ = 256
+BYTES_PER_STEP_AIM = 4 * 1024 * 1024
+LEASE_MS = 30_000
+TAR_SUFFIX = ".tar"
+
+
+class Restored(msgspec.Struct, frozen=True, kw_only=True):
+    """How many entries were put back into each stream; the log ends at `seq` now."""
+
+    log_id: str
+    seq: int
+    commands: int
+    events: int
+
+
+async def verify_archive(archive: ArchivedLog, after: Head | None = None) -> Head:
+    """Check every entry of an archive behind `after`: checksums, the chain, and that answers match commands.
+
+    Raises:
+        CorruptLogError: names the first entry that is not as it was written.
+    """
+    head = await archive.event_head()
+    place = after or Head(seq=0, chain_hash=GENESIS_HASH)
+    events = EventReader(archive, log_id=archive.log_id, after=place)
+    commands = CommandReader(archive, after=place.seq)
+    while events.seq < head.seq:
+        answers = await events.read(ENTRIES_PER_READ)
+        asked: list[CommandEntry] = []
+        while len(asked) < len(answers):
+            asked += await commands.read(len(answers) - len(asked))
+        for command, answer in zip(asked, answers, strict=True):
+            if header_of(answer.groups).checksum != command.frame.checksum:
+                what = "the command entry is another than the one its events answer"
+                raise CorruptLogError(command.seq, what)
+    assert events.head == head, (events.head, head)
+    return head
+
+
+async def check_continues(log: Log, archive: ArchivedLog) -> Head:
+    """Make sure that log and archive are the same log as far as both go; return the log's head.
+
+    Raises:
+        ArchiveMismatchError: they are not.
+        CorruptLogError: the log's head is not its last entry.
+    """
+    head, archived = await log.event_head(), await archive.event_head()
+    common_seq = min(head.seq, archived.seq)
+    if head.seq and await _hash_at(log, head.seq) != head.chain_hash:
+        raise CorruptLogError(head.seq, "the head key names another entry than the stream ends with")
+    if common_seq:
+        try:
+            found = await _hash_at(log, common_seq)
+        except TrimmedError:
+            return head  # the archive had it when it was trimmed
+        if found != await _hash_at(archive, common_seq):
+            raise ArchiveMismatchError(
+                f"entry {common_seq} of the log is not the one in the archive {archive.directory.url}, which "
+                f"is of log {archive.log_id}: it is of another log, or of one that went on after it was lost"
+            )
+    return head
+
+
+async def check_not_behind(log: Log, archive: ArchivedLog) -> None:
+    """Make sure that the log has not gone backwards since it was archived. For whoever starts on it.
+
+    Raises:
+        LogRewoundError: it ends before its archive, or is another one.
+    """
+    head = await check_continues(log, archive)
+    if head.seq < archive.head.seq:
+        raise LogRewoundError(
+            f"the log ends at entry {head.seq}, its archive at {archive.head.seq}: it went backwards; "
+            "foldex recover puts back what was lost"
+        )
+
+
+async def recover(log: Log, archive: ArchivedLog) -> Restored:
+    """Put back what a log lost and its archive has. Nobody else may append meanwhile; the lease is taken.
+
+    Raises:
+        ArchiveMismatchError: the archive does not continue the log, or something else was appended since.
+        LogMissingError: the archive is empty.
+        CorruptLogError: the archive is damaged; nothing was put back.
+        FencedError: a writer holds the lease, or somebody appends.
+    """
+    if archive.head.seq == 0:
+        raise LogMissingError(f"there is no archive in {archive.directory.url}")
+    head = await check_continues(log, archive)
+    if head.seq >= archive.head.seq:
+        return Restored(log_id=archive.log_id or "", seq=head.seq, commands=0, events=0)
+    await verify_archive(archive, head)
+    last_command_seq = await _check_pending(log, archive, head)
+    (last,) = await archive.read_events(archive.head.seq - 1, 1)
+    lease = await log.acquire_lease("recover", LEASE_MS, above_term=_term_of(last))
+    if lease is None:
+        raise FencedError("a writer holds the lease: stop it, or wait until its lease has run out")
+    try:
+        return await _restore(log, archive, head, last_command_seq, lease)
+    finally:
+        await log.release_lease(lease)
+
+
+async def import_log(log: Log, archive: ArchivedLog) -> Restored:
+    """Put an archive's log into a server that has none, so that it can go on there.
+
+    Raises:
+        LogExistsError: the server has a log.
+        LogMissingError, CorruptLogError, FencedError: as for `recover`.
+    """
+    if await log.last_command_seq() or (await log.event_head()).seq:
+        raise LogExistsError("the server has a log; an archive is imported into one that has none")
+    return await recover(log, archive)
+
+
+async def export_log(log: ReadableLog, target: str) -> Head:
+    """Write all answered entries of a log as an archive to a directory, a .tar file or a file system URL.
+
+    A directory that holds an archive of the log is continued.
+
+    Raises:
+        ArchiveError, ArchiveMismatchError: the target cannot be used, or holds the archive of another log.
+        CorruptLogError, TrimmedError: the log cannot be read from where the target ends.
+    """
+    if target.endswith(TAR_SUFFIX):
+        with _packed(Path(target)) as folder:
+            return await _export(log, folder)
+    return await _export(log, target)
+
+
+@contextmanager
+def _packed(path: Path) -> Iterator[str]:
+    """Lend a directory, which becomes the tar file `path` when it was filled without an error."""
+    if path.exists():
+        raise ArchiveError(f"{path} exists")
+    with tempfile.TemporaryDirectory(dir=path.resolve().parent) as folder:
+        yield folder
+        draft = Path(folder) / path.name
+        with tarfile.open(draft, "w") as tar:
+            for kind in ("commands", "events", "segments"):
+                tar.add(Path(folder) / kind, kind)
+        draft.replace(path)
+
+
+@contextmanager
+def opened(source: str) -> Iterator[ArchivedLog]:
+    """Lend an archive: that of a directory or a URL, or of a .tar file, which is unpacked for the duration.
+
+    Raises:
+        ArchiveError: the file is none.
+        CorruptLogError: a manifest is damaged, or a segment is missing.
+    """
+    if not source.endswith(TAR_SUFFIX):
+        yield ArchivedLog(source)
+        return
+    with tempfile.TemporaryDirectory(prefix="foldex-archive-") as folder:
+        try:
+            with tarfile.open(source) as tar:
+                tar.extractall(folder, filter="data")
+        except tarfile.TarError as error:
+            raise ArchiveError(f"{source}: {error}") from error
+        yield ArchivedLog(folder)
+
+
+async def _export(log: ReadableLog, url: str) -> Head:
+    writer = SegmentWriter(url)
+    try:
+        target = await log.event_head()
+        log_id = await _name_of(log)
+        events = EventReader(log, log_id=log_id, after=writer.head if writer.head.seq else None)
+        commands = CommandReader(log, after=writer.head.seq)
+        while events.seq < target.seq:
+            asked: list[CommandEntry] = []
+            answers = await events.read(min(ENTRIES_PER_READ, target.seq - events.seq))
+            while len(asked) < len(answers):
+                asked += await commands.read(len(answers) - len(asked))
+            for command, answer in zip(asked, answers, strict=True):
+                writer.add(command, answer, log_id)
+            if writer.is_full:
+                writer.flush()
+        writer.flush()
+        return writer.head
+    finally:
+        writer.close()
+
+
+async def _name_of(log: ReadableLog) -> str:
+    reader = EventReader(log)
+    await reader.read(1)
+    if reader.log_id is None:
+        raise LogMissingError("there is no log to export")
+    return reader.log_id
+
+
+async def _hash_at(log: ReadableLog, seq: int) -> bytes | None:
+    found = await log.read_events(seq - 1, 1)
+    return found[0].chain_hash if found and found[0].seq == seq else None
+
+
+def _term_of(entry: EventEntry) -> int:
+    """Return the term in which an entry was written, 0 if its mark, outside the chain, does not say."""
+    term = entry.writer.rpartition(":")[2]
+    return int(term) if term.isdecimal() and len(term) < 15 else 0
+
+
+async def _check_pending(log: Log, archive: ArchivedLog, head: Head) -> int:
+    """Make sure that commands behind the log's last events are those of the archive; return the last one.
+
+    Raises:
+        ArchiveMismatchError: something else was asked since the log was lost.
+    """
+    last_seq = await log.last_command_seq()
+    reader = CommandReader(log, after=head.seq)
+    while reader.seq < last_seq:
+        for entry in await reader.read(ENTRIES_PER_READ):
+            archived = await archive.read_commands(entry.seq - 1, 1)
+            if archived and archived[0].frame != entry.frame:
+                raise ArchiveMismatchError(
+                    f"command entry {entry.seq} was appended after the log had lost the one that the archive "
+                    "has: putting that back would drop a command that may have been acknowledged"
+                )
+    if last_seq < head.seq:
+        raise CorruptLogError(last_seq + 1, "command entry is missing; its events are there")
+    return last_seq
+
+
+async def _restore(
+    log: Log, archive: ArchivedLog, head: Head, last_command_seq: int, lease: Lease
+) -> Restored:
+    commands = events = 0
+    while head.seq < archive.head.seq:
+        answers = await archive.read_events(head.seq, ENTRIES_PER_READ)
+        asked = await archive.read_commands(head.seq, ENTRIES_PER_READ)
+        pairs = []
+        size = 0
+        for pair in zip(asked, answers, strict=True):
+            if pairs and size > BYTES_PER_STEP_AIM:
+                break
+            pairs.append(pair)
+            size += len(pair[0].frame.body) + len(pair[1].body)
+        missing = [command for command, _ in pairs if command.seq > last_command_seq]
+        await log.restore(missing, [answer for _, answer in pairs], head, lease)
+        await log.renew_lease(lease, LEASE_MS)
+        last = pairs[-1][1]
+        head = Head(seq=last.seq, chain_hash=last.chain_hash)
+        last_command_seq = max(last_command_seq, last.seq)
+        commands += len(missing)
+        events += len(pairs)
+    return Restored(log_id=archive.log_id or "", seq=head.seq, commands=commands, events=events)

@@ -1,0 +1,305 @@
+"""Starting from a snapshot: the same state as from the first entry, or a refusal that says why."""
+
+import asyncio
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from msgspec.structs import replace
+from structlog.testing import capture_logs
+
+from events.commands import Checkpoint
+from events.events import CheckpointPassed, FrameHeader, OrderAccepted, Rejected
+from events.log import CorruptLogError, Head, LogRewoundError, TrimmedError, VerifiedEvents
+from events.memory import MemoryLog
+from events.snapshot import Snapshot, find, load, save
+from events.values import RejectCode
+from exchange.aggregate.decide import decide
+from exchange.aggregate.image import take_image
+from exchange.aggregate.state import RULES_VERSION
+from exchange.fold import Fold, Snapshots
+from exchange.intake.keys import KeyRing
+from exchange.intake.service import Intake
+from exchange.writer import create_if_empty, rebuild
+from tests.recorded import LOG_ID, Recorded
+
+EVERY_EVENTS = 100
+COMMANDS = 300
+
+
+def ignore(verified: VerifiedEvents) -> None:
+    """Do nothing about an entry."""
+
+
+async def recorded(commands: int = COMMANDS) -> Recorded:
+    """Return a log of random trading."""
+    record = Recorded(MemoryLog())
+    await record.begin()
+    await record.trade(commands)
+    return record
+
+
+async def marks_of(record: Recorded, snapshots: Snapshots) -> tuple[Fold, list[Snapshot]]:
+    """Fold a log and return the fold with the snapshots of its marks."""
+    marks: list[Snapshot] = []
+    fold = Fold(record.log, ignore, snapshots, on_mark=marks.append)
+    await fold.catch_up()
+    return fold, marks
+
+
+@pytest.fixture
+async def record(tmp_path: Path) -> Recorded:
+    """Return a log with snapshots of its last three marks in `tmp_path`, and some entries behind them."""
+    record = await recorded()
+    _, marks = await marks_of(record, Snapshots(every_events=EVERY_EVENTS))
+    assert len(marks) > 3
+    for mark in marks:
+        save(tmp_path, mark)
+    await record.trade(20)
+    return record
+
+
+async def fold_from(record: Recorded, directory: Path) -> Fold:
+    """Fold a log from the snapshots in a directory."""
+    fold, _ = await marks_of(record, Snapshots(directory=directory, every_events=EVERY_EVENTS))
+    return fold
+
+
+async def test_a_start_from_a_snapshot_leads_to_the_same_state(record: Recorded, tmp_path: Path) -> None:
+    """Digest, place, count of events and last checksum are those of a fold from the first entry."""
+    whole, _ = await marks_of(record, Snapshots())
+    fold = await fold_from(record, tmp_path)
+    assert fold.started_from is not None
+    assert find(tmp_path)[0].name.startswith(f"{fold.started_from.seq:016d}")
+    assert record.state.digest() == whole.state.digest() == fold.state.digest()
+    assert record.head == whole.head == fold.head
+    assert (whole.events, whole.command_checksum) == (fold.events, fold.command_checksum)
+
+
+async def test_marks_do_not_depend_on_the_start(record: Recorded, tmp_path: Path) -> None:
+    """Who starts at a snapshot and who starts at the first entry take digests of the same entries."""
+    await record.trade(200)
+    _, all_marks = await marks_of(record, Snapshots(every_events=EVERY_EVENTS))
+    fold, later = await marks_of(record, Snapshots(directory=tmp_path, every_events=EVERY_EVENTS))
+    assert fold.started_from is not None
+    assert later
+    assert [mark for mark in all_marks if mark.seq > fold.started_from.seq] == later
+    assert all(
+        mark.events // EVERY_EVENTS > before.events // EVERY_EVENTS for before, mark in pairwise(all_marks)
+    )
+
+
+@pytest.mark.parametrize("damage", ["cut", "another state", "another name"])
+async def test_an_unusable_snapshot_is_skipped(record: Recorded, tmp_path: Path, damage: str) -> None:
+    """The one before it is used, with a warning, and leads to the same state."""
+    newest, before, _ = find(tmp_path)
+    snapshot = load(newest)
+    if damage == "cut":
+        newest.write_bytes(newest.read_bytes()[:1000])
+    elif damage == "another state":
+        save(tmp_path, replace(snapshot, body=take_image(record.state).body))
+    else:
+        save(tmp_path, replace(snapshot, digest=bytes(32)))
+    with capture_logs() as lines:
+        fold = await fold_from(record, tmp_path)
+    assert fold.started_from == load(before)
+    assert ["snapshot_skipped", "started_from_snapshot"] == [line["event"] for line in lines]
+    assert record.state.digest() == fold.state.digest()
+
+
+async def test_without_a_usable_snapshot_the_whole_log_is_folded(record: Recorded, tmp_path: Path) -> None:
+    """An empty directory, and one of another log's snapshots alone, start at the first entry."""
+    other = tmp_path / "other"
+    save(other, replace(load(find(tmp_path)[0]), log_id="f" * 32))
+    for directory in (tmp_path / "none", other):
+        fold = await fold_from(record, directory)
+        assert None is fold.started_from
+        assert record.state.digest() == fold.state.digest()
+
+
+async def test_a_log_that_ends_before_the_snapshot_went_backwards(record: Recorded, tmp_path: Path) -> None:
+    """It is refused, although an older snapshot would fit: entries that were acknowledged are gone."""
+    newest, before, _ = (load(path) for path in find(tmp_path))
+    log = record.log
+    assert isinstance(log, MemoryLog)
+    del log.events[newest.seq - 1 :]
+    assert before.seq < log.events[-1].seq
+    with pytest.raises(LogRewoundError, match=f"the snapshot of entry {newest.seq} of log {LOG_ID}"):
+        await fold_from(record, tmp_path)
+    log.events.clear()
+    with pytest.raises(LogRewoundError, match="no longer in the log"):
+        await fold_from(record, tmp_path)
+
+
+async def test_a_log_that_was_set_back_and_grew_again_is_refused(tmp_path: Path) -> None:
+    """The entry of the snapshot is there, but it is another one."""
+    record = await recorded()
+    _, marks = await marks_of(record, Snapshots(every_events=EVERY_EVENTS))
+    save(tmp_path, marks[-1])
+    other = Recorded(MemoryLog(), seed=2)
+    await other.begin()
+    await other.trade(COMMANDS)
+    with pytest.raises(LogRewoundError, match="is not the one that was read"):
+        await fold_from(other, tmp_path)
+
+
+async def test_a_trimmed_log_needs_a_snapshot(record: Recorded, tmp_path: Path) -> None:
+    """What follows the snapshot is enough; without it, or with an older one, the archive is pointed to."""
+    newest = find(tmp_path)[0]
+    kept = load(newest)
+    await record.log.trim(Head(seq=kept.seq, chain_hash=kept.chain_hash))
+    assert record.state.digest() == (await fold_from(record, tmp_path)).state.digest()
+    with pytest.raises(TrimmedError):
+        await fold_from(record, tmp_path / "none")
+    newest.unlink()
+    with pytest.raises(TrimmedError):
+        await fold_from(record, tmp_path)
+
+
+async def test_the_past_of_a_snapshot_is_still_read(record: Recorded, tmp_path: Path) -> None:
+    """Of a whole log all entries up to the snapshot; of a trimmed one those behind its oldest."""
+    fold = await fold_from(record, tmp_path)
+    assert fold.started_from is not None
+    last = fold.started_from.seq
+    assert list(range(1, last + 1)) == [each.entry.seq async for each in fold.past()]
+
+    oldest = load(find(tmp_path)[2])
+    await record.log.trim(Head(seq=oldest.seq, chain_hash=oldest.chain_hash))
+    assert list(range(oldest.seq + 1, last + 1)) == [each.entry.seq async for each in fold.past()]
+
+
+# Checkpoints
+
+
+async def test_a_checkpoint_of_the_own_state_is_passed(record: Recorded, tmp_path: Path) -> None:
+    """From the first entry, and from the very snapshot that it names."""
+    newest = load(find(tmp_path)[0])
+    await record.send(Checkpoint(seq=newest.seq, digest=newest.digest, rules_version=1))
+    for directory in (tmp_path, tmp_path / "none"):
+        assert record.state.digest() == (await fold_from(record, directory)).state.digest()
+
+
+async def test_a_checkpoint_of_another_state_stops_every_fold(record: Recorded, tmp_path: Path) -> None:
+    """With the entry that it names; a fold that took no digest there cannot tell."""
+    newest = load(find(tmp_path)[0])
+    await record.send(Checkpoint(seq=newest.seq, digest=bytes(32), rules_version=1))
+    for directory in (tmp_path, tmp_path / "none"):
+        with pytest.raises(CorruptLogError, match=newest.digest.hex()) as caught:
+            await fold_from(record, directory)
+        assert newest.seq == caught.value.seq
+    fold, _ = await marks_of(record, Snapshots())
+    assert record.state.digest() == fold.state.digest()
+
+
+async def test_a_checkpoint_changes_nothing_of_the_venue() -> None:
+    """It is an event with the command's fields, and no more."""
+    state = (await recorded(10)).state
+    before, digest = state.venue_digest(), b"d" * 32
+    command = Checkpoint(seq=state.seq - 1, digest=digest, rules_version=RULES_VERSION)
+    (event,) = decide(state, command, 0)
+    assert CheckpointPassed(seq=state.seq - 1, digest=digest, rules_version=RULES_VERSION) == event
+    assert before == state.venue_digest()
+
+
+async def test_an_impossible_checkpoint_is_rejected() -> None:
+    """Of this entry or a later one, of none, with another length, under rules that there were not."""
+    state = (await recorded(10)).state
+    good = Checkpoint(seq=1, digest=bytes(32), rules_version=RULES_VERSION)
+    for bad in (
+        replace(good, seq=state.seq),
+        replace(good, seq=0),
+        replace(good, digest=bytes(31)),
+        replace(good, rules_version=RULES_VERSION + 1),
+        replace(good, rules_version=0),
+    ):
+        (event,) = decide(state, bad, 0)
+        assert isinstance(event, Rejected)
+        assert RejectCode.BAD_CHECKPOINT == event.code
+
+
+# The processes
+
+
+async def test_the_writer_goes_on_behind_a_snapshot(record: Recorded, tmp_path: Path) -> None:
+    """It has the state, the head, and a reader of commands that knows the entry it stands at."""
+    rebuilt = await rebuild(record.log, asyncio.Event(), Snapshots(directory=tmp_path))
+    assert rebuilt is not None
+    state, reader, head = rebuilt
+    assert (record.state.digest(), record.head) == (state.digest(), head)
+    assert record.log.commands[-1].frame.checksum == reader.checksum  # type: ignore[attr-defined]
+    assert [] == await reader.read(1)
+
+
+async def test_the_writer_goes_on_at_a_snapshot_of_the_last_entry(record: Recorded, tmp_path: Path) -> None:
+    """With no entry behind the snapshot, the checksum of the last command comes from there."""
+    newest = load(find(tmp_path)[0])
+    log = record.log
+    assert isinstance(log, MemoryLog)
+    del log.events[newest.seq :], log.commands[newest.seq :]
+    rebuilt = await rebuild(log, asyncio.Event(), Snapshots(directory=tmp_path))
+    assert rebuilt is not None
+    assert log.commands[-1].frame.checksum == rebuilt[1].checksum
+
+
+async def test_no_new_log_where_snapshots_tell_of_a_lost_one(record: Recorded, tmp_path: Path) -> None:
+    """An emptied server is not given a new log behind the back of the old one."""
+    empty = MemoryLog()
+    with pytest.raises(LogRewoundError, match="there is no log on the server, but a snapshot of one"):
+        await create_if_empty(empty, snapshots=Snapshots(directory=tmp_path))
+    assert [] == empty.commands
+    await create_if_empty(empty, snapshots=Snapshots(directory=tmp_path / "none"))
+    assert 1 == len(empty.commands)
+
+
+async def intake_of(record: Recorded, snapshots: Snapshots) -> Intake:
+    """Return an intake that has caught up."""
+    intake = Intake(record.log, "intake", KeyRing(bytes(32)), snapshots=snapshots)
+    await intake.catch_up()
+    return intake
+
+
+async def accepted_orders(record: Recorded) -> list[OrderAccepted]:
+    """Return the terms of every order of a log."""
+    orders: list[OrderAccepted] = []
+
+    def note(verified: VerifiedEvents) -> None:
+        assert isinstance(verified.groups[0][0], FrameHeader)
+        orders.extend(e for group in verified.groups for e in group if isinstance(e, OrderAccepted))
+
+    await Fold(record.log, note).catch_up()
+    return orders
+
+
+async def test_the_intake_knows_past_orders_behind_a_snapshot(record: Recorded, tmp_path: Path) -> None:
+    """Every order, ended or open, is answered as by an intake that read all from the first entry."""
+    whole = await intake_of(record, Snapshots())
+    intake = await intake_of(record, Snapshots(directory=tmp_path))
+    orders = await accepted_orders(record)
+    assert len(orders) > 50
+    for terms in orders:
+        known, other = whole.orders.get(terms.order_id), intake.orders.get(terms.order_id)
+        assert known.accepted == other.accepted
+        assert (known.status, known.quote, known.updated_ms) == (other.status, other.quote, other.updated_ms)
+    assert whole.liquidations == intake.liquidations
+
+
+async def test_the_intake_knows_open_orders_of_a_trimmed_log(record: Recorded, tmp_path: Path) -> None:
+    """Sizes and prices are right; what an order's fills cost before is left out of its average price."""
+    whole = await intake_of(record, Snapshots())
+    newest = load(find(tmp_path)[0])
+    await record.log.trim(Head(seq=newest.seq, chain_hash=newest.chain_hash))
+    intake = await intake_of(record, Snapshots(directory=tmp_path))
+    await record.trade(100)
+    for each in (whole, intake):
+        await each.catch_up()
+    adopted = 0
+    for account in record.state.accounts.values():
+        for order_id in account.orders:
+            known, other = whole.orders.get(order_id), intake.orders.get(order_id)
+            assert (known.price_ticks, known.quantity_lots) == (other.price_ticks, other.quantity_lots)
+            assert (known.executed_lots, known.status) == (other.executed_lots, other.status)
+            if other.accepted_ms == 0:
+                adopted += 1
+            else:
+                assert (0, known.quote) == (other.unpriced_lots, other.quote)
+    assert adopted > 0

@@ -1,0 +1,78 @@
+"""A log of random trading, decided as a writer would, for tests of what reads logs."""
+
+from random import Random
+
+from events.commands import AnyCommand, CreateLog, Deposit, ListMarket, OpenAccount, SetIndexPrice
+from events.frame import (
+    GENESIS_HASH,
+    SCHEMA_VERSION,
+    EventEntry,
+    chain_hash,
+    close_command_frame,
+    encode_groups,
+    new_origin,
+)
+from events.log import Head, Log
+from events.values import IndexSource
+from exchange.aggregate.decide import decide_frame
+from exchange.aggregate.state import RULES_VERSION, Exchange
+from tests.flow import SYMBOLS, random_command
+from tests.venue import NS_PER_MS, money, spec
+
+LOG_ID = "0" * 32
+ACCOUNTS = 6
+LEASE_MS = 3_600_000
+
+
+class Recorded:
+    """A log, and the state of who decided it: `state` is what any reader of `log` must come to."""
+
+    def __init__(self, log: Log, *, log_id: str = LOG_ID, seed: int = 1) -> None:
+        self.log = log
+        self.state = Exchange()
+        self.head = Head(seq=0, chain_hash=GENESIS_HASH)
+        self._log_id = log_id
+        self._random = Random(seed)
+        self._origin = new_origin("test")
+        self._now_ns = 1_700_000_000 * 10**9
+
+    async def begin(self) -> None:
+        """Create the log, with two markets and a few funded accounts."""
+        await self.send(CreateLog(log_id=self._log_id, rules_version=RULES_VERSION))
+        for symbol, price_ticks in zip(SYMBOLS, (500_000, 30_000), strict=True):
+            await self.send(ListMarket(spec=spec(symbol)))
+            source = IndexSource(source="test", price_ticks=price_ticks, raw="")
+            await self.send(SetIndexPrice(market=symbol, sources=(source,)))
+        for _ in range(ACCOUNTS):
+            account_id = self.state.next_account_id
+            await self.send(OpenAccount(), Deposit(account_id=account_id, amount=money("5000")))
+
+    async def trade(self, commands: int) -> None:
+        """Add entries of one random command each."""
+        for _ in range(commands):
+            await self.send(random_command(self.state, self._random))
+
+    async def send(self, *commands: AnyCommand) -> None:
+        """Add an entry."""
+        seq = self.head.seq + 1
+        self._now_ns += NS_PER_MS
+        frame = close_command_frame(self._origin, seq, self._now_ns, commands)
+        if seq == 1:
+            await self.log.create(frame)
+            lease = await self.log.acquire_lease("recorder", LEASE_MS)
+            assert lease is not None
+            self._lease = lease
+        else:
+            await self.log.append_command(frame)
+        body = encode_groups(decide_frame(self.state, seq, frame, self._now_ns))
+        entry = EventEntry(
+            seq=seq,
+            schema=SCHEMA_VERSION,
+            body=body,
+            chain_hash=chain_hash(
+                self._log_id, self.head.chain_hash, seq, SCHEMA_VERSION, frame.checksum, body
+            ),
+            writer=self._lease.mark,
+        )
+        await self.log.append_events([entry], self.head, self._lease)
+        self.head = Head(seq=seq, chain_hash=entry.chain_hash)

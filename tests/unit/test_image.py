@@ -1,0 +1,141 @@
+"""The image of a state: what is restored from it is the same exchange, now and in all it decides later."""
+
+from random import Random
+
+import msgspec
+import pytest
+
+from events.commands import AddApiKey, AnyCommand
+from events.frame import close_command_frame, encode_groups
+from events.values import Leg
+from exchange.aggregate.account import Account
+from exchange.aggregate.decide import decide_frame
+from exchange.aggregate.image import ImageError, restore, take_image
+from exchange.aggregate.state import Exchange
+from tests.flow import check_state, market_venue, random_command
+from tests.venue import NS_PER_MS, Trader, Venue
+
+COMMANDS = 600
+CUT_EVERY = 60
+AFTER_EACH_CUT = 150
+BTC = "BTCUSDT"
+
+
+def restored(state: Exchange) -> Exchange:
+    """Return what the image of a state restores, which has the digest that the image names."""
+    image = take_image(state)
+    copy = restore(image.body)
+    assert image.digest == state.digest() == copy.digest()
+    return copy
+
+
+def decide_on(state: Exchange, origin: str, n: int, command: AnyCommand) -> bytes:
+    """Decide a command in a frame of its own, a millisecond later; return the event bytes."""
+    now_ns = state.now_ns + NS_PER_MS
+    frame = close_command_frame(origin, n, now_ns, [command])
+    return encode_groups(decide_frame(state, state.seq + 1, frame, now_ns))
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_restored_state_decides_the_same_bytes(seed: int) -> None:
+    """Cut random trading anywhere: state and restored copy give the same events and digests after it.
+
+    Further commands of every kind meet whatever the cut left: queues, waiting and due triggers, timers.
+    """
+    venue, random = market_venue(seed)
+    venue.checks = False
+    for n in range(COMMANDS):
+        venue.send(random_command(venue.state, random))
+        if n % CUT_EVERY == 0:
+            _compare_futures(restored(venue.state), restored(venue.state), venue, seed + n)
+
+
+def _compare_futures(state: Exchange, copy: Exchange, venue: Venue, seed: int) -> None:
+    """Run the same commands on a copy, and on a copy that is restored again and again on the way."""
+    random = Random(seed)
+    for n in range(1, AFTER_EACH_CUT):
+        command = random_command(state, random)
+        decided = decide_on(state, venue.origin, venue.frames + n, command)
+        assert decided == decide_on(copy, venue.origin, venue.frames + n, command)
+        if n % 40 == 0:
+            assert state.digest() == copy.digest()
+            check_state(copy)
+            copy.check_identities()
+            copy = restored(copy)
+
+
+def test_the_original_decides_as_its_copy() -> None:
+    """The state that was never restored, with all its stale timers and fresh caches, goes on alike."""
+    venue, random = market_venue(7)
+    venue.checks = False
+    for _ in range(COMMANDS):
+        venue.send(random_command(venue.state, random))
+    copy = restored(venue.state)
+    for n in range(1, COMMANDS):
+        command = random_command(venue.state, random)
+        decided = decide_on(venue.state, venue.origin, venue.frames + n, command)
+        assert decided == decide_on(copy, venue.origin, venue.frames + n, command)
+    assert venue.state.digest() == copy.digest()
+
+
+def test_look_ups_are_built_again() -> None:
+    """Keys find their owner, client ids their order, positions their reduce-only orders, books them all."""
+    venue = Venue(fund="20000")
+    venue.index(BTC, "50000")
+    alice, bob = venue.account("10000"), venue.account("10000")
+    venue.send(AddApiKey(account_id=alice.account_id, api_key="key", sealed_secret=b"sealed"))
+    bob.sell(BTC, "0.1", "50000")
+    alice.buy(BTC, "0.1", "50000")
+    alice.sell(BTC, "0.1", "51000", reduce_only=True, client_id="mine")
+
+    copy = restored(venue.state)
+
+    account: Account = copy.accounts[alice.account_id]
+    assert {"key": alice.account_id} == copy.key_owners
+    (order,) = account.orders.values()
+    assert {"mine": order.order_id} == account.client_ids
+    assert {order.order_id: order} == account.positions[BTC].reducers
+    assert order is copy.markets[BTC].book.best(order.side)
+    assert 100 == account.positions[BTC].size_lots
+    assert Leg.BOTH is account.positions[BTC].leg
+
+
+def test_queues_keep_their_order() -> None:
+    """An order that was amended to a larger size stands behind a younger one, in the copy too."""
+    venue = Venue()
+    venue.index(BTC, "50000")
+    traders: list[Trader] = [venue.account("10000") for _ in range(3)]
+    for trader in traders:
+        trader.buy(BTC, "0.01", "49000")
+    ids = [next(iter(trader.account.orders)) for trader in traders]
+    traders[0].amend(BTC, ids[0], "0.02", "49000")
+
+    level = next(restored(venue.state).markets[BTC].book.bids.best_first())
+
+    assert [ids[1], ids[2], ids[0]] == [order.order_id for order in level]
+    assert 40 == level.lots
+
+
+def test_other_bytes_are_no_image() -> None:
+    """A wrong type anywhere, a byte too many, an order that is not there: refused with the reason."""
+    venue = Venue()
+    venue.index(BTC, "50000")
+    venue.account("10000").buy(BTC, "0.01", "49000")
+    body = take_image(venue.state).body
+    venue_bytes, place_bytes = msgspec.msgpack.decode(body)
+    tree = msgspec.msgpack.decode(venue_bytes)
+
+    def changed(at: int, row: object) -> bytes:
+        rows = [*tree[:at], row, *tree[at + 1 :]]
+        return msgspec.msgpack.encode((msgspec.msgpack.encode(rows), place_bytes))
+
+    assert venue.state.digest() == restore(changed(11, tree[11])).digest()
+    for damaged in (
+        b"",
+        body[:-1],
+        changed(3, "many"),
+        changed(11, []),
+        msgspec.msgpack.encode((venue_bytes + b"\x00", place_bytes)),
+    ):
+        with pytest.raises(ImageError, match="not the image of a state"):
+            restore(damaged)
