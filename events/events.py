@@ -14,6 +14,7 @@ from events.values import (
     MarginMode,
     MarketSpec,
     MarketStatus,
+    ModeChange,
     OrderType,
     Outcome,
     RejectCode,
@@ -136,11 +137,28 @@ class LeverageSet(Event, frozen=True, tag="leverage_set"):
 
 
 class MarginModeSet(Event, frozen=True, tag="margin_mode_set"):
-    """(account, market), flat and without orders, has a margin mode."""
+    """(account, market) has a margin mode; with it the legs' collateral moved between wallet and buckets.
+
+    `changed` is False when the mode was set already; then nothing moved. `legs` are those of the account's
+    position mode.
+    """
 
     account_id: int
     market: str
     mode: MarginMode
+    changed: bool
+    wallet_before: int
+    wallet_after: int
+    legs: tuple[ModeChange, ...]
+
+
+class MarginAdjusted(Event, frozen=True, tag="margin_adjusted"):
+    """Money moved from the wallet to an isolated position's bucket on request (negative: back)."""
+
+    account_id: int
+    market: str
+    amount: int
+    leg: Leg
 
 
 class PositionModeSet(Event, frozen=True, tag="position_mode_set"):
@@ -155,6 +173,7 @@ class OrderAccepted(Event, frozen=True, tag="order_accepted"):
 
     `price_ticks` is the limit (for a market order the worst price it may trade at). `extras` is the open
     loss and taker fee reserved for the whole quantity. `liquidation_id` is 0 but for orders of the waterfall.
+    `margin` is the collateral that the whole order's opening fills bring, 0: what they need.
     """
 
     order_id: int
@@ -172,6 +191,7 @@ class OrderAccepted(Event, frozen=True, tag="order_accepted"):
     leg: Leg = Leg.BOTH
     self_trade: SelfTrade = SelfTrade.EXPIRE_MAKER
     expires_ns: int = 0
+    margin: int = 0
 
 
 class OrderAmended(Event, frozen=True, tag="order_amended"):
@@ -416,6 +436,7 @@ AnyEvent = (
     | InsuranceAllotted
     | LeverageSet
     | MarginModeSet
+    | MarginAdjusted
     | PositionModeSet
     | OrderAccepted
     | OrderAmended

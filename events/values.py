@@ -115,20 +115,24 @@ class CloseReason(IntEnum):
     AMENDED = 8
     COUNTDOWN = 9
     GOOD_TILL_DATE = 10
+    DELEVERAGED = 11
 
 
 class LiquidationResult(IntEnum):
-    """How a liquidation ended.
+    """How a liquidation ended; the last step it needed.
 
     RESTORED: reducing brought equity above maintenance. CLOSED: every position was reduced to nothing in
-    the book. TAKEN_OVER: the insurance fund took the rest. UNBORNE: the fund could not bear the rest, whose
-    market is in cancel-only now, or the rest is in a halted market; the position stands.
+    the book. TAKEN_OVER: the insurance fund took the rest. UNBORNE: the rest is in a halted market, where
+    the position stands. DELEVERAGED: positions of the other side were closed against the rest.
+    SOCIALISED: that was not enough either, and the other side shared what was missing.
     """
 
     RESTORED = 0
     CLOSED = 1
     TAKEN_OVER = 2
     UNBORNE = 3
+    DELEVERAGED = 4
+    SOCIALISED = 5
 
 
 class Outcome(IntEnum):
@@ -192,6 +196,13 @@ class RejectCode(StrEnum):
     POSITION_MODE_HAS_ORDERS = "POSITION_MODE_HAS_ORDERS"
     POSITION_MODE_HAS_POSITION = "POSITION_MODE_HAS_POSITION"
     BAD_COUNTDOWN = "BAD_COUNTDOWN"
+    MODE_CONFLICT = "MODE_CONFLICT"
+    MODE_NOT_COVERED = "MODE_NOT_COVERED"
+    BAD_MARGIN = "BAD_MARGIN"
+    NO_POSITION = "NO_POSITION"
+    MARGIN_NOT_REMOVABLE = "MARGIN_NOT_REMOVABLE"
+    IN_LIQUIDATION = "IN_LIQUIDATION"
+    STALE_INDEX = "STALE_INDEX"
 
 
 class Value(msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True):
@@ -221,6 +232,12 @@ class MarketSpec(Value, frozen=True):
     `max_position_lots` bounds what an account may hold with all its orders filled,
     `max_open_interest_lots` what all accounts hold together. `unwind_lots` bounds what the insurance fund
     sells or buys back at one price update.
+
+    `funding_interval_s` is the time between settlements of funding (0: none), at whole multiples of it since
+    1970; `interest_rate` and `funding_cap` are 1e-8 per interval; `impact_notional` is the money for which
+    the book is walked to find the premium. An index older than `index_age_ms_max` (0: never) is stale until
+    `index_recovery_updates` have come in time. A source whose own time is older than `source_age_ms_max`, or
+    whose price is further than `source_band` (1e-8) from the median of all, is left out (0: never).
     """
 
     symbol: str
@@ -247,14 +264,44 @@ class MarketSpec(Value, frozen=True):
     max_open_interest_lots: int
     unwind_lots: int
     brackets: tuple[Bracket, ...]
+    funding_interval_s: int = 0
+    interest_rate: int = 0
+    funding_cap: int = 0
+    impact_notional: int = 0
+    index_age_ms_max: int = 0
+    index_recovery_updates: int = 1
+    source_age_ms_max: int = 0
+    source_band: int = 0
 
 
 class IndexSource(Value, frozen=True):
-    """One source's price, rounded half-even to ticks, with the text it was read from."""
+    """One source's price, rounded half-even to ticks, with the text it was read from.
+
+    `time_ns` is when the source says it was the price (ns since 1970), 0 when it does not say.
+    """
 
     source: str
     price_ticks: int
     raw: str
+    time_ns: int = 0
+
+
+class ModeChange(Value, frozen=True):
+    """One leg's collateral and health before and after its margin mode changed.
+
+    Buckets are money units; ratios (maintenance / equity of the bucket the leg stands on) are 1e-8, rounded
+    up, and the liquidation prices are 1e-8 quote, rounded half-even; None where there is none (no
+    position, no equity, no positive price).
+    """
+
+    leg: Leg
+    size_lots: int
+    bucket_before: int
+    bucket_after: int
+    ratio_before: int | None
+    ratio_after: int | None
+    liquidation_price_before: int | None
+    liquidation_price_after: int | None
 
 
 class WorksheetRow(Value, frozen=True):

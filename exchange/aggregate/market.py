@@ -8,13 +8,19 @@ deduction makes maintenance margin continuous at every border:
 Source: Binance, "Leverage and Margin of USDⓈ-M Futures", maintenance amount.
 """
 
+from __future__ import annotations
+
 from bisect import bisect_left
+from typing import TYPE_CHECKING
 
 from events.values import TRADING, Bracket, MarketSpec, WorkingPrice
 from exchange.aggregate.book import Book
 from exchange.aggregate.order import Order
 from exchange.aggregate.triggers import Triggers
 from exchange.aggregate.units import AMOUNT_MAX, RATE_ONE
+
+if TYPE_CHECKING:
+    from exchange.aggregate.account import Position
 
 UNIT_SCALE = 100_000_000
 LEVERAGE_MAX = 1000
@@ -68,13 +74,15 @@ class Market:
 
     `unit` is the money one lot gains per tick: notional = |lots| × ticks × unit, exactly.
     `basis_average` is the moving average of (mid − index) in 1/65536 ticks. `open_interest_lots` is what all
-    longs hold together. `mark_triggers` and `last_triggers` hold the conditional orders that watch a price.
+    longs hold together. `holders` are the open positions by (account, leg), in no order that means anything.
+    `mark_triggers` and `last_triggers` hold the conditional orders that watch a price.
     """
 
     __slots__ = (
         "basis_average",
         "book",
         "brackets",
+        "holders",
         "index_ticks",
         "last_ticks",
         "last_triggers",
@@ -99,6 +107,7 @@ class Market:
         self.last_ticks = 0
         self.basis_average = 0
         self.open_interest_lots = 0
+        self.holders: dict[tuple[int, int], Position] = {}
         self.mark_triggers = Triggers()
         self.last_triggers = Triggers()
 

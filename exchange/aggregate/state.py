@@ -368,6 +368,8 @@ class Exchange:
         post(maker, making, -signed_lots, -cost, event.maker_realised, event.maker_fee)
         post(taker, taking, signed_lots, cost, event.taker_realised, event.taker_fee)
         market.open_interest_lots += long_lots(making) + long_lots(taking)
+        hold(market, maker, making)
+        hold(market, taker, taking)
         if event.maker_margin_moved:
             move_margin(maker, making, event.maker_margin_moved)
         if event.taker_margin_moved:
@@ -427,6 +429,8 @@ class Exchange:
         post(account, position, -size_lots, -price_paid, event.realised, 0)
         post(fund, taking, size_lots, price_paid, event.fund_realised, 0)
         market.open_interest_lots += long_lots(position) + long_lots(taking)
+        hold(market, account, position)
+        hold(market, fund, taking)
 
     def _liquidation_finished(self, event: LiquidationFinished) -> None:
         if event.released:
@@ -483,6 +487,14 @@ def post(account: Account, position: Position, signed_lots: int, cost: int, real
         position.bucket += realised - fee
     else:
         account.wallet += realised - fee
+
+
+def hold(market: Market, account: Account, position: Position) -> None:
+    """Note whether a position whose size may have changed is open."""
+    if position.size_lots:
+        market.holders[account.account_id, position.leg] = position
+    else:
+        market.holders.pop((account.account_id, position.leg), None)
 
 
 def move_margin(account: Account, position: Position, amount: int) -> None:
