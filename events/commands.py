@@ -91,9 +91,9 @@ class SetLeverage(Command, frozen=True, tag="set_leverage"):
 class SetMarginMode(Command, frozen=True, tag="set_margin_mode"):
     """Sets the margin mode of (account, market), with positions and orders open, or not.
 
-    `margin` is what each open leg is to have in its bucket at least, when the new mode is isolated; 0: what it
-    needs. With `only_flat` an open order or position is a reason to refuse, and so is the mode being set
-    already.
+    `margin` is what each open leg is to have in its bucket at least, when the new mode is isolated; 0: what
+    it needs. The mode being set already is no error and moves nothing. With `only_flat` it is a reason to
+    refuse, and so is an open order, conditional order or position.
     """
 
     account_id: int

@@ -119,20 +119,44 @@ class CloseReason(IntEnum):
 
 
 class LiquidationResult(IntEnum):
-    """How a liquidation ended; the last step it needed.
+    """How a liquidation ended: of its positions the one that went furthest decides, in this order.
 
     RESTORED: reducing brought equity above maintenance. CLOSED: every position was reduced to nothing in
-    the book. TAKEN_OVER: the insurance fund took the rest. UNBORNE: the rest is in a halted market, where
-    the position stands. DELEVERAGED: positions of the other side were closed against the rest.
-    SOCIALISED: that was not enough either, and the other side shared what was missing.
+    the book. TAKEN_OVER: the insurance fund took the rest. DELEVERAGED: positions of the other side were
+    closed against the rest. SOCIALISED: that was not enough either; the fund paid what it could, and the
+    other side shared the rest of what was missing. UNBORNE: the rest is in a market that is halted or whose
+    index is stale, where the position stands. CONTINUES: as many counterparties were used as one
+    liquidation may; the rest waits for the next request.
     """
 
     RESTORED = 0
     CLOSED = 1
     TAKEN_OVER = 2
-    UNBORNE = 3
-    DELEVERAGED = 4
-    SOCIALISED = 5
+    DELEVERAGED = 3
+    SOCIALISED = 4
+    UNBORNE = 5
+    CONTINUES = 6
+
+
+class DeleverageStep(IntEnum):
+    """Against whom a position was closed, and at what price.
+
+    At its bankruptcy price against the account's own opposite leg, against the fund, against the other side
+    by rank; AT_MARK against whoever is there, once nobody can take more at that price. Two legs that share
+    the cross pool are netted at mark: between them a price means nothing.
+    """
+
+    OWN_LEG = 0
+    FUND = 1
+    RANKED = 2
+    AT_MARK = 3
+
+
+class SourceFault(IntEnum):
+    """Why a source's price is not part of the index: too old, or too far from the others."""
+
+    STALE = 0
+    OUTLYING = 1
 
 
 class Outcome(IntEnum):
@@ -235,9 +259,10 @@ class MarketSpec(Value, frozen=True):
 
     `funding_interval_s` is the time between settlements of funding (0: none), at whole multiples of it since
     1970; `interest_rate` and `funding_cap` are 1e-8 per interval; `impact_notional` is the money for which
-    the book is walked to find the premium. An index older than `index_age_ms_max` (0: never) is stale until
-    `index_recovery_updates` have come in time. A source whose own time is older than `source_age_ms_max`, or
-    whose price is further than `source_band` (1e-8) from the median of all, is left out (0: never).
+    the book is walked to find the premium (0: there is none). An index older than `index_age_ms_max` (0:
+    never) is stale until `index_recovery_updates` have come in time. A source whose own time is older than
+    `source_age_ms_max`, or whose price is further than `source_band` (1e-8) from the median of those that are
+    not, is left out (0: never).
     """
 
     symbol: str
@@ -286,6 +311,13 @@ class IndexSource(Value, frozen=True):
     time_ns: int = 0
 
 
+class LeftOutSource(Value, frozen=True):
+    """A source that is not part of the index, and why."""
+
+    source: IndexSource
+    fault: SourceFault
+
+
 class ModeChange(Value, frozen=True):
     """One leg's collateral and health before and after its margin mode changed.
 
@@ -326,6 +358,45 @@ class WorksheetRow(Value, frozen=True):
     deduction_rest: int
     unrealised: int
     maintenance: int
+
+
+class RankRow(Value, frozen=True):
+    """One position in the order of deleveraging, with the figures that make its score.
+
+    `equity` is that of the bucket the position stands on. All are money units at the mark of the ranking.
+    """
+
+    account_id: int
+    leg: Leg
+    unrealised: int
+    entry_cost: int
+    notional: int
+    equity: int
+
+
+class SharerRow(Value, frozen=True):
+    """A party that was closed whole, and what of its equity a loss can still reach, in money units.
+
+    That is its pool's equity, or what was released from its isolated bucket to its wallet.
+    """
+
+    account_id: int
+    leg: Leg
+    equity: int
+
+
+class DeleveragedRow(RankRow, frozen=True):
+    """One party of a deleveraging: as it was ranked, and what it gave.
+
+    `quantity_lots` of its position were closed for `value`, which is signed: it paid it to take lots of a
+    long over, and is negative where lots of a short came to it. Its entry cost changes by value + realised;
+    `realised` posted to its bucket, and `released` went from an isolated bucket to the wallet.
+    """
+
+    quantity_lots: int
+    value: int
+    realised: int
+    released: int
 
 
 # Members as globals, for the paths that meet every order: in CPython 3.11 looking a member up through its

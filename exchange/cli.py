@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from exchange import config
+from exchange.calc.cli import app as calc
 from exchange.demo.cli import demo
 from exchange.intake.admin_cli import app as admin
 
@@ -36,6 +37,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(admin, name="admin")
+app.add_typer(calc, name="calc")
 app.command()(demo)
 
 

@@ -1,4 +1,4 @@
-"""Margin: how much collateral a bucket needs, and where it dies.
+"""Margin: how much collateral a bucket needs. At which marks it dies: `liquidation_price`.
 
 A *bucket* is what a loss can reach: the wallet shared by an account's cross positions, or the collateral
 of one isolated position. Every function here takes accounts, positions and their markets' marks and
@@ -13,7 +13,7 @@ Margin of USDⓈ-M Futures"; one-way exposure: the exchange's answer in its deve
 
 from events.values import BUY, CROSS, ISOLATED, Side
 from exchange.aggregate.account import Account, Position, Standing
-from exchange.aggregate.units import RATE_ONE, ceil_div, charge
+from exchange.aggregate.units import AMOUNT_MAX, RATE_ONE, ceil_div, charge
 
 
 class Survey:
@@ -125,6 +125,16 @@ def initial_margin(position: Position) -> int:
     return max(ceil_div(notional, position.leverage), position.market.brackets.maintenance(notional))
 
 
+def safe_margin(position: Position, leverage: int) -> int:
+    """Return the least collateral to give a position at a leverage: its initial margin, and it lives.
+
+    Equality liquidates, so that where the maintenance margin decides (beyond the cap of the leverage) it is
+    one unit more than that.
+    """
+    notional = abs(position_value(position))
+    return max(ceil_div(notional, leverage), position.market.brackets.maintenance(notional) + 1)
+
+
 def requirement_of(
     position: Position, size_lots: int, leverage: int, bid_value: int, ask_value: int, extras: int
 ) -> int:
@@ -146,13 +156,20 @@ def exposure_with(position: Position, bid_value: int, ask_value: int) -> int:
     return max(abs(value + bid_value * unit), abs(value - ask_value * unit))
 
 
-def order_extras(position: Position, side: Side, lots: int, price_ticks: int) -> int:
-    """Return what an order reserves beside its margin: its open loss against mark and its taker fee."""
+def order_extras(position: Position, side: Side, lots: int, price_ticks: int, margin: int = 0) -> int:
+    """Return what an order reserves beside its initial margin: open loss against mark, and taker fee.
+
+    An order that brings more `margin` than is needed reserves the surplus too.
+    """
     market = position.market
     value = lots * market.unit
-    fee = charge(value * price_ticks, market.spec.taker_fee)
+    extras = charge(value * price_ticks, market.spec.taker_fee)
     worse_by = price_ticks - market.mark_ticks if side is BUY else market.mark_ticks - price_ticks
-    return fee + worse_by * value if worse_by > 0 else fee
+    if worse_by > 0:
+        extras += worse_by * value
+    if margin:
+        extras += max(0, margin - ceil_div(value * price_ticks, position.leverage))
+    return extras
 
 
 def bucket_equity(account: Account, position: Position) -> int:
@@ -170,46 +187,12 @@ def is_liquidatable(equity: int, maintenance_margin: int) -> bool:
     return maintenance_margin > 0 and equity <= maintenance_margin
 
 
-def liquidation_price(position: Position, collateral: int) -> tuple[int, int] | None:
-    """Return the mark at which equity meets maintenance, as an exact fraction of ticks.
+def margin_ratio(equity: int, maintenance_margin: int) -> int | None:
+    """Return maintenance / equity of a bucket in 1e-8, rounded up: at 1 it is liquidated.
 
-    (collateral + cum_n − entry cost) / (|size| × mmr_n − size), in the bracket that contains the answer;
-    None when there is no positive one. For cross, `collateral` is the wallet − other maintenance + other
-    unrealised profit (`cross_collateral`).
+    None without equity, and where the figure does not fit 62 bits.
     """
-    size, market = position.size_lots, position.market
-    if size == 0:
+    if equity <= 0:
         return None
-    brackets = market.brackets
-    for n, rate in enumerate(brackets.rates):
-        numerator = (collateral - position.entry_cost) * RATE_ONE + brackets.deductions[n]
-        denominator = market.unit * (abs(size) * rate - size * RATE_ONE)
-        if denominator < 0:
-            numerator, denominator = -numerator, -denominator
-        # The bracket holds the answer when floor < |size| × price × unit <= cap.
-        notional = abs(size) * market.unit * numerator
-        is_last = n == len(brackets.rates) - 1
-        if brackets.floor(n) * denominator < notional and (
-            is_last or notional <= brackets.caps[n] * denominator
-        ):
-            return numerator, denominator
-    return None
-
-
-def cross_collateral(account: Account, position: Position) -> int:
-    """Return what stands behind one cross position: wallet − other maintenance + other unrealised."""
-    pool = survey(account)
-    return pool.equity - unrealised(position) - (pool.maintenance - maintenance(position))
-
-
-def bankruptcy_price(position: Position, equity_share: int) -> tuple[int, int]:
-    """Return the mark at which a position has used up its share of the equity, as a fraction of ticks.
-
-    mark − share / (size × unit); the position must be open. With a negative share the price lies on the
-    far side of the mark.
-    """
-    size, market = position.size_lots, position.market
-    assert size != 0, market.symbol
-    per_tick = abs(size) * market.unit
-    numerator = market.mark_ticks * per_tick - (equity_share if size > 0 else -equity_share)
-    return numerator, per_tick
+    ratio = ceil_div(maintenance_margin * RATE_ONE, equity)
+    return ratio if ratio <= AMOUNT_MAX else None
