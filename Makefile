@@ -17,11 +17,13 @@ check: .venv/.ready
 	.venv/bin/mypy
 
 soak: .venv/.ready
-	FOLDEX_FLOW_SEEDS=20 FOLDEX_FLOW_COMMANDS=50000 FOLDEX_NAIVE_COMMANDS=200000 .venv/bin/pytest tests/property -x
+	FOLDEX_FLOW_SEEDS=20 FOLDEX_FLOW_COMMANDS=50000 FOLDEX_NAIVE_COMMANDS=200000 \
+	FOLDEX_DETERMINISM_COMMANDS=100000 .venv/bin/pytest tests/property -x
 
 bench: .venv/.ready
 	.venv/bin/python -m bench.book
 	.venv/bin/python -m bench.decide
+	.venv/bin/python -m bench.scaling
 	.venv/bin/python -m bench.pipeline
 
 # The rules compiled by mypyc from the same sources, in .compiled: tests, speed, and the same bytes.

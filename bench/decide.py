@@ -34,6 +34,7 @@ from events.values import IndexSource, OrderType, Side
 from exchange.aggregate.decide import decide_frame
 from exchange.aggregate.state import Exchange
 from exchange.intake.specs import DEFAULT_SPECS
+from exchange.writer import GC_THRESHOLD
 
 ACCOUNTS = 1_000
 FRAME = 64
@@ -123,6 +124,7 @@ def run(frames: list[CommandFrame], prepared: int) -> tuple[float, str]:
         digest.update(encode_groups(decide_frame(state, n, frame, NOW_NS + n)))
     gc.collect()
     gc.freeze()
+    gc.set_threshold(*GC_THRESHOLD)  # as the writer does
     bodies = []
     start_ns = time.perf_counter_ns()
     for n, frame in enumerate(frames[prepared:], prepared + 1):

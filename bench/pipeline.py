@@ -2,7 +2,8 @@
 
 Frames are prepared beforehand and appended as bytes, so that what is measured is the exchange and not its
 load: an embedded Valkey that syncs every second, one writer process, and this process, which appends all
-frames as fast as the server takes them and reads the event entries until the last one is there.
+frames as fast as the server takes them and reads the event entries until the last one is there. Each frame
+size is measured twice: with the writer alone, and with liquidator and intake folding the log beside it.
 
 The mix is 55 % limit orders, 35 % cancels, 10 % market orders, of 1,000 accounts in two markets, the same
 commands on every run. Beside each result stands its ratio to the rules alone: the same frames decided and
@@ -14,11 +15,15 @@ encoded in this process, without log and server.
 import argparse
 import asyncio
 import json
+import os
 import random
+import socket
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -27,7 +32,6 @@ import hiredis
 from events.commands import (
     AnyCommand,
     CancelOrder,
-    CreateLog,
     Deposit,
     ListMarket,
     OpenAccount,
@@ -37,6 +41,7 @@ from events.commands import (
 from events.embedded import EmbeddedServer
 from events.events import Rejected
 from events.frame import (
+    GENESIS_HASH,
     SCHEMA_VERSION,
     CommandFrame,
     chain_hash,
@@ -47,8 +52,9 @@ from events.frame import (
 from events.redis import RedisLog
 from events.values import IndexSource, OrderType, Side, TimeInForce
 from exchange.aggregate.decide import decide_frame, propose_now
-from exchange.aggregate.state import ORDERS_PER_FRAME, RULES_VERSION, Exchange
+from exchange.aggregate.state import ORDERS_PER_FRAME, Exchange
 from exchange.aggregate.units import MONEY_ONE
+from exchange.config import KEY_FILE_NAME
 from exchange.intake.specs import DEFAULT_SPECS
 from exchange.runtime import heartbeat_client, read_alive
 
@@ -59,16 +65,25 @@ START_PRICES = {"BTCUSDT": 1_200_000, "ETHUSDT": 430_000}  # ticks
 APPENDS_IN_FLIGHT = 64
 DEADLINE_S = 180.0
 COMMANDS_KEY = "foldex:{main}:commands"
-HEADING = " frame   commands/s  rules alone/s  ratio    events  refused"
+POLL_S = 0.02
+STOP_DEADLINE_S = 15.0
+CONSUMERS = ("liquidator", "intake")
+HEADING = " frame  processes       commands/s  folded/s  rules alone/s  ratio    events  refused"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """One frame size: rates in commands a second, `events` and `rejected` counted over the whole run."""
+    """One frame size: rates in commands a second, `events` and `rejected` counted over the whole load.
+
+    `folded_per_s` is up to the moment when the last consumer says that it has the last event; heartbeats
+    come once a second, so it is a lower bound. None without consumers.
+    """
 
     frame_size: int
+    with_consumers: bool
     commands: int
     commands_per_s: float
+    folded_per_s: float | None
     kernel_per_s: float
     events: int
     rejected: int
@@ -133,14 +148,16 @@ def make_frames(commands: list[AnyCommand], size: int, first_n: int, origin: str
     ]
 
 
-def kernel_per_s(setup: list[CommandFrame], frames: list[CommandFrame], commands: int) -> float:
-    """Return the rate at which the rules alone decide and encode the load, hashing included."""
+def kernel_per_s(frames: list[CommandFrame], first_seq: int, commands: int) -> float:
+    """Return the rate at which the rules alone decide and encode the load, hashing included.
+
+    `frames` are those of the whole log; the load of `commands` commands begins at entry `first_seq`.
+    """
     state = Exchange()
-    genesis = CreateLog(log_id="0" * 32, rules_version=RULES_VERSION)
-    head = bytes(32)
+    head = GENESIS_HASH
     started_s = time.perf_counter()
-    for seq, frame in enumerate([close_command_frame("genesis:0", 1, 1, [genesis]), *setup, *frames], 1):
-        if seq == len(setup) + 2:
+    for seq, frame in enumerate(frames, 1):
+        if seq == first_seq:
             started_s = time.perf_counter()
         now_ns = propose_now(state.now_ns, frame.time_ns, time.time_ns())
         body = encode_groups(decide_frame(state, seq, frame, now_ns))
@@ -190,54 +207,140 @@ async def read_until(log: RedisLog, after: int, last: int) -> list[bytes]:
     return bodies
 
 
-async def run_size(socket_path: str, count: int, size: int) -> Result:
-    """Measure one frame size on a fresh log whose writer runs already."""
+async def read_commands(log: RedisLog, last: int) -> list[CommandFrame]:
+    """Return the command frames of the whole log."""
+    frames: list[CommandFrame] = []
+    while len(frames) < last:
+        frames += [entry.frame for entry in await log.read_commands(len(frames), 1_024)]
+    return frames
+
+
+async def wait_alive(socket_path: str, names: Sequence[str], seq: int = 0) -> None:
+    """Wait until processes show a heartbeat that has handled entry `seq`."""
     client = heartbeat_client(socket_path)
     async with asyncio.timeout(DEADLINE_S):
-        while await read_alive(client, "writer") is None:  # noqa: ASYNC110 - another process's state
-            await asyncio.sleep(0.02)
+        for name in names:
+            # Another process's state; nothing here could be waited for.
+            while (alive := await read_alive(client, name)) is None or alive.seq < seq:  # noqa: ASYNC110
+                await asyncio.sleep(POLL_S)
     await client.aclose()
+
+
+@contextmanager
+def running(name: str, *arguments: str) -> Iterator[None]:
+    """Run one process of the exchange, by the command with which `foldex up` starts it."""
+    command = (sys.executable, "-P", "-m", "exchange.cli", "--log-level", "warning", name, *arguments)
+    # -P: only what is named here is searched, and the exchange may not be installed.
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[1])}
+    process = subprocess.Popen(command, env=environment)
+    try:
+        yield
+    finally:
+        process.terminate()
+        try:
+            process.wait(STOP_DEADLINE_S)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+@contextmanager
+def exchange(server: EmbeddedServer, *, with_consumers: bool) -> Iterator[None]:
+    """Run a writer, and with it on request what folds the log beside it, until all are ready."""
+    log = ("--redis-url", server.socket_path)
+    with ExitStack() as stack:
+        stack.enter_context(running("writer", *log))
+        asyncio.run(wait_alive(server.socket_path, ("writer",)))
+        if with_consumers:
+            port, admin_port = free_ports(2)
+            listeners = ("--port", str(port), "--admin-port", str(admin_port))
+            key_file = str(server.data_dir / KEY_FILE_NAME)
+            stack.enter_context(running("liquidator", *log))
+            stack.enter_context(running("intake", *log, *listeners, "--key-file", key_file))
+            asyncio.run(wait_alive(server.socket_path, CONSUMERS))
+        yield
+
+
+def free_ports(count: int) -> list[int]:
+    """Return ports on loopback that nobody listens on now."""
+    with ExitStack() as stack:
+        probes = [stack.enter_context(socket.socket()) for _ in range(count)]
+        for probe in probes:
+            probe.bind(("127.0.0.1", 0))
+        return [probe.getsockname()[1] for probe in probes]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Run:
+    """One run as it was measured: the log's frames, the load's first entry, the bodies of its events.
+
+    `elapsed_s` lasts to the last event, `folded_s` until every consumer showed that it has folded it.
+    """
+
+    frames: list[CommandFrame]
+    first_seq: int
+    bodies: list[bytes]
+    elapsed_s: float
+    folded_s: float
+
+
+async def run_load(socket_path: str, count: int, size: int, *, with_consumers: bool) -> Run:
+    """Append the load to a fresh log whose processes run already, and read its events."""
     log = RedisLog(socket_path)
     origin = f"bench:{size:032x}"
     appender = Appender(socket_path)
     setup = make_frames(setup_commands(), 1_024, 1, origin)
-    first_seq = len(setup) + 2
-    commands = make_commands(count, size, first_seq)
-    frames = make_frames(commands, size, len(setup) + 1, origin)
+    # The consumers have opened their origins, each with an entry; from here on the log is ours.
+    opened = await log.last_command_seq()
+    first_seq = opened + len(setup) + 1
+    frames = make_frames(make_commands(count, size, first_seq), size, len(setup) + 1, origin)
     last = first_seq - 1 + len(frames)
-    await read_until(log, 0, 1)
     await appender.append(setup)
-    await read_until(log, 1, first_seq - 1)
+    await read_until(log, opened, first_seq - 1)
 
     started_s = time.perf_counter()
     bodies, _ = await asyncio.gather(read_until(log, first_seq - 1, last), appender.append(frames))
     elapsed_s = time.perf_counter() - started_s
+    if with_consumers:
+        await wait_alive(socket_path, CONSUMERS, last)
+    folded_s = time.perf_counter() - started_s
 
+    assert await log.last_command_seq() == last, "somebody else has appended"
+    logged = await read_commands(log, last)
     await log.close()
-    events = [event for body in bodies for group in decode_groups(body)[1:] for event in group]
+    return Run(frames=logged, first_seq=first_seq, bodies=bodies, elapsed_s=elapsed_s, folded_s=folded_s)
+
+
+def measure(count: int, size: int, *, with_consumers: bool) -> Result:
+    """Run an exchange of its own for one frame size."""
+    with (
+        tempfile.TemporaryDirectory(prefix="foldex-bench-") as directory,
+        EmbeddedServer(Path(directory) / "data") as server,
+        exchange(server, with_consumers=with_consumers),
+    ):
+        run = asyncio.run(run_load(server.socket_path, count, size, with_consumers=with_consumers))
+    events = [event for body in run.bodies for group in decode_groups(body)[1:] for event in group]
     return Result(
         frame_size=size,
+        with_consumers=with_consumers,
         commands=count,
-        commands_per_s=count / elapsed_s,
-        kernel_per_s=kernel_per_s(setup, frames, count),
+        commands_per_s=count / run.elapsed_s,
+        folded_per_s=count / run.folded_s if with_consumers else None,
+        kernel_per_s=kernel_per_s(run.frames, run.first_seq, count),
         events=len(events),
         rejected=sum(isinstance(event, Rejected) for event in events),
     )
 
 
-def measure(count: int, size: int) -> Result:
-    """Run a server and a writer of their own for one frame size."""
-    with (
-        tempfile.TemporaryDirectory(prefix="foldex-bench-") as directory,
-        EmbeddedServer(Path(directory) / "data") as server,
-    ):
-        command = [sys.executable, "-m", "exchange.cli", "--log-level", "warning", "writer"]
-        writer = subprocess.Popen([*command, "--redis-url", server.socket_path])
-        try:
-            return asyncio.run(run_size(server.socket_path, count, size))
-        finally:
-            writer.terminate()
-            writer.wait()
+def report(row: Result) -> None:
+    """Print one result."""
+    folded = f"{row.folded_per_s:,.0f}" if row.folded_per_s is not None else "-"
+    print(
+        f"{row.frame_size:>6}  {'with consumers' if row.with_consumers else 'writer alone':<14} "
+        f"{row.commands_per_s:>11,.0f} {folded:>9} {row.kernel_per_s:>14,.0f} "
+        f"{row.commands_per_s / row.kernel_per_s:>6.2f} {row.events:>9,} {row.rejected:>8,}",
+        flush=True,
+    )
 
 
 def main() -> None:
@@ -251,15 +354,11 @@ def main() -> None:
     if not arguments.json:
         print(HEADING)
     for size in (int(text) for text in arguments.sizes.split(",")):
-        row = measure(arguments.commands, size)
-        results.append(row)
-        if not arguments.json:
-            ratio = row.commands_per_s / row.kernel_per_s
-            print(
-                f"{row.frame_size:>6} {row.commands_per_s:>12,.0f} {row.kernel_per_s:>14,.0f} "
-                f"{ratio:>6.2f} {row.events:>9,} {row.rejected:>8,}",
-                flush=True,
-            )
+        for with_consumers in (False, True):
+            row = measure(arguments.commands, size, with_consumers=with_consumers)
+            results.append(row)
+            if not arguments.json:
+                report(row)
     if arguments.json:
         names = Result.__dataclass_fields__
         print(json.dumps([{name: getattr(row, name) for name in names} for row in results]))

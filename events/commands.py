@@ -20,7 +20,9 @@ from events.values import (
 )
 
 
-class Command(msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True):
+class Command(
+    msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True, gc=False
+):
     """Base of all commands: frozen, keyword-only, encoded as tagged arrays."""
 
 

@@ -32,7 +32,7 @@ from events.values import (
 )
 
 
-class Event(msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True):
+class Event(msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True, gc=False):
     """Base of all events: frozen, keyword-only, encoded as tagged arrays."""
 
 

@@ -13,7 +13,6 @@ An event body is an array of *groups*: group 0 holds what concerns the whole fra
 import hashlib
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
 from struct import pack
 
 import msgspec
@@ -44,8 +43,7 @@ class UndecodableBodyError(ValueError):
     """A body whose checksum is right does not decode under its schema."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CommandFrame:
+class CommandFrame(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A batch of commands of one origin.
 
     `origin` is "name:incarnation", `n` that origin's counter from 1, `time_ns` its wall clock when the
@@ -75,8 +73,7 @@ class CommandFrame:
             raise UndecodableBodyError(str(error)) from error
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class EventEntry:
+class EventEntry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The events of the command entry `seq`.
 
     `chain_hash` covers the body and everything before it. `writer` ("id:term") and `timing` (packed

@@ -10,8 +10,9 @@ not as promised, and stops the process that meets it.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Protocol
+
+import msgspec
 
 from events.frame import (
     GENESIS_HASH,
@@ -67,24 +68,21 @@ class CorruptLogError(LogError):
         self.seq = seq
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class CommandEntry:
+class CommandEntry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A command frame at its place in the log."""
 
     seq: int
     frame: CommandFrame
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Head:
+class Head(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The last event entry: its number and chain hash; (0, 32 zero bytes) before the first."""
 
     seq: int
     chain_hash: bytes
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Lease:
+class Lease(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The right to append events. A later term fences every earlier one."""
 
     writer_id: str
@@ -236,8 +234,7 @@ class CommandReader:
             raise LogRewoundError(f"command entry {self.seq} is not the one that was read")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class VerifiedEvents:
+class VerifiedEvents(msgspec.Struct, frozen=True, kw_only=True):
     """An event entry whose place in the chain was verified, with its decoded groups."""
 
     entry: EventEntry

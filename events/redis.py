@@ -44,6 +44,10 @@ from events.log import (
 )
 
 REPLY_TIMEOUT_S = 10.0
+# One script call appends several entries: most of what a small one costs is the call. But while it runs,
+# nobody else is served.
+ENTRIES_PER_CALL_MAX = 64
+BYTES_PER_CALL_AIM = 256 * 1024
 VERSION_MIN = (7, 0)
 # An entry also holds a few hundred bytes around its body.
 BULK_BYTES_MIN = BODY_BYTES_MAX + 1024 * 1024
@@ -69,19 +73,21 @@ class _Script:
         self.sha = hashlib.sha1(source.encode(), usedforsecurity=False).hexdigest()
 
 
-# The order of checks is that of likely causes. NOMKSTREAM keeps a lost stream from growing with a hole.
-_APPEND_EVENT = _Script("""
+# Entries that follow each other, all of them or none: a script that has begun to write runs to its end. The
+# order of checks is that of likely causes. NOMKSTREAM keeps a lost stream from growing with a hole.
+_APPEND_EVENTS = _Script("""
 if redis.call('GET', KEYS[3]) ~= ARGV[1] then return 0 end
 local head = redis.call('HMGET', KEYS[2], 'seq', 'hash')
 if not head[1] then head = {'0', string.rep('\\0', 32)} end
-if head[1] ~= ARGV[2] or head[2] ~= ARGV[3] then return 0 end
-if ARGV[4] == '1' then
-  redis.call('XADD', KEYS[1], '0-1', 'v', ARGV[5], 'b', ARGV[6], 'h', ARGV[7], 'w', ARGV[8], 'x', ARGV[9])
-elseif not redis.call('XADD', KEYS[1], 'NOMKSTREAM', '0-' .. ARGV[4],
-    'v', ARGV[5], 'b', ARGV[6], 'h', ARGV[7], 'w', ARGV[8], 'x', ARGV[9]) then
-  return 0
+local seq = tonumber(ARGV[2])
+if head[1] ~= string.format('%.0f', seq - 1) or head[2] ~= ARGV[3] then return 0 end
+if seq > 1 and redis.call('EXISTS', KEYS[1]) == 0 then return 0 end
+for i = 5, #ARGV, 4 do
+  redis.call('XADD', KEYS[1], '0-' .. string.format('%.0f', seq),
+    'v', ARGV[i], 'b', ARGV[i + 1], 'h', ARGV[i + 2], 'w', ARGV[4], 'x', ARGV[i + 3])
+  seq = seq + 1
 end
-redis.call('HSET', KEYS[2], 'seq', ARGV[4], 'hash', ARGV[7])
+redis.call('HSET', KEYS[2], 'seq', string.format('%.0f', seq - 1), 'hash', ARGV[#ARGV - 1])
 return 1
 """)
 
@@ -178,19 +184,18 @@ class RedisLog:
         """Append event entries that continue `previous` (see `Log.append_events`)."""
         if not entries:
             return
-        calls = []
-        for entry in entries:
-            assert entry.writer == lease.mark, (entry.writer, lease.mark)
-            calls.append(self._append_call(entry, previous, lease))
-            previous = Head(seq=entry.seq, chain_hash=entry.chain_hash)
-        replies = await self._wire.exchange(calls)
-        if any(isinstance(reply, server_errors.NoScriptError) for reply in replies):
-            # The server was restarted. What the first round did append is recognised in the second.
-            await self._call("SCRIPT", "LOAD", _APPEND_EVENT.source)
-            replies = await self._wire.exchange(calls)
-        for entry, reply in zip(entries, replies, strict=True):
-            if _expect_answer(reply) != 1 and not await self._holds(entry):
-                raise await self._refusal(entry, lease)
+        batches = _batches(entries)
+        for batch, is_appended in zip(
+            batches, await self._append_batches(batches, previous, lease), strict=True
+        ):
+            if not is_appended:
+                # A part of it may be there already, if an earlier attempt's reply was lost.
+                singles = [[entry] for entry in batch]
+                found = await self._append_batches(singles, previous, lease)
+                for entry, is_new in zip(batch, found, strict=True):
+                    if not is_new and not await self._holds(entry):
+                        raise await self._refusal(entry, lease)
+            previous = Head(seq=batch[-1].seq, chain_hash=batch[-1].chain_hash)
 
     async def read_events(self, after: int, limit: int, wait_ms: int = 0) -> list[EventEntry]:
         """Return event entries behind `after` (see `Log.read_events`).
@@ -234,23 +239,39 @@ class RedisLog:
     def _lease_keys(self) -> tuple[str, str]:
         return (self._lease_key, self._term_key)
 
-    def _append_call(self, entry: EventEntry, previous: Head, lease: Lease) -> bytes:
+    async def _append_batches(
+        self, batches: Sequence[Sequence[EventEntry]], previous: Head, lease: Lease
+    ) -> list[bool]:
+        """Ask for each batch in turn; tell which were appended."""
+        mark = lease.mark
+        calls = []
+        for batch in batches:
+            calls.append(self._append_call(batch, previous, lease.term, mark))
+            previous = Head(seq=batch[-1].seq, chain_hash=batch[-1].chain_hash)
+        replies = await self._wire.exchange(calls)
+        if any(isinstance(reply, server_errors.NoScriptError) for reply in replies):
+            # The server was restarted. What the first round did append is refused in the second.
+            await self._call("SCRIPT", "LOAD", _APPEND_EVENTS.source)
+            replies = await self._wire.exchange(calls)
+        return [_expect_answer(reply) == 1 for reply in replies]
+
+    def _append_call(self, batch: Sequence[EventEntry], previous: Head, term: int, mark: str) -> bytes:
+        arguments: list[str | bytes | int] = []
+        for entry in batch:
+            assert entry.writer == mark, (entry.writer, mark)
+            arguments += (entry.schema, entry.body, entry.chain_hash, entry.timing)
         return _pack(
             "EVALSHA",
-            _APPEND_EVENT.sha,
+            _APPEND_EVENTS.sha,
             3,
             self._events_key,
             self._head_key,
             self._term_key,
-            lease.term,
-            entry.seq - 1,
+            term,
+            batch[0].seq,
             previous.chain_hash,
-            entry.seq,
-            entry.schema,
-            entry.body,
-            entry.chain_hash,
-            entry.writer,
-            entry.timing,
+            mark,
+            *arguments,
         )
 
     async def _holds(self, entry: EventEntry) -> bool:
@@ -356,6 +377,19 @@ class _Wire:
             await self._idle.pop().disconnect(nowait=True)
 
 
+def _batches(entries: Sequence[EventEntry]) -> list[list[EventEntry]]:
+    """Divide entries into what one script call appends, in order."""
+    batches: list[list[EventEntry]] = []
+    room = 0
+    for entry in entries:
+        if not batches or len(entry.body) > room or len(batches[-1]) == ENTRIES_PER_CALL_MAX:
+            batches.append([])
+            room = BYTES_PER_CALL_AIM
+        batches[-1].append(entry)
+        room -= len(entry.body)
+    return batches
+
+
 def _connection_arguments(url: str) -> tuple[type[AbstractConnection], dict[str, Any]]:
     arguments: dict[str, Any] = dict(parse_url(url)) if "://" in url else {"path": url}
     default_class = UnixDomainSocketConnection if "path" in arguments else Connection
@@ -455,9 +489,10 @@ def _seq(expected_seq: int, entry_id: bytes) -> int:
 
 
 def _number(text: bytes, bits: int) -> int:
-    if not text.isdigit() or int(text) >> bits:
+    value = int(text) if text.isdigit() else -1
+    if value < 0 or value >> bits:
         raise ValueError(f"{text[:32]!r} is not an unsigned number of {bits} bits")
-    return int(text)
+    return value
 
 
 def _parse_info(reply: bytes) -> dict[str, str]:

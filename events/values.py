@@ -229,7 +229,7 @@ class RejectCode(StrEnum):
     STALE_INDEX = "STALE_INDEX"
 
 
-class Value(msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True):
+class Value(msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True, gc=False):
     """Base of the values inside messages: frozen, keyword-only, encoded as arrays."""
 
 
@@ -414,3 +414,4 @@ FOK: Final = TimeInForce.FOK
 GTX: Final = TimeInForce.GTX
 GTD: Final = TimeInForce.GTD
 TRADING: Final = MarketStatus.TRADING
+USER: Final = CloseReason.USER

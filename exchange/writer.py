@@ -171,6 +171,7 @@ class Writer:
         self.head = head
         self._log = log
         self._lease = lease
+        self._mark = lease.mark
         self._reader = reader
         self._clock_ns = clock_ns
         self._decided = head
@@ -272,7 +273,7 @@ class Writer:
                 schema=SCHEMA_VERSION,
                 body=body,
                 chain_hash=hashed,
-                writer=self._lease.mark,
+                writer=self._mark,
                 timing=TIMING_MARKS.pack(self._read_ns, self._clock_ns()),
             )
         )

@@ -127,12 +127,12 @@ class Holding:
         """What position and orders take from the wallet.
 
         Isolated: ceil(max(0, exposure − |P|) / leverage) + extras. Cross: ceil(exposure / leverage) + extras,
-        and above the cap of the leverage at least a unit more than the maintenance margin of the exposure.
+        and for any exposure at least a unit more than its maintenance margin.
         """
         if self.isolated:
             return up(max(Fraction(0), self.exposure - self.notional) / self.leverage) + self.extras
         margin = up(self.exposure / self.leverage)
-        if self.exposure > self.contract.cap_at(self.leverage):
+        if self.exposure:
             margin = max(margin, self.contract.maintenance(self.exposure) + UNIT)
         return margin + self.extras
 

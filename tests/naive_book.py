@@ -156,11 +156,13 @@ class NaiveBook:
         is_market = command.order_type is OrderType.MARKET
         reduces = command.reduce_only or closes(command.leg, command.side)
         position = (command.account_id, command.leg)
+        self._check_form(command)
         if not whole:
             self._check_lots(command.quantity_lots, is_market)
         elif not command.quantity_lots:
             raise NaiveRefusal(RejectCode.REDUCE_ONLY)
-        self._check_form(command)
+        if not is_market:
+            self._check_price(command.price_ticks)
         self._check_filters(command.side, command.quantity_lots, command.price_ticks, reduces)
         if reduces and command.quantity_lots > self.reducible(position, command.side):
             raise NaiveRefusal(RejectCode.REDUCE_ONLY)
@@ -207,10 +209,10 @@ class NaiveBook:
         self._check_lots(lots, False)
         self._check_price(price_ticks)
         open_lots = lots - (order["lots"] - order["open"])
+        self._check_filters(order["side"], lots, price_ticks, order["reduces"] or open_lots <= 0)
         if open_lots <= 0:
             self._end("cancelled", order, CloseReason.AMENDED)
             return
-        self._check_filters(order["side"], lots, price_ticks, order["reduces"])
         if order["reduces"] and open_lots > self.reducible(order["position"], order["side"]):
             raise NaiveRefusal(RejectCode.REDUCE_ONLY)
         wanted = order | {"price": price_ticks}
@@ -329,9 +331,9 @@ class NaiveBook:
             raise NaiveRefusal(RejectCode.BAD_PRICE)
 
     def _check_form(self, command: PlaceOrder | PlaceConditional) -> None:
-        if command.order_type is OrderType.LIMIT:
-            self._check_price(command.price_ticks)
-        elif command.price_ticks or command.time_in_force in (TimeInForce.GTX, TimeInForce.GTD):
+        if command.order_type is OrderType.MARKET and (
+            command.price_ticks or command.time_in_force in (TimeInForce.GTX, TimeInForce.GTD)
+        ):
             raise NaiveRefusal(RejectCode.BAD_ORDER)
         if (command.time_in_force is TimeInForce.GTD) != (command.expires_ns > self.clock_ns):
             raise NaiveRefusal(RejectCode.BAD_ORDER)
@@ -354,6 +356,8 @@ class NaiveBook:
 
     def _place_conditional(self, command: PlaceConditional, new_id: int) -> None:
         self._check_leg(command.account_id, command.leg)
+        if command.order_type is OrderType.LIMIT:
+            self._check_price(command.price_ticks)
         self._check_form(command)
         if not command.close_position:
             self._check_lots(command.quantity_lots, command.order_type is OrderType.MARKET)

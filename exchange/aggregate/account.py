@@ -93,16 +93,16 @@ class Position:
     def add_order(self, order: Order) -> None:
         """Count a resting order."""
         lots = order.open_lots
+        value = lots * order.price_ticks
         if order.reduce_only:
             self.reducers[order.order_id] = order
+            value = 0
         if order.side is BUY:
             self.bid_lots += lots
-            if not order.reduce_only:
-                self.bid_value += lots * order.price_ticks
+            self.bid_value += value
         else:
             self.ask_lots += lots
-            if not order.reduce_only:
-                self.ask_value += lots * order.price_ticks
+            self.ask_value += value
         if order.extras:
             self.extras += order.extras if lots == order.extras_lots else extras_of(order, lots)
         self.order_count += 1
@@ -111,14 +111,13 @@ class Position:
     def shrink_order(self, order: Order, lots: int) -> None:
         """Count `lots` less of a resting order, before the order itself shrinks."""
         left = order.open_lots - lots
+        value = 0 if order.reduce_only else lots * order.price_ticks
         if order.side is BUY:
             self.bid_lots -= lots
-            if not order.reduce_only:
-                self.bid_value -= lots * order.price_ticks
+            self.bid_value -= value
         else:
             self.ask_lots -= lots
-            if not order.reduce_only:
-                self.ask_value -= lots * order.price_ticks
+            self.ask_value -= value
         if order.extras:
             if lots == order.extras_lots:
                 self.extras -= order.extras
@@ -190,8 +189,8 @@ class Account:
 
         The fresh one is not stored: only events change the state.
         """
-        key = market.symbol if leg is BOTH else position_key(market.symbol, leg)
-        return self.positions.get(key) or self._fresh_position(market, leg)
+        position = self.positions.get(market.symbol if leg is BOTH else position_key(market.symbol, leg))
+        return position if position is not None else self._fresh_position(market, leg)
 
     def stored_position(self, market: Market, leg: Leg = Leg.BOTH) -> Position:
         """Return the account's record in a market and leg, creating it. For `apply` alone."""

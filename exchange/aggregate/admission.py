@@ -63,13 +63,13 @@ def refuse_if_halted(market: Market) -> None:
 
 def check_form(command: PlaceOrder, now_ns: int) -> None:
     """Refuse a type, limit and time in force that do not go together."""
-    tif = command.time_in_force
-    if command.order_type is MARKET:
+    tif, order_type = command.time_in_force, command.order_type
+    if order_type is MARKET:
         if command.price_ticks != 0:
             raise Refused(RejectCode.BAD_ORDER, "price: a market order has none")
         if tif is GTX or tif is GTD:
             raise Refused(RejectCode.BAD_ORDER, "timeInForce: a market order cannot rest")
-    elif command.order_type is not LIMIT:
+    elif order_type is not LIMIT:
         raise Refused(RejectCode.BAD_ORDER, "type: only LIMIT and MARKET can be placed")
     if tif is GTD:
         if command.expires_ns <= now_ns:
@@ -97,25 +97,47 @@ def check_quantity(market: Market, lots: int, *, is_market: bool) -> None:
         )
 
 
-def check_filters(market: Market, side: Side, lots: int, price_ticks: int, *, reduces: bool) -> None:
-    """MIN_NOTIONAL and PERCENT_PRICE; `price_ticks` 0 is a market order's, judged at mark."""
+def check_filters(
+    market: Market, side: Side, lots: int, price_ticks: int, *, is_market: bool, reduces: bool
+) -> None:
+    """Every filter of the contract: sizes, prices, MIN_NOTIONAL and PERCENT_PRICE, in a market that is open.
+
+    `price_ticks` 0 is a market order's, judged at mark. This runs for every order, so that what nearly
+    always holds is asked here before the function that would say what is wrong is called.
+    """
     spec, mark_ticks = market.spec, market.mark_ticks
-    notional = lots * (price_ticks or mark_ticks) * market.unit
-    if notional < spec.min_notional and not reduces:
-        raise Refused(
-            RejectCode.MIN_NOTIONAL,
-            f"quantity: notional {notional} is below MIN_NOTIONAL {spec.min_notional}",
-        )
-    if not price_ticks:
-        return
+    if is_market or not spec.min_lots <= lots <= spec.max_lots:
+        check_quantity(market, lots, is_market=is_market)
+    if not is_market and not spec.min_price_ticks <= price_ticks <= spec.max_price_ticks:
+        check_price(market, price_ticks)
+    if market.status is not TRADING or not mark_ticks:
+        check_market_is_open(market)
+    if lots * (price_ticks or mark_ticks) * market.unit < spec.min_notional and not reduces:
+        _refuse_notional(market, lots * (price_ticks or mark_ticks) * market.unit)
     if side is BUY:
-        highest = mark_ticks + mark_ticks * spec.band_up // RATE_ONE
-        if price_ticks > highest:
-            raise Refused(
-                RejectCode.PRICE_ABOVE_BAND, f"price: {price_ticks} ticks is above PERCENT_PRICE {highest}"
-            )
-        return
-    lowest = mark_ticks - mark_ticks * spec.band_down // RATE_ONE
+        if price_ticks > mark_ticks:
+            _check_band_up(market, price_ticks)
+    elif 0 < price_ticks < mark_ticks:
+        _check_band_down(market, price_ticks)
+
+
+def _refuse_notional(market: Market, notional: int) -> None:
+    raise Refused(
+        RejectCode.MIN_NOTIONAL,
+        f"quantity: notional {notional} is below MIN_NOTIONAL {market.spec.min_notional}",
+    )
+
+
+def _check_band_up(market: Market, price_ticks: int) -> None:
+    highest = market.mark_ticks + market.mark_ticks * market.spec.band_up // RATE_ONE
+    if price_ticks > highest:
+        raise Refused(
+            RejectCode.PRICE_ABOVE_BAND, f"price: {price_ticks} ticks is above PERCENT_PRICE {highest}"
+        )
+
+
+def _check_band_down(market: Market, price_ticks: int) -> None:
+    lowest = market.mark_ticks - market.mark_ticks * market.spec.band_down // RATE_ONE
     if price_ticks < lowest:
         raise Refused(
             RejectCode.PRICE_BELOW_BAND, f"price: {price_ticks} ticks is below PERCENT_PRICE {lowest}"
@@ -144,14 +166,21 @@ def check_count(account: Account, position: Position) -> None:
 
 def check_caps(position: Position, side: Side, lots: int) -> None:
     """MAX_POSITION and MAX_OPEN_INTEREST, for an order that can open `lots` or part of them."""
-    market, spec = position.market, position.market.spec
-    worst = abs(position.size_lots + side * (position.open_lots(side) + lots))
-    if worst > spec.max_position_lots and worst > abs(position.size_lots):
+    market = position.market
+    spec = market.spec
+    size_lots = position.size_lots
+    if side is BUY:
+        worst = abs(size_lots + position.bid_lots + lots)
+        opened = lots + size_lots if size_lots < 0 else lots
+    else:
+        worst = abs(size_lots - position.ask_lots - lots)
+        opened = lots - size_lots if size_lots > 0 else lots
+    if worst > spec.max_position_lots and worst > abs(size_lots):
         raise Refused(
             RejectCode.POSITION_CAP,
             f"quantity: the position could reach {worst} lots, MAX_POSITION is {spec.max_position_lots}",
         )
-    if market.open_interest_lots + lots - position.reducible_lots(side) > spec.max_open_interest_lots:
+    if market.open_interest_lots + opened > spec.max_open_interest_lots:
         raise Refused(
             RejectCode.OPEN_INTEREST_CAP,
             f"quantity: open interest is {market.open_interest_lots} lots, "
@@ -199,28 +228,31 @@ def admit(
     order (`price_ticks` 0) is judged at the price it would start to trade at; its fills are judged again.
     """
     market = position.market
-    if (position.bid_lots if side is BUY else position.ask_lots) + lots <= position.reducible_lots(side):
+    size_lots = position.size_lots
+    resting_lots = position.bid_lots if side is BUY else position.ask_lots
+    if size_lots and resting_lots + lots <= position.reducible_lots(side):
         return 0
     if market.spec.index_age_ms_max:
         check_index(market, now_ns)
     check_caps(position, side, lots)
     price_ticks = price_ticks or _expected_price(market, side)
     extras = order_extras(position, side, lots, price_ticks, margin)
-    known = standing(position)
+    known = position.standing
+    if known.required < 0 or known.mark_ticks != market.mark_ticks:
+        known = standing(position)
     unit = market.unit
-    value = position.size_lots * market.mark_ticks * unit
+    value = size_lots * market.mark_ticks * unit
     if side is BUY:
         worst = abs(value + (position.bid_value + lots * price_ticks) * unit)
     else:
         worst = abs(value - (position.ask_value + lots * price_ticks) * unit)
     # An order can only widen the worst-side exposure, so the other side need not be looked at.
-    increase = extras
     if worst > known.exposure:
         margin = exposure_margin(position, value, worst, position.leverage)
-        increase = margin + position.extras + extras - known.required
-    check_margin(account, position, increase)
-    if worst > market.brackets.cap_at(position.leverage):
+        check_margin(account, position, margin + position.extras + extras - known.required)
         check_exposure(position, worst)
+    else:
+        check_margin(account, position, extras)
     return extras
 
 
@@ -239,7 +271,7 @@ def check_margin(account: Account, position: Position, increase: int) -> None:
 
 def check_exposure(position: Position, worst: int) -> None:
     """Refuse an exposure beyond the highest bracket that permits the leverage, unless it is not wider."""
-    cap = position.market.brackets.cap_at(position.leverage)
+    cap = position.market.brackets.caps_at[position.leverage]
     if worst > cap and worst > standing(position).exposure:
         raise Refused(
             RejectCode.POSITION_LIMIT,

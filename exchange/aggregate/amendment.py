@@ -5,7 +5,7 @@ Filters and margin are asked as of a new order with the old one gone; a refusal 
 
 from events.commands import AmendOrder
 from events.events import OrderAmended
-from events.values import BUY, GTX, CloseReason, RejectCode
+from events.values import BUY, GTX, USER, CloseReason, RejectCode
 from exchange.aggregate.account import Account
 from exchange.aggregate.admission import (
     check_caps,
@@ -13,9 +13,6 @@ from exchange.aggregate.admission import (
     check_filters,
     check_index,
     check_margin,
-    check_market_is_open,
-    check_price,
-    check_quantity,
     check_reducible,
 )
 from exchange.aggregate.margin import exposure_margin, exposure_with, order_extras, position_value, standing
@@ -38,13 +35,17 @@ def amend_order(turn: Turn, command: AmendOrder) -> None:
     filled = order.quantity_lots - order.open_lots
     open_lots = command.quantity_lots - filled
     _check_change(command, order)
-    check_quantity(market, command.quantity_lots, is_market=False)
-    check_price(market, command.price_ticks)
-    check_market_is_open(market)
+    check_filters(
+        market,
+        order.side,
+        command.quantity_lots,
+        command.price_ticks,
+        is_market=False,
+        reduces=order.reduce_only or open_lots <= 0,
+    )
     if open_lots <= 0:
         cancel(turn, order, CloseReason.AMENDED)
         return
-    check_filters(market, order.side, command.quantity_lots, command.price_ticks, reduces=order.reduce_only)
     extras = _admit_change(account, order, open_lots, command.price_ticks, turn.state.now_ns)
     if order.terms.time_in_force is GTX and crosses(market, order.side, command.price_ticks):
         cancel(turn, order, CloseReason.AMENDED)
@@ -64,7 +65,7 @@ def amend_order(turn: Turn, command: AmendOrder) -> None:
             open_lots=open_lots,
             extras=extras,
             keeps_place=keeps_place,
-            reason=CloseReason.USER,
+            reason=USER,
         )
     )
     if not keeps_place:

@@ -19,7 +19,7 @@ The aggregate decides each fill itself: it asks for `best`, and lets `fill`, `in
 follow from events.
 """
 
-from bisect import bisect_left
+from bisect import bisect_left, insort
 from collections.abc import Iterator
 from typing import Generic, TypeVar
 
@@ -88,23 +88,22 @@ class Half:
         self.keys: list[int] = []
         self.best: Level | None = None
 
-    def open(self, order: BookOrder) -> None:
-        """Make a level of an order that is the first at its price."""
-        key = order.key
+    def open(self, order: BookOrder, key: int) -> None:
+        """Make a level of an order that is the first at its price, `key`."""
         level = order.level = self.levels[key] = Level(order)
-        keys = self.keys
-        if not keys or key > keys[-1]:
-            keys.append(key)
+        best = self.best
+        if best is None or key > best.key:
+            self.keys.append(key)
             self.best = level
         else:
-            keys.insert(bisect_left(keys, key), key)
+            insort(self.keys, key)
 
     def close(self, level: Level) -> None:
         """Take out a level whose only order has left."""
         assert level.lots == 0, level.lots
         key, keys = level.key, self.keys
         del self.levels[key]
-        if keys[-1] == key:
+        if level is self.best:
             keys.pop()
             self.best = self.levels[keys[-1]] if keys else None
         else:
@@ -134,9 +133,10 @@ class Book(Generic[O]):
         open_lots = order.open_lots
         assert open_lots > 0, order.order_id
         half = self.bids if order.side is BUY else self.asks
-        level = half.levels.get(order.key)
+        key = order.key
+        level = half.levels.get(key)
         if level is None:
-            half.open(order)
+            half.open(order, key)
             return
         last = level.last
         last.newer = order

@@ -94,17 +94,22 @@ def decide(state: Exchange, command: AnyCommand, order_id: int) -> list[Event]:
     `order_id` is the number that an order placed by it gets. Returns the events, one `Rejected` when the
     command asked for something it may not have. Conditional orders that it made due are placed with it.
     """
-    turn = Turn(state, order_id)
+    turn = Turn(state)
+    _decide(turn, command, order_id)
+    return turn.events
+
+
+def _decide(turn: Turn, command: AnyCommand, order_id: int) -> None:
+    turn.begin(order_id)
     try:
         _DECIDERS[type(command)](turn, command)
     except Refused as refused:
         assert not turn.events, "a command is refused before it emits anything"
         account_id = getattr(command, "account_id", 0)
         turn.emit(Rejected(account_id=account_id, code=refused.code, reason=refused.reason))
-        return turn.events
-    if state.due:
+        return
+    if turn.state.due:
         conditional.do_due(turn)
-    return turn.events
 
 
 def decide_frame(state: Exchange, seq: int, frame: CommandFrame, now_ns: int) -> Groups:
@@ -123,7 +128,7 @@ def decide_frame(state: Exchange, seq: int, frame: CommandFrame, now_ns: int) ->
             commands = frame.commands()
         except UndecodableBodyError:
             outcome = Outcome.REJECTED_FRAME
-    turn = Turn(state, 0)
+    turn = Turn(state)
     turn.emit(
         FrameHeader(
             seq=seq,
@@ -144,7 +149,9 @@ def decide_frame(state: Exchange, seq: int, frame: CommandFrame, now_ns: int) ->
         if state.due:
             conditional.do_due(turn)
     groups = [turn.events]
-    first_order_id = seq * ORDERS_PER_FRAME
-    for index, command in enumerate(commands):
-        groups.append(decide(state, command, first_order_id + index))
+    order_id = seq * ORDERS_PER_FRAME
+    for command in commands:
+        _decide(turn, command, order_id)
+        groups.append(turn.events)
+        order_id += 1
     return groups

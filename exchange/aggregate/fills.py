@@ -9,7 +9,7 @@ A fill changes equity by signed lots × (mark − price) and by the fee, whateve
 A maker's rebate is paid only out of the taker fee of the same trade.
 """
 
-from events.values import ISOLATED
+from events.values import ISOLATED, LIQUIDATION
 from exchange.aggregate.account import Account, Position
 from exchange.aggregate.margin import Survey, requirement_of, standing, survey
 from exchange.aggregate.order import Order, extras_of, margin_of
@@ -69,8 +69,8 @@ def plan_fill(
     maintenance only; one that never rests holds none, and needs initial margin here. A negative fee is a
     rebate, at most `rebate_max`.
     """
-    signed_lots = order.side * lots
-    if order.is_liquidation:
+    if order.terms.order_type is LIQUIDATION:
+        signed_lots = order.side * lots
         cost = signed_lots * price_ticks * position.market.unit
         return Fill(realise(position.size_lots, position.entry_cost, signed_lots, cost), 0, 0)
     if position.mode is ISOLATED:
@@ -88,17 +88,22 @@ def _plan_cross(
     rebate_max: int,
 ) -> Fill | None:
     market = position.market
+    unit, mark_ticks = market.unit, market.mark_ticks
     signed_lots = order.side * lots
-    cost = signed_lots * price_ticks * market.unit
+    cost = signed_lots * price_ticks * unit
     size = position.size_lots
-    realised = realise(size, position.entry_cost, signed_lots, cost)
-    fee = max(charge(abs(cost), fee_rate), -rebate_max)
+    closes = size * signed_lots < 0
+    realised = realise(size, position.entry_cost, signed_lots, cost) if closes else 0
+    fee = charge(abs(cost), fee_rate)
+    if fee < -rebate_max:
+        fee = -rebate_max
     pool = survey(account)
-    equity = pool.equity + signed_lots * market.mark_ticks * market.unit - cost
-    value = abs(size + signed_lots) * market.mark_ticks * market.unit
-    others = pool.maintenance - standing(position).maintenance
-    maintenance = others + (market.brackets.maintenance(value) if value else 0)
-    if size * signed_lots < 0 and lots <= abs(size):
+    equity = pool.wallet + pool.unrealised + signed_lots * mark_ticks * unit - cost
+    value = abs(size + signed_lots) * mark_ticks * unit
+    maintenance = pool.maintenance - standing(position).maintenance
+    if value:
+        maintenance += market.brackets.maintenance(value)
+    if closes and lots <= abs(size):
         if not may_reduce(pool.equity, pool.maintenance, equity, maintenance):
             return None
         return Fill(realised, min(fee, equity), 0)
@@ -152,7 +157,8 @@ def _plan_isolated(
             return None
         closing_fee = min(max(charge(closed * price_ticks * unit, fee_rate), -rebate_max), equity)
         share = floor_div(position.bucket * closed, abs(size))
-        released = max(0, share + realised - closing_fee)
+        # A bucket that funding brought below zero keeps what it gains, up to nothing.
+        released = max(0, min(share + realised, equity) - closing_fee)
     if not opened:
         return Fill(realised, closing_fee, -released)
 

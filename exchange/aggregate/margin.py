@@ -13,7 +13,7 @@ Margin of USDⓈ-M Futures"; one-way exposure: the exchange's answer in its deve
 
 from events.values import BUY, CROSS, ISOLATED, Side
 from exchange.aggregate.account import Account, Position, Standing
-from exchange.aggregate.units import AMOUNT_MAX, RATE_ONE, ceil_div, charge
+from exchange.aggregate.units import AMOUNT_MAX, RATE_ONE, ceil_div
 
 
 class Survey:
@@ -25,12 +25,12 @@ class Survey:
 
     __slots__ = ("maintenance", "required", "reserved", "unrealised", "wallet")
 
-    def __init__(self, wallet: int) -> None:
+    def __init__(self, wallet: int, unrealised: int, maintenance: int, required: int, reserved: int) -> None:
         self.wallet = wallet
-        self.unrealised = 0
-        self.maintenance = 0
-        self.required = 0
-        self.reserved = 0
+        self.unrealised = unrealised
+        self.maintenance = maintenance
+        self.required = required
+        self.reserved = reserved
 
     @property
     def equity(self) -> int:
@@ -50,18 +50,19 @@ class Survey:
 
 def survey(account: Account) -> Survey:
     """Sum up an account: one pass over its positions, none over its orders."""
-    result = Survey(account.wallet)
+    wallet = account.wallet
+    profit = kept = required = reserved = 0
     for position in account.positions.values():
         known = position.standing
-        if known.mark_ticks != position.market.mark_ticks or known.required < 0:
+        if known.required < 0 or known.mark_ticks != position.market.mark_ticks:
             known = standing(position)
         if position.mode is CROSS:
-            result.unrealised += known.unrealised
-            result.maintenance += known.maintenance
-            result.required += known.required
+            profit += known.unrealised
+            kept += known.maintenance
+            required += known.required
         else:
-            result.reserved += known.required
-    return result
+            reserved += known.required
+    return Survey(wallet, profit, kept, required, reserved)
 
 
 def standing(position: Position) -> Standing:
@@ -78,9 +79,10 @@ def standing(position: Position) -> Standing:
         known.mark_ticks = mark_ticks
         known.unrealised = value - position.entry_cost
         known.maintenance = market.brackets.maintenance(abs(value)) if value else 0
-    buying = abs(value + position.bid_value * unit)
+    worst = abs(value + position.bid_value * unit)
     selling = abs(value - position.ask_value * unit)
-    worst = buying if buying > selling else selling
+    if selling > worst:
+        worst = selling
     known.exposure = worst
     known.required = exposure_margin(position, value, worst, position.leverage) + position.extras
     return known
@@ -90,17 +92,17 @@ def exposure_margin(position: Position, value: int, worst: int, leverage: int) -
     """Return the margin of a worst-side exposure beside a position worth `value`, without extras.
 
     Isolated: ceil((exposure − |P|) / leverage). Cross: ceil(exposure / leverage), and more than the
-    maintenance margin of the exposure, since equality liquidates. The brackets see to that up to the
-    leverage's cap; beyond it, where only a moving mark brings an exposure, the latter decides: else what a
-    position needs to live could be withdrawn.
+    maintenance margin of the exposure, since equality liquidates: else what a position needs to live could be
+    withdrawn. The brackets see to that up to the leverage's cap; beyond it only a moving mark brings an
+    exposure. Of dust both may round up to the same amount; from `leverage` units of quote on they cannot,
+    since leverage × rate is at least 1e-8 below 1 in every bracket that permits it.
     """
     if position.mode is ISOLATED:
         return -(-(worst - abs(value)) // leverage)
-    margin = -(-worst // leverage)
     brackets = position.market.brackets
-    if worst > brackets.cap_at(leverage):
-        return max(margin, brackets.maintenance(worst) + 1)
-    return margin
+    if worst > brackets.caps_at[leverage] or 0 < worst < leverage * RATE_ONE:
+        return max(-(-worst // leverage), brackets.maintenance(worst) + 1)
+    return -(-worst // leverage)
 
 
 def position_value(position: Position) -> int:
@@ -163,7 +165,7 @@ def order_extras(position: Position, side: Side, lots: int, price_ticks: int, ma
     """
     market = position.market
     value = lots * market.unit
-    extras = charge(value * price_ticks, market.spec.taker_fee)
+    extras = -(-value * price_ticks * market.spec.taker_fee // RATE_ONE)  # `charge`, without its call
     worse_by = price_ticks - market.mark_ticks if side is BUY else market.mark_ticks - price_ticks
     if worse_by > 0:
         extras += worse_by * value

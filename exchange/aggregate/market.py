@@ -34,10 +34,11 @@ FUNDING_INTERVAL_S_MAX = 7 * 24 * 3600
 class Brackets:
     """The leverage table of a market, ready for look-ups.
 
-    `deductions` are in 1e-8 money units, so that they are exact whatever the caps are.
+    `deductions` are in 1e-8 money units, so that they are exact whatever the caps are. `caps_at` is the
+    largest notional that may be held, by leverage up to the highest there is.
     """
 
-    __slots__ = ("_caps_at", "caps", "deductions", "leverages", "rates")
+    __slots__ = ("caps", "caps_at", "deductions", "leverages", "rates")
 
     def __init__(self, rows: tuple[Bracket, ...]) -> None:
         self.caps: list[int] = [row.cap for row in rows]
@@ -47,9 +48,9 @@ class Brackets:
         for n in range(1, len(rows)):
             step = self.caps[n - 1] * (self.rates[n] - self.rates[n - 1])
             self.deductions.append(self.deductions[n - 1] + step)
-        self._caps_at: list[int] = [0] * (self.leverages[0] + 1)
+        self.caps_at: list[int] = [0] * (self.leverages[0] + 1)
         for cap, highest in zip(self.caps, self.leverages, strict=True):
-            self._caps_at[: highest + 1] = [cap] * (highest + 1)
+            self.caps_at[: highest + 1] = [cap] * (highest + 1)
 
     def containing(self, notional: int) -> int:
         """Return the number of the bracket that holds `notional`; the last one holds all above its cap."""
@@ -69,7 +70,7 @@ class Brackets:
 
     def cap_at(self, leverage: int) -> int:
         """Return the largest notional that may be held at `leverage`, 0 when no bracket permits it."""
-        return self._caps_at[leverage] if leverage < len(self._caps_at) else 0
+        return self.caps_at[leverage] if leverage < len(self.caps_at) else 0
 
 
 class Market:

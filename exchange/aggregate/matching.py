@@ -11,8 +11,8 @@ from collections.abc import Iterator
 
 from events.commands import CancelAllOrders, CancelOrder, PlaceOrder
 from events.events import OrderAccepted, OrderAmended, OrderCancelled, OrderExpired, TradeExecuted
-from events.values import BUY, FOK, GTX, IOC, MARKET, CloseReason, RejectCode, SelfTrade, Side
-from exchange.aggregate.account import Account, Position
+from events.values import BUY, FOK, GTX, IOC, MARKET, TRADING, USER, CloseReason, RejectCode, SelfTrade, Side
+from exchange.aggregate.account import BOTH, Account, Position
 from exchange.aggregate.admission import (
     admit,
     check_count,
@@ -21,8 +21,6 @@ from exchange.aggregate.admission import (
     check_leg,
     check_margin_asked,
     check_market_is_open,
-    check_price,
-    check_quantity,
     check_reducible,
     mode_wanted,
     only_reduces,
@@ -52,68 +50,68 @@ def enter_order(turn: Turn, command: PlaceOrder, order_id: int, *, closes: bool 
     """
     account = turn.customer(command.account_id)
     market = turn.market(command.market)
-    check_leg(account, command.leg)
-    position = account.position(market, command.leg)
-    mode = mode_wanted(account, position, command) if command.margin_mode is not None else None
-    if mode is not None:
-        # Nothing is open there: the order is judged on a record that has the mode already.
-        position = Position(market, command.leg, mode, position.leverage)
-    is_market = command.order_type is MARKET
-    reduces = only_reduces(command)
+    leg = command.leg
+    check_leg(account, leg)
+    position = account.position(market, leg)
+    mode = None
+    if command.margin_mode is not None:
+        mode = mode_wanted(account, position, command)
+        if mode is not None:
+            # Nothing is open there: the order is judged on a record that has the mode already.
+            position = Position(market, leg, mode, position.leverage)
     lots, price_ticks, side = command.quantity_lots, command.price_ticks, command.side
+    tif = command.time_in_force
+    is_market = command.order_type is MARKET
+    reduces = command.reduce_only or (leg is not BOTH and only_reduces(command))
     now_ns = turn.state.now_ns
-    _check_contract(command, market, now_ns, reduces=reduces, closes=closes)
+    check_form(command, now_ns)
+    if not closes:
+        check_filters(market, side, lots, price_ticks, is_market=is_market, reduces=reduces)
+    elif lots == 0:
+        raise Refused(RejectCode.REDUCE_ONLY, "closePosition: there is no position to close")
+    else:
+        check_market_is_open(market)
     if reduces:
         check_reducible(position, side, lots)
-    if command.client_order_id and command.client_order_id in account.client_ids:
+    client_order_id = command.client_order_id
+    if client_order_id and client_order_id in account.client_ids:
         raise Refused(
             RejectCode.DUPLICATE_CLIENT_ORDER_ID,
-            f"newClientOrderId: {command.client_order_id!r} is an open order's",
+            f"newClientOrderId: {client_order_id!r} is an open order's",
         )
     check_count(account, position)
     if command.margin:
         check_margin_asked(position, command, reduces=reduces)
     extras = 0 if reduces else admit(account, position, side, lots, price_ticks, now_ns, command.margin)
     limit_ticks = price_ticks or market_order_bound(market, side)
-    if command.time_in_force is GTX and crosses(market, side, limit_ticks):
+    if tif is GTX and crosses(market, side, limit_ticks):
         raise Refused(RejectCode.WOULD_TAKE, "timeInForce: GTX would trade at once")
     terms = OrderAccepted(
         order_id=order_id,
-        account_id=account.account_id,
-        market=market.symbol,
+        account_id=command.account_id,
+        market=command.market,
         side=side,
         order_type=command.order_type,
         quantity_lots=lots,
         price_ticks=limit_ticks,
-        time_in_force=IOC if is_market and command.time_in_force is not FOK else command.time_in_force,
+        time_in_force=IOC if is_market and tif is not FOK else tif,
         reduce_only=reduces,
-        client_order_id=command.client_order_id,
+        client_order_id=client_order_id,
         extras=extras,
-        leg=command.leg,
+        leg=leg,
         self_trade=command.self_trade,
         expires_ns=command.expires_ns,
         margin=command.margin,
     )
-    if command.time_in_force is FOK:
+    if tif is FOK:
         _check_fillable(turn, account, Order(terms, position))
     if mode is not None:
         turn.emit(plan_margin_mode(account, market, mode))
     turn.emit(terms)
-    match(turn, market, account.orders[order_id])
-
-
-def _check_contract(command: PlaceOrder, market: Market, now_ns: int, *, reduces: bool, closes: bool) -> None:
-    """Refuse what the contract does not allow to anybody."""
-    is_market, lots = command.order_type is MARKET, command.quantity_lots
-    if not closes:
-        check_quantity(market, lots, is_market=is_market)
-    elif lots == 0:
-        raise Refused(RejectCode.REDUCE_ONLY, "closePosition: there is no position to close")
-    check_form(command, now_ns)
-    if not is_market:
-        check_price(market, command.price_ticks)
-    check_market_is_open(market)
-    check_filters(market, command.side, lots, command.price_ticks, reduces=reduces)
+    order = account.orders[order_id]
+    best = (market.book.asks if side is BUY else market.book.bids).best
+    if not order.rests or (best is not None and best.key >= -order.key):
+        match(turn, market, order)
 
 
 def cancel_order(turn: Turn, command: CancelOrder) -> None:
@@ -121,8 +119,9 @@ def cancel_order(turn: Turn, command: CancelOrder) -> None:
     account = turn.customer(command.account_id)
     market = turn.market(command.market)
     order = find_order(account, market, command.order_id, command.client_order_id)
-    refuse_if_halted(market)
-    cancel(turn, order, CloseReason.USER)
+    if market.status is not TRADING:
+        refuse_if_halted(market)
+    cancel(turn, order, USER)
 
 
 def cancel_all_orders(turn: Turn, command: CancelAllOrders) -> None:
@@ -130,7 +129,7 @@ def cancel_all_orders(turn: Turn, command: CancelAllOrders) -> None:
     account = turn.customer(command.account_id)
     market = turn.market(command.market)
     refuse_if_halted(market)
-    cancel_all(turn, account, market, CloseReason.USER)
+    cancel_all(turn, account, market, USER)
 
 
 def cancel_all(turn: Turn, account: Account, market: Market, reason: CloseReason) -> None:

@@ -44,7 +44,7 @@ def set_margin_mode(turn: Turn, command: SetMarginMode) -> None:
 def preview_margin_mode(state: Exchange, command: SetMarginMode) -> MarginModeSet | Rejected:
     """Return the event that the command would give at this state, which stays as it is: a dry run."""
     try:
-        return _plan(Turn(state, 0), command)
+        return _plan(Turn(state), command)
     except Refused as refused:
         return Rejected(account_id=command.account_id, code=refused.code, reason=refused.reason)
 

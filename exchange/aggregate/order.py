@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from events.events import OrderAccepted
-from events.values import BUY, GTC, GTD, GTX, LIQUIDATION
+from events.values import BUY, GTC, GTD, GTX
 from exchange.aggregate.book import BookOrder
 from exchange.aggregate.units import ceil_div
 
@@ -56,11 +56,6 @@ class Order(BookOrder):
         self.reduce_only = terms.reduce_only
         self.rests = terms.time_in_force in RESTING
         self.amendments = 0
-
-    @property
-    def is_liquidation(self) -> bool:
-        """Whether the exchange itself placed it: to liquidate, or for the insurance fund."""
-        return self.terms.order_type is LIQUIDATION
 
 
 def margin_of(order: Order, lots: int) -> int:

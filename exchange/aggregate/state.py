@@ -57,7 +57,7 @@ from events.events import (
     TradeExecuted,
     Withdrawn,
 )
-from events.values import BUY, ISOLATED, SELL, CloseReason, Outcome
+from events.values import BUY, ISOLATED, SELL, USER, Outcome
 from exchange.aggregate.account import (
     FEE_ACCOUNT_ID,
     FIRST_USER_ACCOUNT_ID,
@@ -279,7 +279,7 @@ class Exchange:
         market = self.markets[event.market]
         position = account.stored_position(market, event.leg)
         order = Order(event, position)
-        order_id = event.order_id
+        order_id = order.order_id
         assert order_id not in account.orders, order_id
         account.orders[order_id] = order
         if event.client_order_id:
@@ -299,7 +299,7 @@ class Exchange:
         order.quantity_lots = event.quantity_lots
         order.extras = event.extras
         order.extras_lots = event.open_lots
-        if event.reason is CloseReason.USER:
+        if event.reason is USER:
             order.amendments += 1
         self.markets[event.market].book.amend(
             order, event.price_ticks, event.open_lots, yields_priority=not event.keeps_place
@@ -355,9 +355,8 @@ class Exchange:
         return terms
 
     def _observe(self, triggers: Triggers, price_ticks: int) -> None:
-        if triggers.terms:
-            for terms in triggers.reached(price_ticks):
-                self.due[terms.conditional_id] = terms.account_id
+        for terms in triggers.reached(price_ticks):
+            self.due[terms.conditional_id] = terms.account_id
 
     def _countdown_set(self, event: CountdownSet) -> None:
         account = self.accounts[event.account_id]
@@ -386,10 +385,10 @@ class Exchange:
         making = self._fill(maker, market, event.maker_order_id, lots)
         taking = self._fill(taker, market, event.taker_order_id, lots)
         cost = signed_lots * event.price_ticks * market.unit
-        market.open_interest_lots -= long_lots(making) + long_lots(taking)
+        open_lots = market.open_interest_lots - long_lots(making) - long_lots(taking)
         post(maker, making, -signed_lots, -cost, event.maker_realised, event.maker_fee)
         post(taker, taking, signed_lots, cost, event.taker_realised, event.taker_fee)
-        market.open_interest_lots += long_lots(making) + long_lots(taking)
+        market.open_interest_lots = open_lots + long_lots(making) + long_lots(taking)
         hold(market, maker, making)
         hold(market, taker, taking)
         if event.maker_margin_moved:
@@ -398,7 +397,8 @@ class Exchange:
             move_margin(taker, taking, event.taker_margin_moved)
         self.accounts[FEE_ACCOUNT_ID].wallet += event.maker_fee + event.taker_fee
         market.last_ticks = event.price_ticks
-        self._observe(market.last_triggers, event.price_ticks)
+        if market.last_triggers.terms:
+            self._observe(market.last_triggers, event.price_ticks)
 
     def _fill(self, account: Account, market: Market, order_id: int, lots: int) -> Position:
         order = account.orders[order_id]
@@ -426,7 +426,8 @@ class Exchange:
             market.next_funding_ns = event.next_funding_ns
             market.premium_sum += event.premium
             market.premium_count += 1
-        self._observe(market.mark_triggers, event.mark_ticks)
+        if market.mark_triggers.terms:
+            self._observe(market.mark_triggers, event.mark_ticks)
 
     def _funding_settled(self, event: FundingSettled) -> None:
         market = self.markets[event.market]

@@ -27,10 +27,15 @@ class Turn:
 
     __slots__ = ("events", "order_id", "state")
 
-    def __init__(self, state: Exchange, order_id: int) -> None:
+    def __init__(self, state: Exchange) -> None:
         self.state = state
-        self.order_id = order_id
+        self.order_id = 0
         self.events: list[Event] = []
+
+    def begin(self, order_id: int) -> None:
+        """Turn to the next command: no events yet, and a number for the order that it may place."""
+        self.order_id = order_id
+        self.events = []
 
     def emit(self, event: Event) -> None:
         """Apply an event and keep it for the log."""
@@ -53,7 +58,8 @@ class Turn:
 
     def customer(self, account_id: int) -> Account:
         """Return a customer's account, or refuse."""
-        if 0 <= account_id < FIRST_USER_ACCOUNT_ID:
-            raise Refused(RejectCode.RESERVED_ACCOUNT, f"account_id: {account_id} belongs to the exchange")
         account = self.state.accounts.get(account_id)
-        return account if account is not None else self.account(account_id)
+        if account is None or account_id < FIRST_USER_ACCOUNT_ID:
+            account = self.account(account_id)
+            raise Refused(RejectCode.RESERVED_ACCOUNT, f"account_id: {account_id} belongs to the exchange")
+        return account

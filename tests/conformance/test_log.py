@@ -1,9 +1,9 @@
 """What every log implementation promises to those who append."""
 
 import asyncio
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from events.frame import GENESIS_HASH
 from events.log import FencedError, Head, LogExistsError, LogMissingError

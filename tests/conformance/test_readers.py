@@ -1,9 +1,9 @@
 """What the readers notice, on every log: damage, gaps, other histories."""
 
 from collections.abc import Callable
-from dataclasses import replace
 
 import pytest
+from msgspec.structs import replace
 
 from events.frame import SCHEMA_VERSION, EventEntry, command_checksum
 from events.log import (

@@ -1,11 +1,10 @@
 """Frames: bytes, bounds, checksums, chain."""
 
-from dataclasses import replace
-
 import msgspec
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from msgspec.structs import replace
 
 from events.commands import AnyCommand, CreateLog, Deposit, OpenAccount, Tick
 from events.events import Event, FrameHeader, LogCreated, TickPassed
