@@ -21,7 +21,7 @@ from events.values import (
 )
 from exchange.aggregate.account import BOTH, Account, Position, reducing_side
 from exchange.aggregate.index import index_is_stale
-from exchange.aggregate.margin import exposure_margin, order_extras, standing, survey
+from exchange.aggregate.margin import exposure_margin, order_extras, room, standing
 from exchange.aggregate.market import Market
 from exchange.aggregate.turn import Refused
 from exchange.aggregate.units import RATE_ONE, ceil_div
@@ -232,9 +232,14 @@ def admit(
     resting_lots = position.bid_lots if side is BUY else position.ask_lots
     if size_lots and resting_lots + lots <= position.reducible_lots(side):
         return 0
-    if market.spec.index_age_ms_max:
+    spec = market.spec
+    if spec.index_age_ms_max:
         check_index(market, now_ns)
-    check_caps(position, side, lots)
+    if (
+        abs(size_lots) + resting_lots + lots > spec.max_position_lots
+        or market.open_interest_lots + lots > spec.max_open_interest_lots
+    ):
+        check_caps(position, side, lots)
     price_ticks = price_ticks or _expected_price(market, side)
     extras = order_extras(position, side, lots, price_ticks, margin)
     known = position.standing
@@ -260,12 +265,11 @@ def check_margin(account: Account, position: Position, increase: int) -> None:
     """Refuse what takes more from the wallet than is free: available in cross, transferable in isolated."""
     if increase <= 0:
         return
-    pool = survey(account)
-    room = pool.transferable if position.mode is ISOLATED else pool.free
-    if increase > room:
+    available = room(account, position.mode)
+    if increase > available:
         raise Refused(
             RejectCode.INSUFFICIENT_MARGIN,
-            f"quantity: needs {increase} of margin, {max(0, room)} is available",
+            f"quantity: needs {increase} of margin, {max(0, available)} is available",
         )
 
 

@@ -11,7 +11,7 @@ Formulas: Binance, "How to Calculate Liquidation Price of USDⓈ-M Futures Contr
 Margin of USDⓈ-M Futures"; one-way exposure: the exchange's answer in its developer forum, topic 17078.
 """
 
-from events.values import BUY, CROSS, ISOLATED, Side
+from events.values import BUY, CROSS, ISOLATED, MarginMode, Side
 from exchange.aggregate.account import Account, Position, Standing
 from exchange.aggregate.units import AMOUNT_MAX, RATE_ONE, ceil_div
 
@@ -63,6 +63,24 @@ def survey(account: Account) -> Survey:
         else:
             reserved += known.required
     return Survey(wallet, profit, kept, required, reserved)
+
+
+def room(account: Account, mode: MarginMode) -> int:
+    """Return what an order in a margin mode may take: `free` of the survey in cross, else `transferable`.
+
+    Asked for every order, so it is summed up without the survey's other numbers.
+    """
+    profit = spoken_for = 0
+    for position in account.positions.values():
+        known = position.standing
+        if known.required < 0 or known.mark_ticks != position.market.mark_ticks:
+            known = standing(position)
+        spoken_for += known.required
+        if position.mode is CROSS:
+            profit += known.unrealised
+    if profit > 0 and mode is ISOLATED:
+        profit = 0
+    return account.wallet + profit - spoken_for
 
 
 def standing(position: Position) -> Standing:

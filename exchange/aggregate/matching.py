@@ -11,7 +11,21 @@ from collections.abc import Iterator
 
 from events.commands import CancelAllOrders, CancelOrder, PlaceOrder
 from events.events import OrderAccepted, OrderAmended, OrderCancelled, OrderExpired, TradeExecuted
-from events.values import BUY, FOK, GTX, IOC, MARKET, TRADING, USER, CloseReason, RejectCode, SelfTrade, Side
+from events.values import (
+    BUY,
+    FOK,
+    GTD,
+    GTX,
+    IOC,
+    LIMIT,
+    MARKET,
+    TRADING,
+    USER,
+    CloseReason,
+    RejectCode,
+    SelfTrade,
+    Side,
+)
 from exchange.aggregate.account import BOTH, Account, Position
 from exchange.aggregate.admission import (
     admit,
@@ -38,20 +52,17 @@ from exchange.aggregate.units import RATE_ONE, floor_div
 MEETINGS_PER_ORDER_MAX = 1000
 
 
-def place_order(turn: Turn, command: PlaceOrder) -> None:
-    """Accept an order and match it, or refuse it."""
-    enter_order(turn, command, turn.order_id)
+def place_order(turn: Turn, command: PlaceOrder, order_id: int = 0, *, closes: bool = False) -> None:
+    """Accept an order and match it, or refuse it.
 
-
-def enter_order(turn: Turn, command: PlaceOrder, order_id: int, *, closes: bool = False) -> None:
-    """Accept an order under a number and match it, or refuse it.
-
-    One that `closes` a whole position is as large as that is, whatever the lot size filters say.
+    Its number is the command's unless `order_id` is given. One that `closes` a whole position is as large as
+    that is, whatever the lot size filters say.
     """
     account = turn.customer(command.account_id)
     market = turn.market(command.market)
     leg = command.leg
-    check_leg(account, leg)
+    if account.hedge is (leg is BOTH):
+        check_leg(account, leg)
     position = account.position(market, leg)
     mode = None
     if command.margin_mode is not None:
@@ -64,7 +75,8 @@ def enter_order(turn: Turn, command: PlaceOrder, order_id: int, *, closes: bool 
     is_market = command.order_type is MARKET
     reduces = command.reduce_only or (leg is not BOTH and only_reduces(command))
     now_ns = turn.state.now_ns
-    check_form(command, now_ns)
+    if is_market or tif is GTD or command.expires_ns or command.order_type is not LIMIT:
+        check_form(command, now_ns)
     if not closes:
         check_filters(market, side, lots, price_ticks, is_market=is_market, reduces=reduces)
     elif lots == 0:
@@ -79,7 +91,8 @@ def enter_order(turn: Turn, command: PlaceOrder, order_id: int, *, closes: bool 
             RejectCode.DUPLICATE_CLIENT_ORDER_ID,
             f"newClientOrderId: {client_order_id!r} is an open order's",
         )
-    check_count(account, position)
+    if account.hedge or position.order_count >= market.spec.max_open_orders:
+        check_count(account, position)
     if command.margin:
         check_margin_asked(position, command, reduces=reduces)
     extras = 0 if reduces else admit(account, position, side, lots, price_ticks, now_ns, command.margin)
@@ -87,7 +100,7 @@ def enter_order(turn: Turn, command: PlaceOrder, order_id: int, *, closes: bool 
     if tif is GTX and crosses(market, side, limit_ticks):
         raise Refused(RejectCode.WOULD_TAKE, "timeInForce: GTX would trade at once")
     terms = OrderAccepted(
-        order_id=order_id,
+        order_id=order_id or turn.order_id,
         account_id=command.account_id,
         market=command.market,
         side=side,
@@ -108,7 +121,7 @@ def enter_order(turn: Turn, command: PlaceOrder, order_id: int, *, closes: bool 
     if mode is not None:
         turn.emit(plan_margin_mode(account, market, mode))
     turn.emit(terms)
-    order = account.orders[order_id]
+    order = account.orders[terms.order_id]
     best = (market.book.asks if side is BUY else market.book.bids).best
     if not order.rests or (best is not None and best.key >= -order.key):
         match(turn, market, order)

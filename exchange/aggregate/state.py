@@ -59,6 +59,7 @@ from events.events import (
 )
 from events.values import BUY, ISOLATED, SELL, USER, Outcome
 from exchange.aggregate.account import (
+    BOTH,
     FEE_ACCOUNT_ID,
     FIRST_USER_ACCOUNT_ID,
     FUND_ACCOUNT_ID,
@@ -277,7 +278,10 @@ class Exchange:
     def _order_accepted(self, event: OrderAccepted) -> None:
         account = self.accounts[event.account_id]
         market = self.markets[event.market]
-        position = account.stored_position(market, event.leg)
+        # As `stored_position` does, without its call.
+        position = account.positions.get(event.market) if event.leg is BOTH else None
+        if position is None:
+            position = account.stored_position(market, event.leg)
         order = Order(event, position)
         order_id = order.order_id
         assert order_id not in account.orders, order_id
