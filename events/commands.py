@@ -91,11 +91,27 @@ class SetLeverage(Command, frozen=True, tag="set_leverage"):
 
 
 class SetMarginMode(Command, frozen=True, tag="set_margin_mode"):
-    """Sets the margin mode of (account, market), which must be flat and without orders."""
+    """Sets the margin mode of (account, market), with positions and orders open, or not.
+
+    `margin` is what each open leg is to have in its bucket at least, when the new mode is isolated; 0: what
+    it needs. The mode being set already is no error and moves nothing. With `only_flat` it is a reason to
+    refuse, and so is an open order, conditional order or position.
+    """
 
     account_id: int
     market: str
     mode: MarginMode
+    margin: int = 0
+    only_flat: bool = True
+
+
+class AdjustMargin(Command, frozen=True, tag="adjust_margin"):
+    """Moves `amount` money units from the wallet to an isolated position's bucket (negative: back)."""
+
+    account_id: int
+    market: str
+    amount: int
+    leg: Leg = Leg.BOTH
 
 
 class PlaceOrder(Command, frozen=True, tag="place_order"):
@@ -103,7 +119,9 @@ class PlaceOrder(Command, frozen=True, tag="place_order"):
 
     `client_order_id` may be empty; otherwise it is unique among the account's open orders. `leg` is BOTH in
     one-way mode and names the position in hedge mode. `expires_ns` is the end of a GTD order (ns since
-    1970), 0 for all others.
+    1970), 0 for all others. `margin_mode` is the mode wanted for (account, market); it is set with the order
+    when there is neither position nor order. `margin` is the collateral that comes with the whole order's
+    opening fills into an isolated bucket, 0: what is needed.
     """
 
     account_id: int
@@ -118,6 +136,8 @@ class PlaceOrder(Command, frozen=True, tag="place_order"):
     leg: Leg = Leg.BOTH
     self_trade: SelfTrade = SelfTrade.EXPIRE_MAKER
     expires_ns: int = 0
+    margin_mode: MarginMode | None = None
+    margin: int = 0
 
 
 class AmendOrder(Command, frozen=True, tag="amend_order"):
@@ -255,6 +275,7 @@ AnyCommand = (
     | AllotInsurance
     | SetLeverage
     | SetMarginMode
+    | AdjustMargin
     | PlaceOrder
     | AmendOrder
     | CancelOrder

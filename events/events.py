@@ -8,16 +8,22 @@ import msgspec
 
 from events.values import (
     CloseReason,
+    DeleveragedRow,
+    DeleverageStep,
     IndexSource,
+    LeftOutSource,
     Leg,
     LiquidationResult,
     MarginMode,
     MarketSpec,
     MarketStatus,
+    ModeChange,
     OrderType,
     Outcome,
+    RankRow,
     RejectCode,
     SelfTrade,
+    SharerRow,
     Side,
     TimeInForce,
     TriggerKind,
@@ -136,11 +142,28 @@ class LeverageSet(Event, frozen=True, tag="leverage_set"):
 
 
 class MarginModeSet(Event, frozen=True, tag="margin_mode_set"):
-    """(account, market), flat and without orders, has a margin mode."""
+    """(account, market) has a margin mode; with it the legs' collateral moved between wallet and buckets.
+
+    `changed` is False when the mode was set already; then nothing moved. `legs` are those of the account's
+    position mode.
+    """
 
     account_id: int
     market: str
     mode: MarginMode
+    changed: bool
+    wallet_before: int
+    wallet_after: int
+    legs: tuple[ModeChange, ...]
+
+
+class MarginAdjusted(Event, frozen=True, tag="margin_adjusted"):
+    """Money moved from the wallet to an isolated position's bucket on request (negative: back)."""
+
+    account_id: int
+    market: str
+    amount: int
+    leg: Leg
 
 
 class PositionModeSet(Event, frozen=True, tag="position_mode_set"):
@@ -154,7 +177,9 @@ class OrderAccepted(Event, frozen=True, tag="order_accepted"):
     """An order exists. It rests at its limit, unless the events after it fill or close it.
 
     `price_ticks` is the limit (for a market order the worst price it may trade at). `extras` is the open
-    loss and taker fee reserved for the whole quantity. `liquidation_id` is 0 but for orders of the waterfall.
+    loss, the taker fee and the surplus of `margin` over the initial margin, reserved for the whole quantity.
+    `liquidation_id` is 0 but for orders of the waterfall. `margin` is the collateral that the whole order's
+    opening fills bring, 0: what they need.
     """
 
     order_id: int
@@ -172,6 +197,7 @@ class OrderAccepted(Event, frozen=True, tag="order_accepted"):
     leg: Leg = Leg.BOTH
     self_trade: SelfTrade = SelfTrade.EXPIRE_MAKER
     expires_ns: int = 0
+    margin: int = 0
 
 
 class OrderAmended(Event, frozen=True, tag="order_amended"):
@@ -308,11 +334,17 @@ class TradeExecuted(Event, frozen=True, tag="trade"):
 
 
 class MarkPriceChanged(Event, frozen=True, tag="mark_price"):
-    """A market's index and mark were derived from `sources`, with the inputs of the mark.
+    """A market's index and mark were derived from `sources` (`left_out` were not used), with their inputs.
 
     mark = median(funding_ticks, basis_ticks, last_ticks) clamped to the band around `index_ticks`; an
-    input without data equals the index. `basis_average` is the moving average of (mid − index) after this
-    update, in 1/65536 ticks.
+    input without data equals the index. funding_ticks = index × (1 + funding_rate × left / interval), where
+    `funding_rate` (1e-8) was settled last and left is from the header's time to `next_funding_ns` (0: no
+    funding), not below 0. `basis_average` is the moving average of (mid − index) after this update, in
+    1/65536 ticks; mid is that of `bid_ticks` and `ask_ticks`, the best prices (0: none).
+
+    premium (1e-8) = (max(0, impact_bid − index) − max(0, index − impact_ask)) / index counts towards the next
+    funding rate; impact prices are 1/65536 ticks, 0: the book cannot fill the impact notional. After this,
+    `index_wait` more updates must come in time before the index is good for opening and liquidating.
     """
 
     market: str
@@ -321,8 +353,55 @@ class MarkPriceChanged(Event, frozen=True, tag="mark_price"):
     basis_ticks: int
     last_ticks: int
     mark_ticks: int
+    bid_ticks: int
+    ask_ticks: int
     basis_average: int
+    funding_rate: int
+    next_funding_ns: int
+    impact_bid: int
+    impact_ask: int
+    premium: int
+    index_wait: int
     sources: tuple[IndexSource, ...]
+    left_out: tuple[LeftOutSource, ...]
+
+
+class FundingSettled(Event, frozen=True, tag="funding_settled"):
+    """Every open position of a market paid size × mark × `rate` (1e-8); a negative amount was received.
+
+    A payment is rounded up and what is received down, so that a position pays
+    ceil(size × mark_ticks × unit × rate / 1e8) in either case: isolated from its bucket, cross from the
+    wallet. `paid` and `received` are the totals in money units; the `residue` = paid − received went to the
+    fund's allotment in this market.
+
+    rate = premium_average + clamp(interest_rate − premium_average, ±0.05 %), clamped to the market's cap;
+    the average is that of the `premium_count` updates since the settlement before, rounded toward zero.
+    `boundary_ns` is the time that was due, `next_funding_ns` the one after it.
+    """
+
+    market: str
+    boundary_ns: int
+    rate: int
+    mark_ticks: int
+    premium_average: int
+    premium_count: int
+    interest_rate: int
+    next_funding_ns: int
+    paid: int
+    received: int
+    residue: int
+
+
+class FundingSkipped(Event, frozen=True, tag="funding_skipped"):
+    """Times of funding passed without an index update: `count` of them, `boundary_ns` the first.
+
+    Nobody paid for them.
+    """
+
+    market: str
+    boundary_ns: int
+    count: int
+    next_funding_ns: int
 
 
 class LiquidationStarted(Event, frozen=True, tag="liquidation_started"):
@@ -369,6 +448,73 @@ class PositionTakenOver(Event, frozen=True, tag="position_taken_over"):
     realised: int
     fund_realised: int
     leg: Leg = Leg.BOTH
+
+
+class DeleverageRanked(Event, frozen=True, tag="deleverage_ranked"):
+    """The positions of one side of a market were put in the order in which they are deleveraged.
+
+    `side` is that of the positions ranked; there are `count` of them, and `digest` is the hash of all their
+    rows in order. The order holds until the market's next mark.
+    """
+
+    market: str
+    side: Side
+    mark_ticks: int
+    count: int
+    digest: bytes
+
+
+class PositionDeleveraged(Event, frozen=True, tag="position_deleveraged"):
+    """Part of a bankrupt position was closed against positions of the other side, quantity for quantity.
+
+    `size_lots` (signed) left the position for `value` (signed, money units), which is what `parties` gave;
+    the bucket gained `realised`, and the entry cost changed by realised − value. No fee is charged.
+
+    Parties of RANKED and AT_MARK come from the ranking of `count` rows with hash `digest`, in its order; the
+    fund, which is not in it, comes before them. `following` are the next ten. `asked` of its rows can give
+    no more at a bankruptcy price, and the first `emptied` are flat.
+    """
+
+    liquidation_id: int
+    account_id: int
+    market: str
+    leg: Leg
+    step: DeleverageStep
+    mark_ticks: int
+    size_lots: int
+    value: int
+    realised: int
+    parties: tuple[DeleveragedRow, ...]
+    following: tuple[RankRow, ...] = ()
+    count: int = 0
+    digest: bytes = b""
+    asked: int = 0
+    emptied: int = 0
+
+
+class LossSocialised(Event, frozen=True, tag="loss_socialised"):
+    """A bucket's equity was below zero by `missing`, and was filled up to zero by others.
+
+    In this order: `from_allotment` and `from_wallet` by the insurance fund, down to zero; `charged` by the
+    `buckets` that stand behind the positions of `side` in this market, by account, and then by those of
+    `closed`, whose positions this liquidation closed whole; pro rata to their equities, which make `equity`
+    together: each pays ceil(charged × its own / equity) until all is paid, so none goes below zero. The
+    fund's wallet goes below zero by `unpaid`, which nobody had.
+    """
+
+    liquidation_id: int
+    account_id: int
+    market: str
+    leg: Leg
+    missing: int
+    from_allotment: int
+    from_wallet: int
+    side: Side
+    equity: int
+    buckets: int
+    closed: tuple[SharerRow, ...]
+    charged: int
+    unpaid: int
 
 
 class LiquidationFinished(Event, frozen=True, tag="liquidation_finished"):
@@ -428,6 +574,7 @@ AnyEvent = (
     | InsuranceAllotted
     | LeverageSet
     | MarginModeSet
+    | MarginAdjusted
     | PositionModeSet
     | OrderAccepted
     | OrderAmended
@@ -441,9 +588,14 @@ AnyEvent = (
     | CountdownExpired
     | TradeExecuted
     | MarkPriceChanged
+    | FundingSettled
+    | FundingSkipped
     | LiquidationStarted
     | LiquidationFeeCharged
     | PositionTakenOver
+    | DeleverageRanked
+    | PositionDeleveraged
+    | LossSocialised
     | LiquidationFinished
     | LiquidationSkipped
     | TickPassed

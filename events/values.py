@@ -115,20 +115,48 @@ class CloseReason(IntEnum):
     AMENDED = 8
     COUNTDOWN = 9
     GOOD_TILL_DATE = 10
+    DELEVERAGED = 11
 
 
 class LiquidationResult(IntEnum):
-    """How a liquidation ended.
+    """How a liquidation ended: of its positions the one that went furthest decides, in this order.
 
     RESTORED: reducing brought equity above maintenance. CLOSED: every position was reduced to nothing in
-    the book. TAKEN_OVER: the insurance fund took the rest. UNBORNE: the fund could not bear the rest, whose
-    market is in cancel-only now, or the rest is in a halted market; the position stands.
+    the book. TAKEN_OVER: the insurance fund took the rest. DELEVERAGED: positions of the other side were
+    closed against the rest. SOCIALISED: that was not enough either; the fund paid what it could, and the
+    other side shared the rest of what was missing. UNBORNE: the rest is in a market that is halted or whose
+    index is stale, where the position stands. CONTINUES: as many counterparties were used as one
+    liquidation may; the rest waits for the next request.
     """
 
     RESTORED = 0
     CLOSED = 1
     TAKEN_OVER = 2
-    UNBORNE = 3
+    DELEVERAGED = 3
+    SOCIALISED = 4
+    UNBORNE = 5
+    CONTINUES = 6
+
+
+class DeleverageStep(IntEnum):
+    """Against whom a position was closed, and at what price.
+
+    At its bankruptcy price against the account's own opposite leg, against the fund, against the other side
+    by rank; AT_MARK against whoever is there, once nobody can take more at that price. Two legs that share
+    the cross pool are netted at mark: between them a price means nothing.
+    """
+
+    OWN_LEG = 0
+    FUND = 1
+    RANKED = 2
+    AT_MARK = 3
+
+
+class SourceFault(IntEnum):
+    """Why a source's price is not part of the index: too old, or too far from the others."""
+
+    STALE = 0
+    OUTLYING = 1
 
 
 class Outcome(IntEnum):
@@ -193,6 +221,13 @@ class RejectCode(StrEnum):
     POSITION_MODE_HAS_POSITION = "POSITION_MODE_HAS_POSITION"
     BAD_COUNTDOWN = "BAD_COUNTDOWN"
     BAD_CHECKPOINT = "BAD_CHECKPOINT"
+    MODE_CONFLICT = "MODE_CONFLICT"
+    MODE_NOT_COVERED = "MODE_NOT_COVERED"
+    BAD_MARGIN = "BAD_MARGIN"
+    NO_POSITION = "NO_POSITION"
+    MARGIN_NOT_REMOVABLE = "MARGIN_NOT_REMOVABLE"
+    IN_LIQUIDATION = "IN_LIQUIDATION"
+    STALE_INDEX = "STALE_INDEX"
 
 
 class Value(msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True, gc=False):
@@ -222,6 +257,13 @@ class MarketSpec(Value, frozen=True):
     `max_position_lots` bounds what an account may hold with all its orders filled,
     `max_open_interest_lots` what all accounts hold together. `unwind_lots` bounds what the insurance fund
     sells or buys back at one price update.
+
+    `funding_interval_s` is the time between settlements of funding (0: none), at whole multiples of it since
+    1970; `interest_rate` and `funding_cap` are 1e-8 per interval; `impact_notional` is the money for which
+    the book is walked to find the premium (0: there is none). An index older than `index_age_ms_max` (0:
+    never) is stale until `index_recovery_updates` have come in time. A source whose own time is older than
+    `source_age_ms_max`, or whose price is further than `source_band` (1e-8) from the median of those that are
+    not, is left out (0: never).
     """
 
     symbol: str
@@ -248,14 +290,51 @@ class MarketSpec(Value, frozen=True):
     max_open_interest_lots: int
     unwind_lots: int
     brackets: tuple[Bracket, ...]
+    funding_interval_s: int = 0
+    interest_rate: int = 0
+    funding_cap: int = 0
+    impact_notional: int = 0
+    index_age_ms_max: int = 0
+    index_recovery_updates: int = 1
+    source_age_ms_max: int = 0
+    source_band: int = 0
 
 
 class IndexSource(Value, frozen=True):
-    """One source's price, rounded half-even to ticks, with the text it was read from."""
+    """One source's price, rounded half-even to ticks, with the text it was read from.
+
+    `time_ns` is when the source says it was the price (ns since 1970), 0 when it does not say.
+    """
 
     source: str
     price_ticks: int
     raw: str
+    time_ns: int = 0
+
+
+class LeftOutSource(Value, frozen=True):
+    """A source that is not part of the index, and why."""
+
+    source: IndexSource
+    fault: SourceFault
+
+
+class ModeChange(Value, frozen=True):
+    """One leg's collateral and health before and after its margin mode changed.
+
+    Buckets are money units; ratios (maintenance / equity of the bucket the leg stands on) are 1e-8, rounded
+    up, and the liquidation prices are 1e-8 quote, rounded half-even; None where there is none (no
+    position, no equity, no positive price).
+    """
+
+    leg: Leg
+    size_lots: int
+    bucket_before: int
+    bucket_after: int
+    ratio_before: int | None
+    ratio_after: int | None
+    liquidation_price_before: int | None
+    liquidation_price_after: int | None
 
 
 class WorksheetRow(Value, frozen=True):
@@ -280,6 +359,45 @@ class WorksheetRow(Value, frozen=True):
     deduction_rest: int
     unrealised: int
     maintenance: int
+
+
+class RankRow(Value, frozen=True):
+    """One position in the order of deleveraging, with the figures that make its score.
+
+    `equity` is that of the bucket the position stands on. All are money units at the mark of the ranking.
+    """
+
+    account_id: int
+    leg: Leg
+    unrealised: int
+    entry_cost: int
+    notional: int
+    equity: int
+
+
+class SharerRow(Value, frozen=True):
+    """A party that was closed whole, and what of its equity a loss can still reach, in money units.
+
+    That is its pool's equity, or what was released from its isolated bucket to its wallet.
+    """
+
+    account_id: int
+    leg: Leg
+    equity: int
+
+
+class DeleveragedRow(RankRow, frozen=True):
+    """One party of a deleveraging: as it was ranked, and what it gave.
+
+    `quantity_lots` of its position were closed for `value`, which is signed: it paid it to take lots of a
+    long over, and is negative where lots of a short came to it. Its entry cost changes by value + realised;
+    `realised` posted to its bucket, and `released` went from an isolated bucket to the wallet.
+    """
+
+    quantity_lots: int
+    value: int
+    realised: int
+    released: int
 
 
 # Members as globals, for the paths that meet every order: in CPython 3.11 looking a member up through its

@@ -15,6 +15,7 @@ import typer
 from exchange import config
 from exchange.archive_cli import app as archive
 from exchange.archive_cli import recover, sql
+from exchange.calc.cli import app as calc
 from exchange.demo.cli import demo
 from exchange.intake.admin_cli import app as admin
 from exchange.options import AsJson, DataDir, RedisUrl, call, read_log
@@ -41,6 +42,7 @@ app.add_typer(admin, name="admin")
 app.add_typer(archive, name="archive")
 app.command()(recover)
 app.command()(sql)
+app.add_typer(calc, name="calc")
 app.command()(demo)
 
 

@@ -1,153 +1,103 @@
 """The liquidator: follows the marks and asks for the liquidation of every bucket that has none left.
 
 It only asks. The aggregate looks again at its own marks, so a late, repeated or mistaken request changes
-nothing; what counts is that none is forgotten. A bucket can get to its maintenance margin in two ways: a
-mark moves, or a fill changes its position. After either it is looked at; and once, whole, after catching up
-with the log, because what happened before this process lived was somebody else's to ask for, or nobody's.
+nothing; what counts is that none is forgotten. A `Watch` says which buckets are due. It is built once, after
+catching up with the log: what happened before this process lived was somebody else's to ask for, or nobody's.
 """
 
 import asyncio
-from collections.abc import Collection
+import time
 
 import structlog
 
 from events.appender import AnswerLostError, Appender, AppenderClosedError
 from events.commands import Liquidate
-from events.events import Event, MarkPriceChanged, TradeExecuted
+from events.events import Event
 from events.log import VerifiedEvents
-from events.values import Leg, MarginMode
-from exchange.aggregate.account import FIRST_USER_ACCOUNT_ID, Account
-from exchange.aggregate.margin import bucket_equity, is_liquidatable, maintenance, survey
 from exchange.aggregate.state import Exchange
 from exchange.fold import Fold
 from exchange.runtime import Runtime
+from exchange.watch import Bucket, Watch
 
 logger = structlog.get_logger(__name__)
-
-CROSS_POOL = ""
-Bucket = tuple[int, str, Leg]  # account id; market of an isolated position, or CROSS_POOL; its leg
-
-
-def find_liquidatable(state: Exchange, symbols: Collection[str]) -> list[Bucket]:
-    """Return the customers' buckets at or below maintenance that hold a position in one of `symbols`.
-
-    A bucket is (account id, market of an isolated position or "" for the cross pool, leg); by account id.
-    """
-    return [
-        bucket
-        for account_id, account in state.accounts.items()
-        if account_id >= FIRST_USER_ACCOUNT_ID
-        for bucket in liquidatable_buckets(account, symbols)
-    ]
-
-
-def liquidatable_buckets(account: Account, symbols: Collection[str]) -> list[Bucket]:
-    """Return which of an account's buckets with a position in `symbols` are at or below maintenance."""
-    buckets = []
-    is_cross_held = False
-    for position in account.positions.values():
-        symbol = position.market.symbol
-        if position.size_lots == 0 or symbol not in symbols:
-            continue
-        if position.mode is MarginMode.CROSS:
-            is_cross_held = True
-        elif is_liquidatable(bucket_equity(account, position), maintenance(position)):
-            buckets.append((account.account_id, symbol, position.leg))
-    if is_cross_held:
-        pool = survey(account)
-        if is_liquidatable(pool.equity, pool.maintenance):
-            buckets.append((account.account_id, CROSS_POOL, Leg.BOTH))
-    return buckets
 
 
 class Liquidator:
     """Finds and asks, at most one request a bucket at a time.
 
-    `on_entry` is given to the fold; `ask` runs beside it once the fold has caught up. Between two looks the
-    fold may pass many entries: only the latest marks count, as they will for the aggregate.
+    `on_entry` is given to the fold; `ask` runs beside it once the fold has caught up.
     """
 
     def __init__(self, appender: Appender) -> None:
         self._appender = appender
-        self._is_live = False
-        self._moved: set[str] = set()
-        self._touched: set[int] = set()
+        self._watch: Watch | None = None
         self._cause_seq = 0
-        self._outstanding: set[Bucket] = set()
-        # Found again while a request was outstanding; looked at once more after its answer.
-        self._due: set[Bucket] = set()
-        self._look = asyncio.Event()
+        self._outstanding: dict[Bucket, asyncio.Future[list[Event]]] = {}
+        self._wake = asyncio.Event()
         self._failure: BaseException | None = None
 
     def on_entry(self, verified: VerifiedEvents) -> None:
-        """Note which marks and accounts an entry moved."""
+        """Note what an entry changed."""
         self._appender.resolve(verified.groups)
-        if not self._is_live:
+        if self._watch is None:
             return
         for group in verified.groups:
             for event in group:
-                if isinstance(event, MarkPriceChanged):
-                    self._moved.add(event.market)
-                elif isinstance(event, TradeExecuted):
-                    self._touched.update((event.maker_account_id, event.taker_account_id))
-                else:
-                    continue
-                self._cause_seq = verified.entry.seq
-                self._look.set()
+                if self._watch.follow(event):
+                    self._cause_seq = verified.entry.seq
+                    self._wake.set()
 
     def go_live(self, state: Exchange) -> None:
-        """Start to ask, beginning with a look at every bucket; the state must be current."""
-        self._is_live = True
+        """Look at every bucket and start to ask; the state must be current."""
+        start_ns = time.perf_counter_ns()
+        self._watch = Watch(state)
         self._cause_seq = state.seq
-        self._moved.update(state.markets)
-        self._look.set()
+        due = self._watch.look()
+        seconds = (time.perf_counter_ns() - start_ns) / 1e9
+        positions = sum(len(market.holders) for market in state.markets.values())
+        logger.info("watch_built", positions=positions, due=len(due), seconds=round(seconds, 3))
+        self._request_all(due)
 
-    async def ask(self, state: Exchange) -> None:
-        """Look at `state` whenever something moved, and ask, until cancelled.
+    async def ask(self) -> None:
+        """Look whenever something happened to a bucket, and ask, until cancelled.
 
         Raises:
             LogError, FrameRefusedError: requests can no longer be sent.
         """
+        assert self._watch is not None, "go_live comes first"
         while True:
-            await self._look.wait()
-            self._look.clear()
+            await self._wake.wait()
+            self._wake.clear()
             if self._failure is not None:
                 raise self._failure
-            for bucket in self._find(state):
-                if bucket in self._outstanding:
-                    self._due.add(bucket)
-                else:
-                    self._request(bucket)
+            self._request_all(self._watch.look())
+            if self._watch.charged:
+                self._wake.set()
+                await asyncio.sleep(0)
 
-    def _find(self, state: Exchange) -> list[Bucket]:
-        found = find_liquidatable(state, self._moved) if self._moved else []
-        for account_id in sorted(self._touched):
-            if account_id >= FIRST_USER_ACCOUNT_ID:
-                found.extend(liquidatable_buckets(state.accounts[account_id], state.markets))
-        self._moved.clear()
-        self._touched.clear()
-        return list(dict.fromkeys(found))
+    def _request_all(self, due: list[Bucket]) -> None:
+        for bucket in due:
+            answer = self._outstanding.get(bucket)
+            # A request without an answer will be decided after everything that this look has seen.
+            if answer is None or answer.done():
+                self._request(bucket)
 
     def _request(self, bucket: Bucket) -> None:
         account_id, market, leg = bucket
         command = Liquidate(account_id=account_id, market=market, cause_seq=self._cause_seq, leg=leg)
-        self._outstanding.add(bucket)
-        answer = self._appender.submit(command)
+        answer = self._outstanding[bucket] = self._appender.submit(command)
         answer.add_done_callback(lambda answer: self._on_answer(bucket, answer))
         logger.info("liquidation_asked", account=account_id, market=market, cause_seq=self._cause_seq)
 
     def _on_answer(self, bucket: Bucket, answer: "asyncio.Future[list[Event]]") -> None:
-        self._outstanding.discard(bucket)
+        if self._outstanding.get(bucket) is answer:
+            del self._outstanding[bucket]
         error = answer.exception()
         if isinstance(error, AppenderClosedError | AnswerLostError):
             return  # stopping; the next liquidator looks at everything
         if error is not None:
             self._failure = error
-            self._look.set()
-        elif bucket in self._due:
-            self._due.discard(bucket)
-            self._touched.add(bucket[0])
-            self._look.set()
+            self._wake.set()
 
 
 async def run_liquidator(runtime: Runtime) -> None:
@@ -168,7 +118,7 @@ async def run_liquidator(runtime: Runtime) -> None:
     await appender.open()
     liquidator.go_live(fold.state)
     following = asyncio.create_task(fold.run(runtime.stop), name="fold")
-    asking = asyncio.create_task(liquidator.ask(fold.state), name="ask")
+    asking = asyncio.create_task(liquidator.ask(), name="ask")
     runtime.ready(lambda: fold.head.seq)
     try:
         done, _ = await asyncio.wait({following, asking}, return_when=asyncio.FIRST_COMPLETED)

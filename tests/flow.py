@@ -4,6 +4,7 @@ from collections.abc import Callable
 from random import Random
 
 from events.commands import (
+    AdjustMargin,
     AmendOrder,
     AnyCommand,
     CancelAllConditionals,
@@ -28,6 +29,7 @@ from events.events import (
     OrderAmended,
     OrderCancelled,
     OrderExpired,
+    PositionDeleveraged,
     PositionTakenOver,
     TradeExecuted,
 )
@@ -114,12 +116,16 @@ def _order(chance: Chance) -> PlaceOrder:
     random, market = chance.random, chance.market
     is_market = random.random() < 0.2
     time_in_force = TimeInForce.IOC if is_market else random.choice(tuple(TimeInForce))
+    lots = chance.lots()
+    mode = chance.account.positions_in(market)[0].mode
+    brings_margin = random.random() < (0.3 if mode is MarginMode.ISOLATED else 0.02)
+    margin = lots * market.mark_ticks * market.unit // random.randint(1, 20) if brings_margin else 0
     return PlaceOrder(
         account_id=chance.account_id,
         market=chance.symbol,
         side=chance.side(),
         order_type=OrderType.MARKET if is_market else OrderType.LIMIT,
-        quantity_lots=chance.lots(),
+        quantity_lots=lots,
         price_ticks=0 if is_market else chance.price_near(market.mark_ticks),
         time_in_force=time_in_force,
         reduce_only=random.random() < 0.15,
@@ -127,6 +133,8 @@ def _order(chance: Chance) -> PlaceOrder:
         leg=chance.leg(),
         self_trade=random.choice(tuple(SelfTrade)),
         expires_ns=chance.expires_ns(time_in_force),
+        margin_mode=random.choice((*[None] * 12, mode, mode, *MarginMode)),
+        margin=margin,
     )
 
 
@@ -230,8 +238,22 @@ def _leverage(chance: Chance) -> SetLeverage:
 
 
 def _margin_mode(chance: Chance) -> SetMarginMode:
-    mode = chance.random.choice((MarginMode.CROSS, MarginMode.ISOLATED))
-    return SetMarginMode(account_id=chance.account_id, market=chance.symbol, mode=mode)
+    random = chance.random
+    mode = random.choice((MarginMode.CROSS, MarginMode.ISOLATED))
+    asked = random.random() < 0.2 and mode is MarginMode.ISOLATED
+    return SetMarginMode(
+        account_id=chance.account_id,
+        market=chance.symbol,
+        mode=mode,
+        margin=random.randint(1, money("1000")) if asked else 0,
+        only_flat=random.random() < 0.2,
+    )
+
+
+def _adjust_margin(chance: Chance) -> AdjustMargin:
+    random = chance.random
+    amount = random.choice((1, -1)) * random.choice((1, money("3"), random.randint(0, money("300"))))
+    return AdjustMargin(account_id=chance.account_id, market=chance.symbol, amount=amount, leg=chance.leg())
 
 
 def _position_mode(chance: Chance) -> SetPositionMode:
@@ -252,7 +274,7 @@ def _tick(chance: Chance) -> Tick:
 
 # How often each kind comes, in per mille.
 COMMANDS: dict[Callable[[Chance], AnyCommand], int] = {
-    _order: 440,
+    _order: 405,
     _amend: 90,
     _cancel: 100,
     _cancel_all: 20,
@@ -263,12 +285,21 @@ COMMANDS: dict[Callable[[Chance], AnyCommand], int] = {
     _index: 100,
     _liquidate: 70,
     _leverage: 15,
-    _margin_mode: 15,
+    _margin_mode: 30,
+    _adjust_margin: 20,
     _position_mode: 15,
     _deposit: 15,
     _withdraw: 15,
     _tick: 15,
 }
+
+# What an owner may do about his collateral while the prices stand still.
+COLLATERAL_COMMANDS: tuple[Callable[[Chance], AnyCommand], ...] = (
+    _leverage,
+    _margin_mode,
+    _adjust_margin,
+    _withdraw,
+)
 
 
 class Entry:
@@ -311,6 +342,11 @@ class Ledger:
                 case PositionTakenOver():
                     self._add((event.account_id, event.market, event.leg), -event.size_lots)
                     self._add((FUND_ACCOUNT_ID, event.market, Leg.BOTH), event.size_lots)
+                case PositionDeleveraged():
+                    self._add((event.account_id, event.market, event.leg), -event.size_lots)
+                    sign = 1 if event.size_lots > 0 else -1
+                    for row in event.parties:
+                        self._add((row.account_id, event.market, row.leg), sign * row.quantity_lots)
 
     def check(self, state: Exchange) -> None:
         """Assert that the state agrees: what came in is filled, open or cancelled, and positions add up."""

@@ -8,6 +8,7 @@ from decimal import Decimal
 from typing import TypeVar
 
 from events.commands import (
+    AdjustMargin,
     AllotInsurance,
     AmendOrder,
     AnyCommand,
@@ -35,6 +36,7 @@ from events.events import (
     ConditionalAccepted,
     Event,
     FrameHeader,
+    MarginModeSet,
     OrderAccepted,
     OriginOpened,
     Rejected,
@@ -56,6 +58,7 @@ from events.values import (
 )
 from exchange.aggregate.account import FUND_ACCOUNT_ID, Account, Position
 from exchange.aggregate.decide import decide_frame, propose_now
+from exchange.aggregate.modes import preview_margin_mode
 from exchange.aggregate.order import Order
 from exchange.aggregate.state import RULES_VERSION, Exchange
 
@@ -236,6 +239,8 @@ class Trader:
         leg: str = "BOTH",
         self_trade: str = "EXPIRE_MAKER",
         expires_ns: int = 0,
+        margin_mode: str = "",
+        margin: str = "0",
     ) -> list[Event]:
         """Place a limit order, or a market order when no price is given."""
         return self.venue.send(
@@ -252,6 +257,8 @@ class Trader:
                 leg=Leg[leg],
                 self_trade=SelfTrade[self_trade],
                 expires_ns=expires_ns,
+                margin_mode=MarginMode[margin_mode] if margin_mode else None,
+                margin=money(margin),
             )
         )
 
@@ -375,10 +382,40 @@ class Trader:
         return self.venue.send(SetLeverage(account_id=self.account_id, market=symbol, leverage=leverage))
 
     def mode(self, symbol: str, mode: str) -> list[Event]:
-        """Set the margin mode."""
+        """Set the margin mode while nothing is open, as Binance has it."""
         return self.venue.send(
-            SetMarginMode(account_id=self.account_id, market=symbol, mode=MarginMode[mode])
+            SetMarginMode(account_id=self.account_id, market=symbol, mode=MarginMode[mode], only_flat=True)
         )
+
+    def switch(self, symbol: str, mode: str, margin: str = "0") -> list[Event]:
+        """Set the margin mode with what is open; `margin` is the least that each leg's bucket gets."""
+        return self.venue.send(self._switching(symbol, mode, margin))
+
+    def preview(self, symbol: str, mode: str, margin: str = "0") -> MarginModeSet | Rejected:
+        """Ask what `switch` would do; nothing may change."""
+        before = self.venue.state.digest()
+        answer = preview_margin_mode(self.venue.state, self._switching(symbol, mode, margin))
+        assert before == self.venue.state.digest(), "a preview changed the state"
+        return answer
+
+    def _switching(self, symbol: str, mode: str, margin: str) -> SetMarginMode:
+        return SetMarginMode(
+            account_id=self.account_id,
+            market=symbol,
+            mode=MarginMode[mode],
+            margin=money(margin),
+            only_flat=False,
+        )
+
+    def add_margin(self, symbol: str, amount: str, leg: str = "BOTH") -> list[Event]:
+        """Move money from the wallet to an isolated position's bucket (negative: back)."""
+        return self.venue.send(
+            AdjustMargin(account_id=self.account_id, market=symbol, amount=money(amount), leg=Leg[leg])
+        )
+
+    def remove_margin(self, symbol: str, amount: str, leg: str = "BOTH") -> list[Event]:
+        """Move money from an isolated position's bucket to the wallet."""
+        return self.add_margin(symbol, f"-{amount}", leg)
 
     def withdraw(self, amount: str) -> list[Event]:
         """Take money out."""

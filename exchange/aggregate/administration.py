@@ -1,4 +1,4 @@
-"""Markets, accounts, money in and out, leverage and margin mode."""
+"""Markets, accounts, money in and out, leverage and position mode."""
 
 from events.commands import (
     AddApiKey,
@@ -9,7 +9,6 @@ from events.commands import (
     ListMarket,
     OpenAccount,
     SetLeverage,
-    SetMarginMode,
     SetMarketStatus,
     SetPositionMode,
     Tick,
@@ -23,7 +22,6 @@ from events.events import (
     InsuranceAllotted,
     LeverageSet,
     LogCreated,
-    MarginModeSet,
     MarketListed,
     MarketStatusChanged,
     PositionModeSet,
@@ -35,15 +33,15 @@ from exchange.aggregate.account import FUND_ACCOUNT_ID, Position
 from exchange.aggregate.canonical import DIGEST_BYTES
 from exchange.aggregate.margin import (
     exposure_margin,
-    initial_margin,
     position_value,
+    safe_margin,
     standing,
     survey,
     unrealised,
 )
 from exchange.aggregate.market import spec_problem
 from exchange.aggregate.turn import Refused, Turn
-from exchange.aggregate.units import AMOUNT_MAX, ceil_div
+from exchange.aggregate.units import AMOUNT_MAX
 
 LABEL_CHARS_MAX = 100
 
@@ -162,20 +160,6 @@ def set_leverage(turn: Turn, command: SetLeverage) -> None:
         )
 
 
-def set_margin_mode(turn: Turn, command: SetMarginMode) -> None:
-    """Set the margin mode of (account, market) while it is flat and has no orders."""
-    account = turn.customer(command.account_id)
-    market = turn.market(command.market)
-    positions = account.positions_in(market)
-    if positions[0].mode is command.mode:
-        raise Refused(RejectCode.MODE_UNCHANGED, f"marginType: is {command.mode.name} already")
-    if any(position.order_count for position in positions):
-        raise Refused(RejectCode.MODE_HAS_ORDERS, f"marginType: orders are open in {market.symbol}")
-    if any(position.size_lots for position in positions):
-        raise Refused(RejectCode.MODE_HAS_POSITION, f"marginType: a position is open in {market.symbol}")
-    turn.emit(MarginModeSet(account_id=account.account_id, market=market.symbol, mode=command.mode))
-
-
 def set_position_mode(turn: Turn, command: SetPositionMode) -> None:
     """Choose one-way or hedge mode for an account that is flat and has no orders."""
     account = turn.customer(command.account_id)
@@ -214,6 +198,5 @@ def _top_up(position: Position, leverage: int) -> int:
     """Return what an isolated bucket lacks for its initial margin at a lower leverage."""
     if position.mode is not ISOLATED or position.size_lots == 0 or leverage >= position.leverage:
         return 0
-    notional = abs(position_value(position))
-    target = max(ceil_div(notional, leverage), initial_margin(position)) + max(0, -unrealised(position))
+    target = safe_margin(position, leverage) + max(0, -unrealised(position))
     return max(0, target - position.bucket)

@@ -5,12 +5,26 @@ account hold what it could open? Refusals name the field, and the filter by the 
 """
 
 from events.commands import PlaceConditional, PlaceOrder
-from events.values import BUY, GTD, GTX, ISOLATED, LIMIT, MARKET, TRADING, Leg, MarketStatus, RejectCode, Side
+from events.values import (
+    BUY,
+    GTD,
+    GTX,
+    ISOLATED,
+    LIMIT,
+    MARKET,
+    TRADING,
+    Leg,
+    MarginMode,
+    MarketStatus,
+    RejectCode,
+    Side,
+)
 from exchange.aggregate.account import BOTH, Account, Position, reducing_side
-from exchange.aggregate.margin import exposure_margin, order_extras, standing, survey
+from exchange.aggregate.index import index_is_stale
+from exchange.aggregate.margin import exposure_margin, order_extras, room, standing
 from exchange.aggregate.market import Market
 from exchange.aggregate.turn import Refused
-from exchange.aggregate.units import RATE_ONE
+from exchange.aggregate.units import RATE_ONE, ceil_div
 
 
 def check_leg(account: Account, leg: Leg) -> None:
@@ -33,6 +47,12 @@ def check_market_is_open(market: Market) -> None:
         raise Refused(RejectCode.MARKET_CLOSED, f"market: {market.symbol} is {market.status.name.lower()}")
     if market.mark_ticks == 0:
         raise Refused(RejectCode.NO_MARK_PRICE, f"market: {market.symbol} has no mark price yet")
+
+
+def check_index(market: Market, now_ns: int) -> None:
+    """Refuse to open anything at an index that nobody has confirmed for too long."""
+    if index_is_stale(market, now_ns):
+        raise Refused(RejectCode.STALE_INDEX, f"market: the index of {market.symbol} is stale")
 
 
 def refuse_if_halted(market: Market) -> None:
@@ -168,7 +188,40 @@ def check_caps(position: Position, side: Side, lots: int) -> None:
         )
 
 
-def admit(account: Account, position: Position, side: Side, lots: int, price_ticks: int) -> int:
+def mode_wanted(account: Account, position: Position, command: PlaceOrder) -> MarginMode | None:
+    """Return the margin mode that is to be set with an order, None when it is set already, or refuse."""
+    wanted = command.margin_mode
+    if wanted is None or wanted is position.mode:
+        return None
+    for leg in account.positions_in(position.market):
+        if leg.size_lots or leg.order_count or leg.conditional_count:
+            raise Refused(
+                RejectCode.MODE_CONFLICT,
+                f"marginMode: is {position.mode.name}, and something is open in {position.market.symbol}",
+            )
+    return wanted
+
+
+def check_margin_asked(position: Position, command: PlaceOrder, *, reduces: bool) -> None:
+    """Refuse collateral with an order that cannot bring any, or less than its initial margin."""
+    margin, market = command.margin, position.market
+    if position.mode is not ISOLATED or reduces:
+        raise Refused(RejectCode.BAD_MARGIN, "margin: only an isolated order that can open brings its own")
+    price_ticks = command.price_ticks or _expected_price(market, command.side)
+    least = ceil_div(command.quantity_lots * price_ticks * market.unit, position.leverage)
+    if margin < least:
+        raise Refused(RejectCode.BAD_MARGIN, f"margin: {margin} is less than the initial margin {least}")
+
+
+def admit(
+    account: Account,
+    position: Position,
+    side: Side,
+    lots: int,
+    price_ticks: int,
+    now_ns: int,
+    margin: int = 0,
+) -> int:
     """Refuse what the account cannot hold; return the extras to reserve, in money units.
 
     An order that only reduces, together with the account's others on its side, needs no margin. A market
@@ -179,9 +232,16 @@ def admit(account: Account, position: Position, side: Side, lots: int, price_tic
     resting_lots = position.bid_lots if side is BUY else position.ask_lots
     if size_lots and resting_lots + lots <= position.reducible_lots(side):
         return 0
-    check_caps(position, side, lots)
+    spec = market.spec
+    if spec.index_age_ms_max:
+        check_index(market, now_ns)
+    if (
+        abs(size_lots) + resting_lots + lots > spec.max_position_lots
+        or market.open_interest_lots + lots > spec.max_open_interest_lots
+    ):
+        check_caps(position, side, lots)
     price_ticks = price_ticks or _expected_price(market, side)
-    extras = order_extras(position, side, lots, price_ticks)
+    extras = order_extras(position, side, lots, price_ticks, margin)
     known = position.standing
     if known.required < 0 or known.mark_ticks != market.mark_ticks:
         known = standing(position)
@@ -205,12 +265,11 @@ def check_margin(account: Account, position: Position, increase: int) -> None:
     """Refuse what takes more from the wallet than is free: available in cross, transferable in isolated."""
     if increase <= 0:
         return
-    pool = survey(account)
-    room = pool.transferable if position.mode is ISOLATED else pool.free
-    if increase > room:
+    available = room(account, position.mode)
+    if increase > available:
         raise Refused(
             RejectCode.INSUFFICIENT_MARGIN,
-            f"quantity: needs {increase} of margin, {max(0, room)} is available",
+            f"quantity: needs {increase} of margin, {max(0, available)} is available",
         )
 
 

@@ -11,12 +11,13 @@ from exchange.aggregate.admission import (
     check_caps,
     check_exposure,
     check_filters,
+    check_index,
     check_margin,
     check_reducible,
 )
 from exchange.aggregate.margin import exposure_margin, exposure_with, order_extras, position_value, standing
 from exchange.aggregate.matching import cancel, crosses, find_order, match
-from exchange.aggregate.order import Order, extras_of
+from exchange.aggregate.order import Order, extras_of, margin_of
 from exchange.aggregate.turn import Refused, Turn
 
 AMENDMENTS_MAX = 10_000
@@ -45,7 +46,7 @@ def amend_order(turn: Turn, command: AmendOrder) -> None:
     if open_lots <= 0:
         cancel(turn, order, CloseReason.AMENDED)
         return
-    extras = _admit_change(account, order, open_lots, command.price_ticks)
+    extras = _admit_change(account, order, open_lots, command.price_ticks, turn.state.now_ns)
     if order.terms.time_in_force is GTX and crosses(market, order.side, command.price_ticks):
         cancel(turn, order, CloseReason.AMENDED)
         return
@@ -80,7 +81,7 @@ def _check_change(command: AmendOrder, order: Order) -> None:
         raise Refused(RejectCode.TOO_MANY_AMENDMENTS, f"orderId: amended {AMENDMENTS_MAX} times already")
 
 
-def _admit_change(account: Account, order: Order, open_lots: int, price_ticks: int) -> int:
+def _admit_change(account: Account, order: Order, open_lots: int, price_ticks: int, now_ns: int) -> int:
     """Refuse what the account cannot hold in place of the order; return the extras to reserve."""
     position, side = order.position, order.side
     if order.reduce_only:
@@ -89,9 +90,11 @@ def _admit_change(account: Account, order: Order, open_lots: int, price_ticks: i
     others = position.open_lots(side) - order.open_lots
     if others + open_lots <= position.reducible_lots(side):
         return 0
+    check_index(position.market, now_ns)
     if open_lots > order.open_lots:
         check_caps(position, side, open_lots - order.open_lots)
-    extras = order_extras(position, side, open_lots, price_ticks)
+    margin = margin_of(order, open_lots) if order.terms.margin else 0
+    extras = order_extras(position, side, open_lots, price_ticks, margin)
     change = open_lots * price_ticks - order.open_lots * order.price_ticks
     bid_value, ask_value = position.bid_value, position.ask_value
     if side is BUY:

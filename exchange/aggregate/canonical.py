@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING
 import msgspec
 
 from events.events import ConditionalAccepted
+from events.values import Side
 from exchange.aggregate.account import Account, Position
 from exchange.aggregate.book import Half
 from exchange.aggregate.market import Market
 from exchange.aggregate.order import Order
 from exchange.aggregate.origins import Origin
+from exchange.aggregate.ranking import Ranking
 
 if TYPE_CHECKING:
     from exchange.aggregate.state import Exchange
@@ -91,10 +93,21 @@ def _market(market: Market) -> Tree:
         market.mark_ticks,
         market.last_ticks,
         market.basis_average,
+        market.index_ns,
+        market.index_wait,
+        market.funding_rate,
+        market.next_funding_ns,
+        market.premium_sum,
+        market.premium_count,
         market.open_interest_lots,
+        [_ranking(side, market.rankings[side]) for side in sorted(market.rankings)],
         _half(market.book.bids),
         _half(market.book.asks),
     ]
+
+
+def _ranking(side: Side, ranking: Ranking) -> Tree:
+    return [side, ranking.digest, ranking.asked, ranking.emptied]
 
 
 def _half(half: Half) -> Tree:

@@ -31,7 +31,7 @@ from exchange.aggregate.admission import (
     refuse_if_halted,
 )
 from exchange.aggregate.market import Market
-from exchange.aggregate.matching import cancel_all, enter_order, expire
+from exchange.aggregate.matching import cancel_all, expire, place_order
 from exchange.aggregate.state import AGGREGATE_ORDER_BASE, Exchange
 from exchange.aggregate.triggers import rises_to_trigger
 from exchange.aggregate.turn import Refused, Turn
@@ -161,7 +161,7 @@ def _fire(turn: Turn, terms: ConditionalAccepted) -> None:
         )
     )
     try:
-        enter_order(turn, _order_of(state, terms), order_id, closes=terms.close_position)
+        place_order(turn, _order_of(state, terms), order_id, closes=terms.close_position)
     except Refused as refused:
         turn.emit(
             ConditionalRejected(

@@ -10,6 +10,7 @@ from typing import Any
 
 from events.commands import (
     AddApiKey,
+    AdjustMargin,
     AllotInsurance,
     AmendOrder,
     AnyCommand,
@@ -38,10 +39,10 @@ from events.commands import (
 from events.events import Event, FrameHeader, OriginOpened, Rejected
 from events.frame import CommandFrame, Groups, UndecodableBodyError
 from events.values import Outcome
-from exchange.aggregate import administration, conditional
+from exchange.aggregate import administration, conditional, modes
 from exchange.aggregate.amendment import amend_order
-from exchange.aggregate.funding import set_index_price
 from exchange.aggregate.liquidation import liquidate, unwind_fund
+from exchange.aggregate.mark import set_index_price
 from exchange.aggregate.matching import cancel_all_orders, cancel_order, place_order
 from exchange.aggregate.origins import judge
 from exchange.aggregate.state import ORDERS_PER_FRAME, Exchange
@@ -66,7 +67,8 @@ _DECIDERS: dict[type[Command], Callable[[Turn, Any], None]] = {
     Withdraw: administration.withdraw,
     AllotInsurance: administration.allot_insurance,
     SetLeverage: administration.set_leverage,
-    SetMarginMode: administration.set_margin_mode,
+    SetMarginMode: modes.set_margin_mode,
+    AdjustMargin: modes.adjust_margin,
     SetPositionMode: administration.set_position_mode,
     PlaceOrder: place_order,
     AmendOrder: amend_order,

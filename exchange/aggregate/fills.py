@@ -6,13 +6,14 @@ may leave the bucket's equity below zero. So nobody can push a loss onto the ins
 himself far from the mark.
 
 A fill changes equity by signed lots × (mark − price) and by the fee, whatever part of it opens or closes.
+A maker's rebate is paid only out of the taker fee of the same trade.
 """
 
 from events.values import ISOLATED, LIQUIDATION
 from exchange.aggregate.account import Account, Position
 from exchange.aggregate.margin import Survey, requirement_of, standing, survey
-from exchange.aggregate.order import Order, extras_of
-from exchange.aggregate.units import ceil_div, charge, floor_div
+from exchange.aggregate.order import Order, extras_of, margin_of
+from exchange.aggregate.units import AMOUNT_MAX, ceil_div, charge, floor_div
 
 
 class Fill:
@@ -54,24 +55,37 @@ def may_reduce(equity: int, maintenance: int, equity_after: int, maintenance_aft
 
 
 def plan_fill(
-    account: Account, position: Position, order: Order, lots: int, price_ticks: int, fee_rate: int
+    account: Account,
+    position: Position,
+    order: Order,
+    lots: int,
+    price_ticks: int,
+    fee_rate: int,
+    rebate_max: int = AMOUNT_MAX,
 ) -> Fill | None:
     """Work out a fill of `order` for `account`, None when the account may not take it.
 
     An order that can rest holds the reserve it was accepted with, so that it needs to stand above
-    maintenance only; one that never rests holds none, and needs initial margin here.
+    maintenance only; one that never rests holds none, and needs initial margin here. A negative fee is a
+    rebate, at most `rebate_max`.
     """
     if order.terms.order_type is LIQUIDATION:
         signed_lots = order.side * lots
         cost = signed_lots * price_ticks * position.market.unit
         return Fill(realise(position.size_lots, position.entry_cost, signed_lots, cost), 0, 0)
     if position.mode is ISOLATED:
-        return _plan_isolated(account, position, order, lots, price_ticks, fee_rate)
-    return _plan_cross(account, position, order, lots, price_ticks, fee_rate)
+        return _plan_isolated(account, position, order, lots, price_ticks, fee_rate, rebate_max)
+    return _plan_cross(account, position, order, lots, price_ticks, fee_rate, rebate_max)
 
 
 def _plan_cross(
-    account: Account, position: Position, order: Order, lots: int, price_ticks: int, fee_rate: int
+    account: Account,
+    position: Position,
+    order: Order,
+    lots: int,
+    price_ticks: int,
+    fee_rate: int,
+    rebate_max: int,
 ) -> Fill | None:
     market = position.market
     unit, mark_ticks = market.unit, market.mark_ticks
@@ -81,6 +95,8 @@ def _plan_cross(
     closes = size * signed_lots < 0
     realised = realise(size, position.entry_cost, signed_lots, cost) if closes else 0
     fee = charge(abs(cost), fee_rate)
+    if fee < -rebate_max:
+        fee = -rebate_max
     pool = survey(account)
     equity = pool.wallet + pool.unrealised + signed_lots * mark_ticks * unit - cost
     value = abs(size + signed_lots) * mark_ticks * unit
@@ -113,7 +129,13 @@ def _required_after(pool: Survey, position: Position, signed_lots: int) -> int:
 
 
 def _plan_isolated(
-    account: Account, position: Position, order: Order, lots: int, price_ticks: int, fee_rate: int
+    account: Account,
+    position: Position,
+    order: Order,
+    lots: int,
+    price_ticks: int,
+    fee_rate: int,
+    rebate_max: int,
 ) -> Fill | None:
     market = position.market
     unit, mark_ticks = market.unit, market.mark_ticks
@@ -133,15 +155,20 @@ def _plan_isolated(
         left = market.brackets.maintenance(left_value) if left_value else 0
         if not may_reduce(before, standing(position).maintenance, equity, left):
             return None
-        closing_fee = min(charge(closed * price_ticks * unit, fee_rate), equity)
+        closing_fee = min(max(charge(closed * price_ticks * unit, fee_rate), -rebate_max), equity)
         share = floor_div(position.bucket * closed, abs(size))
-        released = max(0, share + realised - closing_fee)
+        # A bucket that funding brought below zero keeps what it gains, up to nothing.
+        released = max(0, min(share + realised, equity) - closing_fee)
     if not opened:
         return Fill(realised, closing_fee, -released)
 
-    opening_fee = charge(opened * price_ticks * unit, fee_rate)
+    rebate_left = rebate_max + min(0, closing_fee)
+    opening_fee = max(charge(opened * price_ticks * unit, fee_rate), -rebate_left)
     open_loss = max(0, order.side * opened * (price_ticks - mark_ticks) * unit)
-    moved = ceil_div(opened * mark_ticks * unit, position.leverage) + open_loss + opening_fee
+    margin = ceil_div(opened * mark_ticks * unit, position.leverage)
+    if order.terms.margin:
+        margin = max(margin, margin_of(order, opened))
+    moved = margin + open_loss + opening_fee
     equity += order.side * opened * (mark_ticks - price_ticks) * unit
     equity += moved - released - closing_fee - opening_fee
     if equity <= market.brackets.maintenance(abs(size + signed_lots) * mark_ticks * unit):

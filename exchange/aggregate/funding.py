@@ -1,76 +1,144 @@
-"""Index and mark price.
+"""Funding: what ties a perpetual contract to its index. Longs pay shorts while it trades above, and back.
 
-The mark decides who is liquidated, so it must not be one trade away from anything: it is the median of
-three views of the price, clamped to a band around the index that is narrower than the lowest maintenance
-rate. Nobody can be brought from initial margin to liquidation by moving this market alone.
+    premium = (max(0, impact bid − index) − max(0, index − impact ask)) / index      at each index update
+    rate    = clamp(average premium + clamp(interest − average premium, ±0.05 %), ±cap)
+    a position pays size × mark × rate                                               at each boundary
 
-    mark = clamp(median(index, index + average(mid − index), last trade), index ± band)
+An impact price is the average price at which a market order worth the impact notional would fill. The
+best prices alone would let one lot on each side set the rate for everybody.
 
-Source: Binance, "Mark Price and Price Index". The first input takes the funding rate as zero.
+Boundaries are whole multiples of the interval since 1970. There is no clock here: a boundary is settled by
+the first index update at or after it, with that update's mark, and that update is the last of its interval.
+When several boundaries have passed, the earliest is settled and the others are skipped: nobody can pay for
+hours in which no mark was known.
+
+Who pays pays the next whole unit, who receives gets the last; the residue, less than one unit a position,
+is the insurance fund's. Funding is posted in full, whatever the bucket holds: a bucket that goes below
+maintenance by it is liquidated like any other.
+
+Source: Binance, "Introduction to Binance Futures Funding Rates".
 """
 
-from events.commands import SetIndexPrice
-from events.events import MarkPriceChanged
-from events.values import IndexSource, RejectCode
-from exchange.aggregate.market import Market
-from exchange.aggregate.turn import Refused, Turn
-from exchange.aggregate.units import RATE_ONE, floor_div
+from typing import Final
 
-SOURCES_MAX = 32
-BASIS_SCALE = 65536
-# The average forgets a basis with this time constant, counted in index updates.
-BASIS_UPDATES = 30
+from events.events import FundingSettled, FundingSkipped
+from events.values import BUY, SELL, MarketSpec, Side
+from exchange.aggregate.market import PRICE_SCALE, Market
+from exchange.aggregate.turn import Turn
+from exchange.aggregate.units import RATE_ONE, ceil_div, floor_div, trunc_div
+
+NS_PER_S: Final = 1_000_000_000
+# How far the interest may pull the rate away from the premium: 0.05 %.
+INTEREST_PULL_MAX: Final = 50_000
 
 
-def set_index_price(turn: Turn, command: SetIndexPrice) -> None:
-    """Take new source prices for a market and derive index and mark, or refuse them."""
-    market = turn.market(command.market)
-    _check_sources(market, command.sources)
-    index_ticks = median([source.price_ticks for source in command.sources])
-    basis_average = _next_basis_average(market, index_ticks)
-    basis_ticks = max(1, index_ticks + floor_div(basis_average, BASIS_SCALE))
-    last_ticks = market.last_ticks or index_ticks
-    width = floor_div(index_ticks * market.spec.mark_band, RATE_ONE)
-    middle = median([index_ticks, basis_ticks, last_ticks])
+def next_boundary(spec: MarketSpec, after_ns: int) -> int:
+    """Return the first time of settlement later than `after_ns` (ns since 1970), 0 without funding."""
+    interval_ns = spec.funding_interval_s * NS_PER_S
+    return (floor_div(after_ns, interval_ns) + 1) * interval_ns if interval_ns else 0
+
+
+def take_impact(market: Market) -> tuple[int, int]:
+    """Return the impact bid and ask in 1/65536 ticks; 0 for a side that cannot fill the impact notional.
+
+    A market without funding or impact notional has neither: it has no use for them.
+    """
+    notional = market.spec.impact_notional
+    if market.spec.funding_interval_s == 0 or notional == 0:
+        return 0, 0
+    return impact_price(market, BUY, notional), impact_price(market, SELL, notional)
+
+
+def impact_price(market: Market, side: Side, notional: int) -> int:
+    """Return the average price of trading `notional` money units with the orders of `side`, 0 if too few.
+
+    In 1/65536 ticks, a bid rounded down and an ask up, so that rounding makes no premium. The last level is
+    taken as far as needed, in fractions of a lot: with Q lots at better levels and the rest R of the
+    notional filled at the price p of the last, the average is notional × p / (Q × p × unit + R).
+    """
+    assert notional > 0, notional
+    unit = market.unit
+    lots = 0
+    rest = notional
+    for level in market.book.half(side).best_first():
+        price_ticks = abs(level.key)
+        value = level.lots * price_ticks * unit
+        if value < rest:
+            lots += level.lots
+            rest -= value
+            continue
+        numerator = notional * price_ticks * PRICE_SCALE
+        denominator = lots * price_ticks * unit + rest
+        return floor_div(numerator, denominator) if side is BUY else ceil_div(numerator, denominator)
+    return 0
+
+
+def premium_of(index_ticks: int, impact_bid: int, impact_ask: int) -> int:
+    """Return the premium over the index (1e-8), rounded toward zero and at most 1.
+
+    Impact prices are 1/65536 ticks; one that is 0 does not exist and adds nothing.
+    """
+    index = index_ticks * PRICE_SCALE
+    above = max(0, impact_bid - index)
+    below = max(0, index - impact_ask) if impact_ask else 0
+    return min(trunc_div((above - below) * RATE_ONE, index), RATE_ONE)
+
+
+def funding_rate(spec: MarketSpec, premium_average: int) -> int:
+    """Return the rate (1e-8) of an interval with this average premium; positive: longs pay shorts."""
+    pull = min(max(spec.interest_rate - premium_average, -INTEREST_PULL_MAX), INTEREST_PULL_MAX)
+    return min(max(premium_average + pull, -spec.funding_cap), spec.funding_cap)
+
+
+def settle_funding(turn: Turn, market: Market) -> None:
+    """Settle the boundary that has passed, if one has, and skip those that passed after it.
+
+    The market's mark and premium are those of an update just applied.
+    """
+    now_ns, boundary_ns = turn.state.now_ns, market.next_funding_ns
+    if boundary_ns == 0 or now_ns < boundary_ns:
+        return
+    spec = market.spec
+    interval_ns = spec.funding_interval_s * NS_PER_S
+    assert market.premium_count > 0, market.symbol
+    premium_average = trunc_div(market.premium_sum, market.premium_count)
+    rate = funding_rate(spec, premium_average)
+    paid, received = _totals(market, rate)
     turn.emit(
-        MarkPriceChanged(
+        FundingSettled(
             market=market.symbol,
-            index_ticks=index_ticks,
-            funding_ticks=index_ticks,
-            basis_ticks=basis_ticks,
-            last_ticks=last_ticks,
-            mark_ticks=min(max(middle, index_ticks - width), index_ticks + width),
-            basis_average=basis_average,
-            sources=command.sources,
+            boundary_ns=boundary_ns,
+            rate=rate,
+            mark_ticks=market.mark_ticks,
+            premium_average=premium_average,
+            premium_count=market.premium_count,
+            interest_rate=spec.interest_rate,
+            next_funding_ns=boundary_ns + interval_ns,
+            paid=paid,
+            received=received,
+            residue=paid - received,
         )
     )
-
-
-def median(values: list[int]) -> int:
-    """Return the middle value; of an even count, the mean of the middle two, rounded down."""
-    assert values, "no values"
-    ordered = sorted(values)
-    half = len(ordered) // 2
-    if len(ordered) % 2:
-        return ordered[half]
-    return floor_div(ordered[half - 1] + ordered[half], 2)
-
-
-def _check_sources(market: Market, sources: tuple[IndexSource, ...]) -> None:
-    spec = market.spec
-    if not 1 <= len(sources) <= SOURCES_MAX:
-        raise Refused(RejectCode.BAD_PRICE, f"sources: {len(sources)} given, 1…{SOURCES_MAX} allowed")
-    for source in sources:
-        if not spec.min_price_ticks <= source.price_ticks <= spec.max_price_ticks:
-            bounds = f"{spec.min_price_ticks}…{spec.max_price_ticks}"
-            raise Refused(
-                RejectCode.BAD_PRICE,
-                f"sources: {source.source!r} says {source.price_ticks} ticks, outside {bounds}",
+    skipped = floor_div(now_ns - boundary_ns, interval_ns)
+    if skipped:
+        turn.emit(
+            FundingSkipped(
+                market=market.symbol,
+                boundary_ns=boundary_ns + interval_ns,
+                count=skipped,
+                next_funding_ns=boundary_ns + (skipped + 1) * interval_ns,
             )
+        )
 
 
-def _next_basis_average(market: Market, index_ticks: int) -> int:
-    """Return the moving average of (mid − index) with this update's; without a mid it decays to zero."""
-    bid, ask = market.book.best_bid_ticks, market.book.best_ask_ticks
-    basis = (bid + ask - 2 * index_ticks) * (BASIS_SCALE // 2) if bid and ask else 0
-    return market.basis_average + floor_div(basis - market.basis_average, BASIS_UPDATES)
+def _totals(market: Market, rate: int) -> tuple[int, int]:
+    """Return what all positions together pay and receive at a rate, in money units."""
+    paid = received = 0
+    gain_of_lot = -market.mark_ticks * market.unit * rate
+    for position in market.holders.values():
+        gain = position.size_lots * gain_of_lot // RATE_ONE
+        if gain > 0:
+            received += gain
+        else:
+            paid -= gain
+    return paid, received

@@ -1,4 +1,4 @@
-"""The liquidation waterfall: cancel, reduce, take over.
+"""The liquidation waterfall: cancel, reduce, take over, deleverage.
 
 The liquidator only asks; here the request is checked again at the aggregate's own marks, so that a late or
 repeated one is harmless. Each step is an event, and the first holds the whole worksheet.
@@ -6,8 +6,17 @@ repeated one is harmless. Each step is an event, and the first holds the whole w
  1. Cancel the bucket's open orders, so that nothing grows while it shrinks.
  2. Reduce: immediate-or-cancel orders at the bankruptcy price, the largest maintenance first, one bracket
     down at a time, until equity is above maintenance. The fee goes to the insurance fund.
- 3. What does not fill is taken over by the fund, in money: the bucket gives up exactly its equity.
- 4. Where the fund cannot bear that, the market goes to cancel-only and says so.
+ 3. What does not fill is taken over by the fund, in money: the bucket gives up exactly its equity. The fund
+    bears at most what it was allotted for the market.
+ 4. Where it cannot, the position is closed against the other side (`deleverage`), quantity for quantity: at
+    its bankruptcy price, and where nobody can take more at that, at mark, with what is missing filled up.
+ 5. `LiquidationFinished`: the bucket's equity is not below zero, and nothing outside it was lost.
+
+A position in a market that is halted or whose index is stale stands where it is. It does not shield the
+others: they go through all steps, with their shares of the equity.
+
+The fund's own position has no step but the last one, once its allotment is spent at an index update. Until
+then it is traded back at each update, a bounded part at a time.
 """
 
 from events.commands import Liquidate
@@ -16,7 +25,6 @@ from events.events import (
     LiquidationFinished,
     LiquidationSkipped,
     LiquidationStarted,
-    MarketStatusChanged,
     OrderAccepted,
     PositionTakenOver,
 )
@@ -27,19 +35,21 @@ from events.values import (
     ISOLATED,
     LIQUIDATION,
     SELL,
-    TRADING,
     CloseReason,
+    Leg,
     LiquidationResult,
     MarketStatus,
     SelfTrade,
     Side,
     WorksheetRow,
 )
-from exchange.aggregate.account import FUND_ACCOUNT_ID, Account, Position
+from exchange.aggregate.account import BOTH, FUND_ACCOUNT_ID, Account, Position
 from exchange.aggregate.conditional import cancel_conditionals_of
+from exchange.aggregate.deleverage import Deleveraging, other_side
 from exchange.aggregate.fills import realise
+from exchange.aggregate.index import index_is_stale
+from exchange.aggregate.liquidation_price import bankruptcy_price
 from exchange.aggregate.margin import (
-    bankruptcy_price,
     bucket_equity,
     is_liquidatable,
     maintenance,
@@ -61,14 +71,14 @@ class _Case:
 
     __slots__ = ("account", "isolated", "leg", "liquidation_id", "market_symbol", "turn")
 
-    def __init__(self, turn: Turn, account: Account, command: Liquidate) -> None:
+    def __init__(self, turn: Turn, account: Account, market_symbol: str, leg: Leg) -> None:
         self.turn = turn
         self.account = account
-        self.market_symbol = command.market
-        self.leg = command.leg
+        self.market_symbol = market_symbol
+        self.leg = leg
         self.isolated: Position | None = None
-        if command.market:
-            self.isolated = account.position(turn.market(command.market), command.leg)
+        if market_symbol:
+            self.isolated = account.position(turn.market(market_symbol), leg)
         self.liquidation_id = turn.state.liquidation_count + 1
 
     def positions(self) -> list[Position]:
@@ -89,7 +99,7 @@ class _Case:
 def liquidate(turn: Turn, command: Liquidate) -> None:
     """Run the waterfall for a bucket that is at or below maintenance, or record why not."""
     account = turn.customer(command.account_id)
-    case = _Case(turn, account, command)
+    case = _Case(turn, account, command.market, command.leg)
     reason = _reason_to_skip(case)
     if reason:
         turn.emit(
@@ -107,7 +117,7 @@ def liquidate(turn: Turn, command: Liquidate) -> None:
     _cancel_orders(case)
     result = _reduce_all(case)
     if result is None:
-        result = _take_over_all(case)
+        result = _pass_on_all(case)
     _finish(case, result, fund_before)
 
 
@@ -131,11 +141,16 @@ def fund_equity(turn: Turn) -> int:
 def unwind_fund(turn: Turn, market: Market) -> None:
     """Let the fund trade a bounded part of its position back, within the maker fee of the mark.
 
-    Whoever takes the other side pays that fee, so nobody gains on the fund by standing there.
+    Whoever takes the other side pays that fee, so nobody gains on the fund by standing there. A position
+    whose allotment is spent is deleveraged.
     """
     fund = turn.state.accounts[FUND_ACCOUNT_ID]
-    size_lots = fund.position(market).size_lots
-    if size_lots == 0 or market.status is MarketStatus.HALTED:
+    own = fund.position(market)
+    size_lots = own.size_lots
+    if size_lots == 0 or _block(turn, market):
+        return
+    if own.bucket + unrealised(own) < 0:
+        _deleverage_fund(turn, market, own)
         return
     side = SELL if size_lots > 0 else BUY
     width = floor_div(market.mark_ticks * max(0, market.spec.maker_fee), RATE_ONE)
@@ -144,7 +159,16 @@ def unwind_fund(turn: Turn, market: Market) -> None:
     if best is None or side * (limit_ticks - best.price_ticks) < 0:
         return
     lots = min(abs(size_lots), market.spec.unwind_lots)
-    _trade_at_once(turn, fund, fund.position(market), side, lots, limit_ticks, 0)
+    _trade_at_once(turn, fund, own, side, lots, limit_ticks, 0)
+
+
+def _deleverage_fund(turn: Turn, market: Market, own: Position) -> None:
+    """Close the fund's position against the other side: the market's loss is the fund's no longer."""
+    case = _Case(turn, turn.state.accounts[FUND_ACCOUNT_ID], market.symbol, BOTH)
+    fund_before = fund_equity(turn)
+    _start(case, turn.state.seq)
+    result = Deleveraging(turn, case.account, case.liquidation_id).close(own, case.equity())
+    _finish(case, result, fund_before)
 
 
 def _reason_to_skip(case: _Case) -> str:
@@ -153,18 +177,17 @@ def _reason_to_skip(case: _Case) -> str:
         return "no open position"
     if case.is_restored():
         return "equity is above maintenance"
-    problems = [_obstacle(case, position) for position in positions]
-    return "" if "" in problems else "; ".join(problems)
+    blocks = [_block(case.turn, position.market) for position in positions]
+    return "" if "" in blocks else "; ".join(blocks)
 
 
-def _obstacle(case: _Case, position: Position) -> str:
-    """Say why nothing can be done about a position, "" if something can. It does not shield the others."""
-    market = position.market
+def _block(turn: Turn, market: Market) -> str:
+    """Say why no position can be liquidated in a market, "" if they can."""
     if market.status is MarketStatus.HALTED:
         return f"{market.symbol} is halted"
-    if market.status is TRADING or _can_bear(case, position, _equity_share(case, position)):
-        return ""
-    return f"the insurance fund cannot bear more of {market.symbol}"
+    if index_is_stale(market, turn.state.now_ns):
+        return f"the index of {market.symbol} is stale"
+    return ""
 
 
 def _start(case: _Case, cause_seq: int) -> None:
@@ -234,7 +257,7 @@ def _cancel_orders(case: _Case) -> None:
 def _reduce_all(case: _Case) -> LiquidationResult | None:
     """Trade positions down in the book; return the result when that is enough, None when it is not."""
     for position in case.positions():
-        while position.size_lots != 0 and position.market.status is not MarketStatus.HALTED:
+        while position.size_lots != 0 and not _block(case.turn, position.market):
             wanted = _lots_of_bracket(position)
             closed = _reduce(case, position, wanted)
             if case.is_restored():
@@ -334,22 +357,67 @@ def _can_bear(case: _Case, position: Position, share: int) -> bool:
     return own.bucket + unrealised(own) + share >= 0
 
 
-def _take_over_all(case: _Case) -> LiquidationResult:
-    """Pass what is left to the fund, each position with its share; the last takes the rounding."""
-    positions = case.positions()
-    equity_left = case.equity()
-    shares = [_equity_share(case, position) for position in positions]
-    shares[-1] += equity_left - sum(shares)
+def _pass_on_all(case: _Case) -> LiquidationResult:
+    """Pass what is left to the fund or to the other side, each position with its share of the equity.
+
+    The last one takes the rounding.
+    """
+    deleveraging = Deleveraging(case.turn, case.account, case.liquidation_id)
     result = LiquidationResult.TAKEN_OVER
-    for position, share in zip(positions, shares, strict=True):
-        if position.market.status is MarketStatus.HALTED:
-            result = LiquidationResult.UNBORNE
+    if case.isolated is None and _net_legs(case, deleveraging):
+        if case.is_restored():
+            return LiquidationResult.DELEVERAGED
+        result = LiquidationResult.DELEVERAGED
+    positions = case.positions()
+    shares = [_equity_share(case, position) for position in positions]
+    shares[-1] += case.equity() - sum(shares)
+    sides = [other_side(position) for position in positions]
+    for position, share, side in zip(positions, shares, sides, strict=True):
+        if _block(case.turn, position.market):
+            step = LiquidationResult.UNBORNE
+        elif position.size_lots == 0:  # the other leg of its hedge was closed against it
+            step = _fill_up_flat(case, deleveraging, position, share, side)
         elif _can_bear(case, position, share):
             _take_over(case, position, share)
+            step = LiquidationResult.TAKEN_OVER
         else:
-            result = LiquidationResult.UNBORNE
-            _restrict(case, position.market)
+            step = deleveraging.close(position, share)
+        result = max(result, step)
     return result
+
+
+def _fill_up_flat(
+    case: _Case, deleveraging: Deleveraging, position: Position, share: int, side: Side
+) -> LiquidationResult:
+    missing = min(-share, -case.equity())
+    if missing <= 0:
+        return LiquidationResult.DELEVERAGED
+    deleveraging.fill_up(case.account, position, missing, side)
+    return LiquidationResult.SOCIALISED
+
+
+def _net_legs(case: _Case, deleveraging: Deleveraging) -> bool:
+    """Net the hedges of a cross pool of which the fund cannot bear some position; return whether it did.
+
+    Two legs of the same size leave nothing to close. A pool that is nothing but such hedges keeps them: with
+    no equity left it needs somebody on the other side.
+    """
+    hedged: dict[str, Position] = {}
+    is_borne = True
+    is_all_matched = True
+    for position in case.positions():
+        legs = case.account.positions_in(position.market)
+        is_all_matched = is_all_matched and sum(leg.size_lots for leg in legs) == 0
+        if _block(case.turn, position.market):
+            continue
+        is_borne = is_borne and _can_bear(case, position, _equity_share(case, position))
+        if all(leg.size_lots for leg in legs) and len(legs) > 1:
+            hedged.setdefault(position.market.symbol, position)  # the larger leg
+    if is_borne or not hedged or (is_all_matched and case.equity() < 0):
+        return False
+    for position in hedged.values():
+        deleveraging.net_legs(position)
+    return True
 
 
 def _take_over(case: _Case, position: Position, share: int) -> None:
@@ -371,25 +439,14 @@ def _take_over(case: _Case, position: Position, share: int) -> None:
     )
 
 
-def _restrict(case: _Case, market: Market) -> None:
-    if market.status is TRADING:
-        case.turn.emit(
-            MarketStatusChanged(
-                market=market.symbol,
-                status=MarketStatus.CANCEL_ONLY,
-                reason=(
-                    f"the insurance fund's allotment cannot bear taking over the position of account "
-                    f"{case.account.account_id} in liquidation {case.liquidation_id}"
-                ),
-            )
-        )
-
-
 def _finish(case: _Case, result: LiquidationResult, fund_before: int) -> None:
     released = 0
-    if case.isolated is not None and case.isolated.size_lots == 0:
-        released = case.isolated.bucket
+    own = case.isolated
+    if own is not None and own.size_lots == 0 and case.account.account_id != FUND_ACCOUNT_ID:
+        released = own.bucket
         assert released >= 0, released
+    if result < LiquidationResult.UNBORNE:
+        assert case.equity() >= 0, case.equity()
     case.turn.emit(
         LiquidationFinished(
             liquidation_id=case.liquidation_id,

@@ -1,4 +1,4 @@
-"""Margin: how much collateral a bucket needs, and where it dies.
+"""Margin: how much collateral a bucket needs. At which marks it dies: `liquidation_price`.
 
 A *bucket* is what a loss can reach: the wallet shared by an account's cross positions, or the collateral
 of one isolated position. Every function here takes accounts, positions and their markets' marks and
@@ -11,9 +11,9 @@ Formulas: Binance, "How to Calculate Liquidation Price of USDⓈ-M Futures Contr
 Margin of USDⓈ-M Futures"; one-way exposure: the exchange's answer in its developer forum, topic 17078.
 """
 
-from events.values import BUY, CROSS, ISOLATED, Side
+from events.values import BUY, CROSS, ISOLATED, MarginMode, Side
 from exchange.aggregate.account import Account, Position, Standing
-from exchange.aggregate.units import RATE_ONE, ceil_div
+from exchange.aggregate.units import AMOUNT_MAX, RATE_ONE, ceil_div
 
 
 class Survey:
@@ -65,6 +65,24 @@ def survey(account: Account) -> Survey:
     return Survey(wallet, profit, kept, required, reserved)
 
 
+def room(account: Account, mode: MarginMode) -> int:
+    """Return what an order in a margin mode may take: `free` of the survey in cross, else `transferable`.
+
+    Asked for every order, so it is summed up without the survey's other numbers.
+    """
+    profit = spoken_for = 0
+    for position in account.positions.values():
+        known = position.standing
+        if known.required < 0 or known.mark_ticks != position.market.mark_ticks:
+            known = standing(position)
+        spoken_for += known.required
+        if position.mode is CROSS:
+            profit += known.unrealised
+    if profit > 0 and mode is ISOLATED:
+        profit = 0
+    return account.wallet + profit - spoken_for
+
+
 def standing(position: Position) -> Standing:
     """Return what a position amounts to at its market's mark, computing it when something changed."""
     market = position.market
@@ -92,14 +110,15 @@ def exposure_margin(position: Position, value: int, worst: int, leverage: int) -
     """Return the margin of a worst-side exposure beside a position worth `value`, without extras.
 
     Isolated: ceil((exposure − |P|) / leverage). Cross: ceil(exposure / leverage), and more than the
-    maintenance margin of the exposure, since equality liquidates. The brackets see to that up to the
-    leverage's cap; beyond it, where only a moving mark brings an exposure, the latter decides: else what a
-    position needs to live could be withdrawn.
+    maintenance margin of the exposure, since equality liquidates: else what a position needs to live could be
+    withdrawn. The brackets see to that up to the leverage's cap; beyond it only a moving mark brings an
+    exposure. Of dust both may round up to the same amount; from `leverage` units of quote on they cannot,
+    since leverage × rate is at least 1e-8 below 1 in every bracket that permits it.
     """
     if position.mode is ISOLATED:
         return -(-(worst - abs(value)) // leverage)
     brackets = position.market.brackets
-    if worst > brackets.caps_at[leverage]:
+    if worst > brackets.caps_at[leverage] or 0 < worst < leverage * RATE_ONE:
         return max(-(-worst // leverage), brackets.maintenance(worst) + 1)
     return -(-worst // leverage)
 
@@ -126,6 +145,16 @@ def initial_margin(position: Position) -> int:
     return max(ceil_div(notional, position.leverage), position.market.brackets.maintenance(notional))
 
 
+def safe_margin(position: Position, leverage: int) -> int:
+    """Return the least collateral to give a position at a leverage: its initial margin, and it lives.
+
+    Equality liquidates, so that where the maintenance margin decides (beyond the cap of the leverage) it is
+    one unit more than that.
+    """
+    notional = abs(position_value(position))
+    return max(ceil_div(notional, leverage), position.market.brackets.maintenance(notional) + 1)
+
+
 def requirement_of(
     position: Position, size_lots: int, leverage: int, bid_value: int, ask_value: int, extras: int
 ) -> int:
@@ -147,13 +176,20 @@ def exposure_with(position: Position, bid_value: int, ask_value: int) -> int:
     return max(abs(value + bid_value * unit), abs(value - ask_value * unit))
 
 
-def order_extras(position: Position, side: Side, lots: int, price_ticks: int) -> int:
-    """Return what an order reserves beside its margin: its open loss against mark and its taker fee."""
+def order_extras(position: Position, side: Side, lots: int, price_ticks: int, margin: int = 0) -> int:
+    """Return what an order reserves beside its initial margin: open loss against mark, and taker fee.
+
+    An order that brings more `margin` than is needed reserves the surplus too.
+    """
     market = position.market
     value = lots * market.unit
-    fee = -(-value * price_ticks * market.spec.taker_fee // RATE_ONE)  # `charge`, without its call
+    extras = -(-value * price_ticks * market.spec.taker_fee // RATE_ONE)  # `charge`, without its call
     worse_by = price_ticks - market.mark_ticks if side is BUY else market.mark_ticks - price_ticks
-    return fee + worse_by * value if worse_by > 0 else fee
+    if worse_by > 0:
+        extras += worse_by * value
+    if margin:
+        extras += max(0, margin - ceil_div(value * price_ticks, position.leverage))
+    return extras
 
 
 def bucket_equity(account: Account, position: Position) -> int:
@@ -171,46 +207,12 @@ def is_liquidatable(equity: int, maintenance_margin: int) -> bool:
     return maintenance_margin > 0 and equity <= maintenance_margin
 
 
-def liquidation_price(position: Position, collateral: int) -> tuple[int, int] | None:
-    """Return the mark at which equity meets maintenance, as an exact fraction of ticks.
+def margin_ratio(equity: int, maintenance_margin: int) -> int | None:
+    """Return maintenance / equity of a bucket in 1e-8, rounded up: at 1 it is liquidated.
 
-    (collateral + cum_n − entry cost) / (|size| × mmr_n − size), in the bracket that contains the answer;
-    None when there is no positive one. For cross, `collateral` is the wallet − other maintenance + other
-    unrealised profit (`cross_collateral`).
+    None without equity, and where the figure does not fit 62 bits.
     """
-    size, market = position.size_lots, position.market
-    if size == 0:
+    if equity <= 0:
         return None
-    brackets = market.brackets
-    for n, rate in enumerate(brackets.rates):
-        numerator = (collateral - position.entry_cost) * RATE_ONE + brackets.deductions[n]
-        denominator = market.unit * (abs(size) * rate - size * RATE_ONE)
-        if denominator < 0:
-            numerator, denominator = -numerator, -denominator
-        # The bracket holds the answer when floor < |size| × price × unit <= cap.
-        notional = abs(size) * market.unit * numerator
-        is_last = n == len(brackets.rates) - 1
-        if brackets.floor(n) * denominator < notional and (
-            is_last or notional <= brackets.caps[n] * denominator
-        ):
-            return numerator, denominator
-    return None
-
-
-def cross_collateral(account: Account, position: Position) -> int:
-    """Return what stands behind one cross position: wallet − other maintenance + other unrealised."""
-    pool = survey(account)
-    return pool.equity - unrealised(position) - (pool.maintenance - maintenance(position))
-
-
-def bankruptcy_price(position: Position, equity_share: int) -> tuple[int, int]:
-    """Return the mark at which a position has used up its share of the equity, as a fraction of ticks.
-
-    mark − share / (size × unit); the position must be open. With a negative share the price lies on the
-    far side of the mark.
-    """
-    size, market = position.size_lots, position.market
-    assert size != 0, market.symbol
-    per_tick = abs(size) * market.unit
-    numerator = market.mark_ticks * per_tick - (equity_share if size > 0 else -equity_share)
-    return numerator, per_tick
+    ratio = ceil_div(maintenance_margin * RATE_ONE, equity)
+    return ratio if ratio <= AMOUNT_MAX else None

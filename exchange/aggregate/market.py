@@ -8,18 +8,27 @@ deduction makes maintenance margin continuous at every border:
 Source: Binance, "Leverage and Margin of USDⓈ-M Futures", maintenance amount.
 """
 
-from bisect import bisect_left
+from __future__ import annotations
 
-from events.values import TRADING, Bracket, MarketSpec, WorkingPrice
+from bisect import bisect_left
+from typing import TYPE_CHECKING
+
+from events.values import TRADING, Bracket, MarketSpec, Side, WorkingPrice
 from exchange.aggregate.book import Book
 from exchange.aggregate.order import Order
 from exchange.aggregate.triggers import Triggers
 from exchange.aggregate.units import AMOUNT_MAX, RATE_ONE
 
+if TYPE_CHECKING:
+    from exchange.aggregate.account import Position
+    from exchange.aggregate.ranking import Ranking
+
 UNIT_SCALE = 100_000_000
 LEVERAGE_MAX = 1000
-# The basis average, in 1/65536 ticks, must fit 62 bits.
+# Averages of prices are in this part of a tick; they must fit 62 bits.
+PRICE_SCALE = 65536
 PRICE_TICKS_MAX = 1 << 45
+FUNDING_INTERVAL_S_MAX = 7 * 24 * 3600
 
 
 class Brackets:
@@ -68,20 +77,34 @@ class Market:
     """One contract with its book and prices. Prices are ticks; 0 means that there is none yet.
 
     `unit` is the money one lot gains per tick: notional = |lots| × ticks × unit, exactly.
-    `basis_average` is the moving average of (mid − index) in 1/65536 ticks. `open_interest_lots` is what all
-    longs hold together. `mark_triggers` and `last_triggers` hold the conditional orders that watch a price.
+    `basis_average` is the moving average of (mid − index) in 1/65536 ticks. `index_ns` is the time of the
+    last index update, `index_wait` how many must still come in time after a silence (see
+    `index.index_is_stale`). `funding_rate` is the rate settled last (1e-8), `next_funding_ns` when the next
+    is due (0 before the first index, or without funding), `premium_sum` and `premium_count` the premiums
+    (1e-8) since. `open_interest_lots` is what all longs hold together. `holders` are the open positions by
+    (account, leg), in no order that means anything; `rankings` are the orders in which the positions of a
+    side (BUY: longs) are deleveraged, as far as somebody asked for one at this mark.
+    `mark_triggers` and `last_triggers` hold the conditional orders that watch a price.
     """
 
     __slots__ = (
         "basis_average",
         "book",
         "brackets",
+        "funding_rate",
+        "holders",
+        "index_ns",
         "index_ticks",
+        "index_wait",
         "last_ticks",
         "last_triggers",
         "mark_ticks",
         "mark_triggers",
+        "next_funding_ns",
         "open_interest_lots",
+        "premium_count",
+        "premium_sum",
+        "rankings",
         "spec",
         "status",
         "symbol",
@@ -99,7 +122,15 @@ class Market:
         self.mark_ticks = 0
         self.last_ticks = 0
         self.basis_average = 0
+        self.index_ns = 0
+        self.index_wait = 0
+        self.funding_rate = 0
+        self.next_funding_ns = 0
+        self.premium_sum = 0
+        self.premium_count = 0
         self.open_interest_lots = 0
+        self.holders: dict[tuple[int, int], Position] = {}
+        self.rankings: dict[Side, Ranking] = {}
         self.mark_triggers = Triggers()
         self.last_triggers = Triggers()
 
@@ -146,7 +177,26 @@ def spec_problem(spec: MarketSpec) -> str | None:
     ):
         if broken:
             return problem
-    return _bracket_problem(spec)
+    return _index_problem(spec) or _bracket_problem(spec)
+
+
+def _index_problem(spec: MarketSpec) -> str | None:
+    for broken, problem in (
+        (
+            not 0 <= spec.funding_interval_s <= FUNDING_INTERVAL_S_MAX,
+            f"funding_interval_s: must be in 0…{FUNDING_INTERVAL_S_MAX}",
+        ),
+        (not 0 <= spec.funding_cap < RATE_ONE, "funding_cap: must be in [0, 1)"),
+        (abs(spec.interest_rate) > spec.funding_cap, "interest_rate: must not exceed funding_cap either way"),
+        (not 0 <= spec.impact_notional <= AMOUNT_MAX, "impact_notional: must be in 0…2^62"),
+        (spec.index_age_ms_max < 0, "index_age_ms_max: must not be negative"),
+        (spec.index_recovery_updates < 1, "index_recovery_updates: must be at least 1"),
+        (spec.source_age_ms_max < 0, "source_age_ms_max: must not be negative"),
+        (spec.source_band < 0, "source_band: must not be negative"),
+    ):
+        if broken:
+            return problem
+    return None
 
 
 def _bracket_problem(spec: MarketSpec) -> str | None:

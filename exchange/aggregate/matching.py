@@ -7,9 +7,25 @@ price first and oldest first, until it is filled, finds no price within its limi
 A market order is an immediate-or-cancel order whose limit is the market's bound around the mark.
 """
 
+from collections.abc import Iterator
+
 from events.commands import CancelAllOrders, CancelOrder, PlaceOrder
 from events.events import OrderAccepted, OrderAmended, OrderCancelled, OrderExpired, TradeExecuted
-from events.values import BUY, FOK, GTX, IOC, MARKET, TRADING, USER, CloseReason, RejectCode, SelfTrade, Side
+from events.values import (
+    BUY,
+    FOK,
+    GTD,
+    GTX,
+    IOC,
+    LIMIT,
+    MARKET,
+    TRADING,
+    USER,
+    CloseReason,
+    RejectCode,
+    SelfTrade,
+    Side,
+)
 from exchange.aggregate.account import BOTH, Account, Position
 from exchange.aggregate.admission import (
     admit,
@@ -17,15 +33,18 @@ from exchange.aggregate.admission import (
     check_filters,
     check_form,
     check_leg,
+    check_margin_asked,
     check_market_is_open,
     check_reducible,
+    mode_wanted,
     only_reduces,
     refuse_if_halted,
 )
 from exchange.aggregate.fills import Fill, plan_fill
 from exchange.aggregate.market import Market
+from exchange.aggregate.modes import plan_margin_mode
 from exchange.aggregate.order import Order, extras_of
-from exchange.aggregate.scratch import copy_account, fill_copy
+from exchange.aggregate.scratch import copy_account, fill_copy, set_copy_mode
 from exchange.aggregate.turn import Refused, Turn
 from exchange.aggregate.units import RATE_ONE, floor_div
 
@@ -33,26 +52,31 @@ from exchange.aggregate.units import RATE_ONE, floor_div
 MEETINGS_PER_ORDER_MAX = 1000
 
 
-def place_order(turn: Turn, command: PlaceOrder) -> None:
-    """Accept an order and match it, or refuse it."""
-    enter_order(turn, command, turn.order_id)
+def place_order(turn: Turn, command: PlaceOrder, order_id: int = 0, *, closes: bool = False) -> None:
+    """Accept an order and match it, or refuse it.
 
-
-def enter_order(turn: Turn, command: PlaceOrder, order_id: int, *, closes: bool = False) -> None:
-    """Accept an order under a number and match it, or refuse it.
-
-    One that `closes` a whole position is as large as that is, whatever the lot size filters say.
+    Its number is the command's unless `order_id` is given. One that `closes` a whole position is as large as
+    that is, whatever the lot size filters say.
     """
     account = turn.customer(command.account_id)
     market = turn.market(command.market)
     leg = command.leg
-    check_leg(account, leg)
+    if account.hedge is (leg is BOTH):
+        check_leg(account, leg)
     position = account.position(market, leg)
+    mode = None
+    if command.margin_mode is not None:
+        mode = mode_wanted(account, position, command)
+        if mode is not None:
+            # Nothing is open there: the order is judged on a record that has the mode already.
+            position = Position(market, leg, mode, position.leverage)
     lots, price_ticks, side = command.quantity_lots, command.price_ticks, command.side
     tif = command.time_in_force
     is_market = command.order_type is MARKET
     reduces = command.reduce_only or (leg is not BOTH and only_reduces(command))
-    check_form(command, turn.state.now_ns)
+    now_ns = turn.state.now_ns
+    if is_market or tif is GTD or command.expires_ns or command.order_type is not LIMIT:
+        check_form(command, now_ns)
     if not closes:
         check_filters(market, side, lots, price_ticks, is_market=is_market, reduces=reduces)
     elif lots == 0:
@@ -67,13 +91,16 @@ def enter_order(turn: Turn, command: PlaceOrder, order_id: int, *, closes: bool 
             RejectCode.DUPLICATE_CLIENT_ORDER_ID,
             f"newClientOrderId: {client_order_id!r} is an open order's",
         )
-    check_count(account, position)
-    extras = 0 if reduces else admit(account, position, side, lots, price_ticks)
+    if account.hedge or position.order_count >= market.spec.max_open_orders:
+        check_count(account, position)
+    if command.margin:
+        check_margin_asked(position, command, reduces=reduces)
+    extras = 0 if reduces else admit(account, position, side, lots, price_ticks, now_ns, command.margin)
     limit_ticks = price_ticks or market_order_bound(market, side)
     if tif is GTX and crosses(market, side, limit_ticks):
         raise Refused(RejectCode.WOULD_TAKE, "timeInForce: GTX would trade at once")
     terms = OrderAccepted(
-        order_id=order_id,
+        order_id=order_id or turn.order_id,
         account_id=command.account_id,
         market=command.market,
         side=side,
@@ -87,11 +114,14 @@ def enter_order(turn: Turn, command: PlaceOrder, order_id: int, *, closes: bool 
         leg=leg,
         self_trade=command.self_trade,
         expires_ns=command.expires_ns,
+        margin=command.margin,
     )
     if tif is FOK:
-        _check_fillable(turn, account, market, Order(terms, position))
+        _check_fillable(turn, account, Order(terms, position))
+    if mode is not None:
+        turn.emit(plan_margin_mode(account, market, mode))
     turn.emit(terms)
-    order = account.orders[order_id]
+    order = account.orders[terms.order_id]
     best = (market.book.asks if side is BUY else market.book.bids).best
     if not order.rests or (best is not None and best.key >= -order.key):
         match(turn, market, order)
@@ -219,28 +249,26 @@ def _trade(turn: Turn, market: Market, taker: Order, maker: Order) -> CloseReaso
         lots = min(lots, taker.position.reducible_lots(taker.side))
         if lots == 0:
             return CloseReason.REDUCE_ONLY
-    price_ticks, spec = maker.price_ticks, market.spec
     giver = turn.state.accounts[maker.account_id]
-    given = plan_fill(giver, maker.position, maker, lots, price_ticks, spec.maker_fee)
+    receiver = turn.state.accounts[taker.account_id]
+    given, taken = _plan_trade(giver, maker.position, maker, receiver, taker.position, taker, lots)
     if given is None:
         expire(turn, maker, CloseReason.MARGIN)
         return None
-    taken = _plan_taker(turn, taker, maker, lots, given)
     if taken is None:
         return CloseReason.MARGIN
     turn.emit(
         TradeExecuted(
             trade_id=turn.state.trade_count + 1,
             market=market.symbol,
-            price_ticks=price_ticks,
+            price_ticks=maker.price_ticks,
             quantity_lots=lots,
             taker_side=taker.side,
             maker_order_id=maker.order_id,
             taker_order_id=taker.order_id,
             maker_account_id=maker.account_id,
             taker_account_id=taker.account_id,
-            # A rebate is paid only out of the taker fee of the same trade.
-            maker_fee=max(given.fee, -taken.fee),
+            maker_fee=given.fee,
             taker_fee=taken.fee,
             maker_realised=given.realised,
             taker_realised=taken.realised,
@@ -256,17 +284,36 @@ def _trade(turn: Turn, market: Market, taker: Order, maker: Order) -> CloseReaso
     return None
 
 
-def _plan_taker(turn: Turn, taker: Order, maker: Order, lots: int, given: Fill) -> Fill | None:
-    """Work out the taker's side; of an account that trades with itself, after its maker's side."""
-    account = turn.state.accounts[taker.account_id]
-    position = taker.position
-    spec, price_ticks = position.market.spec, maker.price_ticks
-    if maker.account_id != taker.account_id:
-        return plan_fill(account, position, taker, lots, price_ticks, spec.taker_fee)
-    copy = copy_account(account)
-    fill_copy(copy, copy.position(position.market, maker.terms.leg), maker, lots, price_ticks, given)
-    mine = copy.position(position.market, taker.terms.leg)
-    return plan_fill(copy, mine, taker, lots, price_ticks, spec.taker_fee)
+def _plan_trade(
+    giver: Account,
+    giving: Position,
+    maker: Order,
+    receiver: Account,
+    taking: Position,
+    taker: Order,
+    lots: int,
+) -> tuple[Fill | None, Fill | None]:
+    """Work out both sides of a trade; None where a side may not take it (a taker without maker is not asked).
+
+    A rebate is paid only out of the taker fee of the same trade. An account that trades with itself has its
+    taker's side worked out after its maker's, and without the rebate, which that side decides.
+    """
+    market, price_ticks = giving.market, maker.price_ticks
+    maker_fee, taker_fee = market.spec.maker_fee, market.spec.taker_fee
+    given = plan_fill(giver, giving, maker, lots, price_ticks, maker_fee)
+    if given is not None and giver is receiver:
+        bare = given if given.fee >= 0 else plan_fill(giver, giving, maker, lots, price_ticks, maker_fee, 0)
+        if bare is None:
+            return None, None
+        receiver = copy_account(giver)
+        fill_copy(receiver, receiver.position(market, giving.leg), maker, lots, price_ticks, bare)
+        taking = receiver.position(market, taking.leg)
+    if given is None:
+        return None, None
+    taken = plan_fill(receiver, taking, taker, lots, price_ticks, taker_fee)
+    if taken is not None and -given.fee > taken.fee:
+        given = plan_fill(giver, giving, maker, lots, price_ticks, maker_fee, taken.fee)
+    return given, taken
 
 
 def trim_reducers(turn: Turn, position: Position) -> None:
@@ -295,47 +342,59 @@ def trim_reducers(turn: Turn, position: Position) -> None:
         )
 
 
-def _check_fillable(turn: Turn, account: Account, market: Market, taker: Order) -> None:
+def _check_fillable(turn: Turn, account: Account, taker: Order) -> None:
     """Refuse a fill-or-kill order unless a rehearsal on copies fills it whole."""
+    market, leg = taker.position.market, taker.terms.leg
     own = copy_account(account)
-    mine = own.stored_position(market, taker.terms.leg)
-    copies: dict[int, Account] = {}
+    mine = own.stored_position(market, leg)
+    if mine.mode is not taker.position.mode:
+        set_copy_mode(mine, taker.position.mode)
+    copies = {account.account_id: own}
     wanted = taker.open_lots
     meetings = 0
+    for maker in _makers_within(market, taker):
+        if meetings == MEETINGS_PER_ORDER_MAX:
+            break
+        meetings += 1
+        giver = copies.get(maker.account_id)
+        if giver is None:
+            giver = copies[maker.account_id] = copy_account(turn.state.accounts[maker.account_id])
+        if giver is own and taker.terms.self_trade is not SelfTrade.NONE:
+            if taker.terms.self_trade is not SelfTrade.EXPIRE_MAKER:
+                raise Refused(RejectCode.WOULD_NOT_FILL, "timeInForce: FOK, and it would meet itself")
+            own.position(market, maker.terms.leg).shrink_order(maker, maker.open_lots)
+            continue
+        wanted -= _rehearse(giver, maker, own, mine, taker, wanted)
+        if wanted == 0:
+            return
+    raise Refused(RejectCode.WOULD_NOT_FILL, f"timeInForce: FOK, and {wanted} lots would stay unfilled")
+
+
+def _makers_within(market: Market, taker: Order) -> Iterator[Order]:
+    """Yield the resting orders that an order meets within its limit, best price and oldest first."""
     for level in market.book.half(taker.side.opposite).best_first():
         if -level.key > taker.key:
-            break
+            return
         for maker in level:
             assert isinstance(maker, Order), maker
-            meetings += 1
-            if maker.account_id == account.account_id:
-                if taker.terms.self_trade is SelfTrade.EXPIRE_MAKER:
-                    continue
-                raise Refused(RejectCode.WOULD_NOT_FILL, "timeInForce: FOK, and it would meet itself")
-            if maker.account_id not in copies:
-                copies[maker.account_id] = copy_account(turn.state.accounts[maker.account_id])
-            wanted -= _rehearse(copies[maker.account_id], maker, own, mine, taker, wanted)
-            if wanted == 0 and meetings <= MEETINGS_PER_ORDER_MAX:
-                return
-    raise Refused(RejectCode.WOULD_NOT_FILL, f"timeInForce: FOK, and {wanted} lots would stay unfilled")
+            yield maker
 
 
 def _rehearse(giver: Account, maker: Order, own: Account, mine: Position, taker: Order, wanted: int) -> int:
     """Let copies trade up to `wanted` lots; return how many did, 0 for a maker that would expire."""
-    market, price_ticks = mine.market, maker.price_ticks
-    giving = giver.position(market, maker.terms.leg)
+    price_ticks = maker.price_ticks
+    giving = giver.position(mine.market, maker.terms.leg)
     lots = min(wanted, maker.open_lots)
     if maker.reduce_only:
         lots = min(lots, giving.reducible_lots(maker.side))
     if lots == 0:
         return 0
-    given = plan_fill(giver, giving, maker, lots, price_ticks, market.spec.maker_fee)
+    given, taken = _plan_trade(giver, giving, maker, own, mine, taker, lots)
     if given is None:
+        giving.shrink_order(maker, maker.open_lots)
         return 0
-    taken = plan_fill(own, mine, taker, lots, price_ticks, market.spec.taker_fee)
     if taken is None:
         raise Refused(RejectCode.INSUFFICIENT_MARGIN, "timeInForce: FOK, and the margin would not do")
-    capped = Fill(given.realised, max(given.fee, -taken.fee), given.margin_moved)
-    fill_copy(giver, giving, maker, lots, price_ticks, capped)
+    fill_copy(giver, giving, maker, lots, price_ticks, given)
     fill_copy(own, mine, taker, lots, price_ticks, taken)
     return lots

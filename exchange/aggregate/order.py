@@ -19,9 +19,9 @@ class Order(BookOrder):
     """An order that is open, or being matched.
 
     `terms` are those it was accepted with; `price_ticks`, `quantity_lots` and `extras` may have been amended
-    since. `quantity_lots` is its whole size; `extras` is the money reserved for open loss and taker fee of
-    `extras_lots`, which is what was open when it was accepted or amended. `rests` tells whether an unfilled
-    part stays in the book. `position` is what it adds to.
+    since. `quantity_lots` is its whole size; `extras` is the money reserved for open loss, taker fee and
+    the surplus of its margin, of `extras_lots`, which is what was open when it was accepted or amended.
+    `rests` tells whether an unfilled part stays in the book. `position` is what it adds to.
     """
 
     __slots__ = (
@@ -56,6 +56,11 @@ class Order(BookOrder):
         self.reduce_only = terms.reduce_only
         self.rests = terms.time_in_force in RESTING
         self.amendments = 0
+
+
+def margin_of(order: Order, lots: int) -> int:
+    """Return the collateral that `lots` of an order bring, rounded up; an amendment keeps it per lot."""
+    return ceil_div(order.terms.margin * lots, order.terms.quantity_lots)
 
 
 def extras_of(order: Order, lots: int) -> int:

@@ -1,9 +1,11 @@
 """What would be: an account that can be changed without changing the state.
 
 Needed where one command's fills depend on each other before any of them may become an event: a fill-or-kill
-order, which trades whole or not at all, and an account that trades with itself.
+order, which trades whole or not at all, and an account that trades with itself. And where an account is to
+be judged as it will stand: with another margin mode.
 """
 
+from events.values import MarginMode
 from exchange.aggregate.account import Account, Position
 from exchange.aggregate.fills import Fill
 from exchange.aggregate.order import Order
@@ -31,6 +33,12 @@ def fill_copy(
     post(account, position, signed_lots, cost, fill.realised, fill.fee)
     if fill.margin_moved:
         move_margin(account, position, fill.margin_moved)
+
+
+def set_copy_mode(position: Position, mode: MarginMode) -> None:
+    """Let a copied position have a margin mode, as the event that sets it would; its bucket stays."""
+    position.mode = mode
+    position.standing.mark_ticks = -1
 
 
 def _copy_position(position: Position) -> Position:

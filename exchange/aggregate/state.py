@@ -23,9 +23,12 @@ from events.events import (
     ConditionalTriggered,
     CountdownExpired,
     CountdownSet,
+    DeleverageRanked,
     Deposited,
     Event,
     FrameHeader,
+    FundingSettled,
+    FundingSkipped,
     InsuranceAllotted,
     LeverageSet,
     LiquidationFeeCharged,
@@ -33,6 +36,8 @@ from events.events import (
     LiquidationSkipped,
     LiquidationStarted,
     LogCreated,
+    LossSocialised,
+    MarginAdjusted,
     MarginModeSet,
     MarketListed,
     MarketStatusChanged,
@@ -42,6 +47,7 @@ from events.events import (
     OrderCancelled,
     OrderExpired,
     OriginOpened,
+    PositionDeleveraged,
     PositionModeSet,
     PositionTakenOver,
     Rejected,
@@ -49,8 +55,9 @@ from events.events import (
     TradeExecuted,
     Withdrawn,
 )
-from events.values import BUY, ISOLATED, USER, Outcome
+from events.values import BUY, ISOLATED, SELL, USER, Outcome
 from exchange.aggregate.account import (
+    BOTH,
     FEE_ACCOUNT_ID,
     FIRST_USER_ACCOUNT_ID,
     FUND_ACCOUNT_ID,
@@ -67,7 +74,9 @@ from exchange.aggregate.canonical import (
 from exchange.aggregate.market import Market
 from exchange.aggregate.order import Order
 from exchange.aggregate.origins import Origin
+from exchange.aggregate.ranking import Sharers, rank
 from exchange.aggregate.triggers import Triggers
+from exchange.aggregate.units import RATE_ONE
 
 RULES_VERSION = 1
 ORDERS_PER_FRAME = 4096
@@ -129,6 +138,7 @@ class Exchange:
             InsuranceAllotted: self._insurance_allotted,
             LeverageSet: self._leverage_set,
             MarginModeSet: self._margin_mode_set,
+            MarginAdjusted: self._margin_adjusted,
             PositionModeSet: self._position_mode_set,
             OrderAccepted: self._order_accepted,
             OrderAmended: self._order_amended,
@@ -142,9 +152,14 @@ class Exchange:
             CountdownExpired: self._countdown_expired,
             TradeExecuted: self._trade,
             MarkPriceChanged: self._mark_price,
+            FundingSettled: self._funding_settled,
+            FundingSkipped: self._funding_skipped,
             LiquidationStarted: self._liquidation_started,
             LiquidationFeeCharged: self._liquidation_fee,
             PositionTakenOver: self._taken_over,
+            DeleverageRanked: self._deleverage_ranked,
+            PositionDeleveraged: self._deleveraged,
+            LossSocialised: self._loss_socialised,
             LiquidationFinished: self._liquidation_finished,
             LiquidationSkipped: self._nothing,
             TickPassed: self._nothing,
@@ -235,13 +250,21 @@ class Exchange:
 
     def _margin_mode_set(self, event: MarginModeSet) -> None:
         account = self.accounts[event.account_id]
-        for leg in account.legs:
-            position = account.stored_position(self.markets[event.market], leg)
-            assert position.size_lots == 0, event.account_id
-            assert position.bucket == 0, event.account_id
-            assert position.order_count == 0, event.account_id
+        assert account.wallet == event.wallet_before, event.account_id
+        if not event.changed:
+            return
+        account.wallet = event.wallet_after
+        for leg in event.legs:
+            position = account.stored_position(self.markets[event.market], leg.leg)
+            assert position.size_lots == leg.size_lots, event.account_id
+            assert position.bucket == leg.bucket_before, event.account_id
+            position.bucket = leg.bucket_after
             position.mode = event.mode
             position.standing.mark_ticks = -1
+
+    def _margin_adjusted(self, event: MarginAdjusted) -> None:
+        account = self.accounts[event.account_id]
+        move_margin(account, account.position(self.markets[event.market], event.leg), event.amount)
 
     def _position_mode_set(self, event: PositionModeSet) -> None:
         account = self.accounts[event.account_id]
@@ -260,7 +283,10 @@ class Exchange:
     def _order_accepted(self, event: OrderAccepted) -> None:
         account = self.accounts[event.account_id]
         market = self.markets[event.market]
-        position = account.stored_position(market, event.leg)
+        # As `stored_position` does, without its call.
+        position = account.positions.get(event.market) if event.leg is BOTH else None
+        if position is None:
+            position = account.stored_position(market, event.leg)
         order = Order(event, position)
         order_id = order.order_id
         assert order_id not in account.orders, order_id
@@ -372,6 +398,8 @@ class Exchange:
         post(maker, making, -signed_lots, -cost, event.maker_realised, event.maker_fee)
         post(taker, taking, signed_lots, cost, event.taker_realised, event.taker_fee)
         market.open_interest_lots = open_lots + long_lots(making) + long_lots(taking)
+        hold(market, maker, making)
+        hold(market, taker, taking)
         if event.maker_margin_moved:
             move_margin(maker, making, event.maker_margin_moved)
         if event.taker_margin_moved:
@@ -399,9 +427,43 @@ class Exchange:
         market = self.markets[event.market]
         market.index_ticks = event.index_ticks
         market.mark_ticks = event.mark_ticks
+        market.rankings.clear()
         market.basis_average = event.basis_average
+        market.index_ns = self.now_ns
+        market.index_wait = event.index_wait
+        if event.next_funding_ns:
+            market.next_funding_ns = event.next_funding_ns
+            market.premium_sum += event.premium
+            market.premium_count += 1
         if market.mark_triggers.terms:
             self._observe(market.mark_triggers, event.mark_ticks)
+
+    def _funding_settled(self, event: FundingSettled) -> None:
+        market = self.markets[event.market]
+        assert event.boundary_ns == market.next_funding_ns, (event.boundary_ns, market.next_funding_ns)
+        market.funding_rate = rate = event.rate
+        market.next_funding_ns = event.next_funding_ns
+        market.premium_sum = 0
+        market.premium_count = 0
+        if rate == 0:
+            return
+        accounts = self.accounts
+        gain_of_lot = -event.mark_ticks * market.unit * rate
+        gained = 0
+        # Gains round down, so losses up. No standing depends on a wallet or a bucket: all of them stay valid.
+        for key, position in market.holders.items():
+            gain = position.size_lots * gain_of_lot // RATE_ONE
+            gained += gain
+            if position.mode is ISOLATED:
+                position.bucket += gain
+            else:
+                accounts[key[0]].wallet += gain
+        assert gained == -event.residue, (gained, event.residue)
+        if event.residue:
+            accounts[FUND_ACCOUNT_ID].stored_position(market).bucket += event.residue
+
+    def _funding_skipped(self, event: FundingSkipped) -> None:
+        self.markets[event.market].next_funding_ns = event.next_funding_ns
 
     # Liquidation
 
@@ -433,6 +495,58 @@ class Exchange:
         post(account, position, -size_lots, -price_paid, event.realised, 0)
         post(fund, taking, size_lots, price_paid, event.fund_realised, 0)
         market.open_interest_lots += long_lots(position) + long_lots(taking)
+        hold(market, account, position)
+        hold(market, fund, taking)
+
+    def _deleverage_ranked(self, event: DeleverageRanked) -> None:
+        market = self.markets[event.market]
+        ranking = rank(self.accounts, market, event.side)
+        assert event.digest == ranking.digest, event.market
+        assert event.count == len(ranking.rows), event.market
+        market.rankings[event.side] = ranking
+
+    def _deleveraged(self, event: PositionDeleveraged) -> None:
+        market = self.markets[event.market]
+        account = self.accounts[event.account_id]
+        position = account.position(market, event.leg)
+        lots_left, value_left = event.size_lots, event.value
+        market.open_interest_lots -= long_lots(position)
+        post(account, position, -event.size_lots, -event.value, event.realised, 0)
+        market.open_interest_lots += long_lots(position)
+        hold(market, account, position)
+        for row in event.parties:
+            party = self.accounts[row.account_id]
+            giving = party.position(market, row.leg)
+            signed_lots = row.quantity_lots if event.size_lots > 0 else -row.quantity_lots
+            lots_left -= signed_lots
+            value_left -= row.value
+            market.open_interest_lots -= long_lots(giving)
+            post(party, giving, signed_lots, row.value, row.realised, 0)
+            market.open_interest_lots += long_lots(giving)
+            hold(market, party, giving)
+            if row.released:
+                move_margin(party, giving, -row.released)
+        assert (lots_left, value_left) == (0, 0), event.liquidation_id
+        if event.count:
+            ranking = market.rankings[SELL if event.size_lots > 0 else BUY]
+            ranking.asked = event.asked
+            ranking.emptied = event.emptied
+
+    def _loss_socialised(self, event: LossSocialised) -> None:
+        market = self.markets[event.market]
+        account = self.accounts[event.account_id]
+        sharers = Sharers(self.accounts, market, event.side, event.closed)
+        assert event.equity == sharers.equity, (event.equity, sharers.equity)
+        position = account.position(market, event.leg)
+        for sharer, sharing, amount in sharers.charges(event.charged):
+            if sharing.size_lots:
+                credit(sharer, sharing, -amount)
+            else:  # its bucket was released
+                sharer.wallet -= amount
+        fund = self.accounts[FUND_ACCOUNT_ID]
+        fund.stored_position(market).bucket -= event.from_allotment
+        fund.wallet -= event.from_wallet + event.unpaid
+        credit(account, position, event.missing)
 
     def _liquidation_finished(self, event: LiquidationFinished) -> None:
         if event.released:
@@ -489,6 +603,22 @@ def post(account: Account, position: Position, signed_lots: int, cost: int, real
         position.bucket += realised - fee
     else:
         account.wallet += realised - fee
+
+
+def credit(account: Account, position: Position, amount: int) -> None:
+    """Let the bucket that a position stands on receive money (negative: pay)."""
+    if position.mode is ISOLATED:
+        position.bucket += amount
+    else:
+        account.wallet += amount
+
+
+def hold(market: Market, account: Account, position: Position) -> None:
+    """Note whether a position whose size may have changed is open."""
+    if position.size_lots:
+        market.holders[account.account_id, position.leg] = position
+    else:
+        market.holders.pop((account.account_id, position.leg), None)
 
 
 def move_margin(account: Account, position: Position, amount: int) -> None:

@@ -21,6 +21,19 @@ def floor_div(numerator: int, denominator: int) -> int:
     return numerator // denominator
 
 
+def trunc_div(numerator: int, denominator: int) -> int:
+    """Divide toward zero. The denominator must be positive."""
+    assert denominator > 0, denominator
+    return numerator // denominator if numerator >= 0 else -(-numerator // denominator)
+
+
+def round_half_even(numerator: int, denominator: int) -> int:
+    """Divide to the nearest, halves to the even one: for figures to show. The denominator is positive."""
+    assert denominator > 0, denominator
+    quotient, rest = divmod(numerator, denominator)
+    return quotient + (2 * rest > denominator or (2 * rest == denominator and quotient % 2 == 1))
+
+
 def charge(amount: int, rate: int) -> int:
     """Return `amount` × `rate` rounded up: a charge is never too small, a rebate never too large."""
     return -(-amount * rate // RATE_ONE)

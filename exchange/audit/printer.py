@@ -25,7 +25,9 @@ MONEY_FIELDS = frozenset(
         "amount", "cap", "collateral", "deduction", "entry_cost", "equity", "extras", "fund_after",
         "fund_before", "fund_realised", "maintenance", "maker_fee", "maker_margin_moved",
         "maker_realised", "margin_moved", "min_notional", "notional", "realised", "released",
-        "taker_fee", "taker_margin_moved", "taker_realised", "unrealised",
+        "paid", "received", "residue", "impact_notional", "taker_fee", "taker_margin_moved",
+        "taker_realised", "unrealised", "value", "missing", "from_allotment", "from_wallet", "charged",
+        "unpaid",
     }
 )  # fmt: skip
 _RATES = frozenset(
@@ -33,10 +35,17 @@ _RATES = frozenset(
         "band_down",
         "band_up",
         "callback_rate",
+        "funding_cap",
+        "funding_rate",
+        "interest_rate",
         "liquidation_fee",
         "lot_size",
         "maintenance_rate",
         "mark_band",
+        "premium",
+        "premium_average",
+        "rate",
+        "source_band",
         "take_bound",
         "tick_size",
     }
@@ -49,6 +58,11 @@ _NAMED: dict[str, Callable[[int], str]] = {
     "deadline_ns": lambda value: time_text(value) if value else "",
     "deduction_rest": lambda value: format_fixed(value, 16),
     "basis_average": lambda value: f"{value}/65536 ticks",
+    "impact_bid": lambda value: f"{value}/65536 ticks" if value else "",
+    "impact_ask": lambda value: f"{value}/65536 ticks" if value else "",
+    "boundary_ns": time_text,
+    "next_funding_ns": lambda value: time_text(value) if value else "",
+    "time_ns": lambda value: time_text(value) if value else "",
 }
 _RENAMED = {
     "now_ns": "time",
@@ -56,6 +70,8 @@ _RENAMED = {
     "max_lots": "max_quantity",
     "unwind_lots": "unwind_quantity",
 }
+# Tables whose rows are accounts that an event also concerns.
+_PARTIES = frozenset({"parties", "closed"})
 _HIDDEN = frozenset({"sealed_secret"})
 _UNITS: tuple[tuple[str, Callable[[MarketSpec, int], str]], ...] = (
     ("_ticks", price_text),
@@ -91,6 +107,8 @@ def concerns(message: Message, *, account_id: int | None, market: str | None) ->
     names = message.__struct_fields__
     if account_id is not None:
         accounts = [getattr(message, name) for name in names if name.endswith("account_id")]
+        for table in _PARTIES.intersection(names):
+            accounts.extend(row.account_id for row in getattr(message, table))
         if account_id not in accounts:
             return False
     if market is not None:

@@ -12,7 +12,9 @@ from events.events import (
     Event,
     LiquidationFinished,
     LiquidationStarted,
+    LossSocialised,
     OrderAccepted,
+    PositionDeleveraged,
     PositionTakenOver,
     Rejected,
 )
@@ -28,12 +30,20 @@ RATE_WINDOW_S = 3.0
 
 @dataclass(slots=True, kw_only=True)
 class Counts:
-    """What went by, as of the last entry read. `commands` are those that were answered, one group each."""
+    """What went by, as of the last entry read. `commands` are those that were answered, one group each.
+
+    `liquidations` are those of customers. `deleveraged` counts their positions that were closed, whole or in
+    part, against one in liquidation; `socialised` is what the other side was charged for one, and `unpaid`
+    what nobody had, in money units.
+    """
 
     commands: int = 0
     events: int = 0
     rejected: int = 0
     takeovers: int = 0
+    deleveraged: int = 0
+    socialised: int = 0
+    unpaid: int = 0
     unborne: int = 0
     first_liquidated_account: int | None = None
     liquidations: dict[MarginMode, int] = field(default_factory=lambda: dict.fromkeys(MarginMode, 0))
@@ -100,13 +110,18 @@ class Board:
                 self.order_ids.append(event.order_id)
         elif isinstance(event, Rejected):
             counts.rejected += 1
-        elif isinstance(event, LiquidationStarted):
+        elif isinstance(event, LiquidationStarted) and event.account_id != FUND_ACCOUNT_ID:
             counts.liquidations[event.mode] += 1
             counts.liquidated[event.mode].add(event.account_id)
             if counts.first_liquidated_account is None:
                 counts.first_liquidated_account = event.account_id
         elif isinstance(event, PositionTakenOver):
             counts.takeovers += 1
+        elif isinstance(event, PositionDeleveraged):
+            counts.deleveraged += sum(row.account_id != FUND_ACCOUNT_ID for row in event.parties)
+        elif isinstance(event, LossSocialised):
+            counts.socialised += event.charged
+            counts.unpaid += event.unpaid
         elif isinstance(event, LiquidationFinished) and event.result is LiquidationResult.UNBORNE:
             counts.unborne += 1
 

@@ -51,7 +51,11 @@ def demo(
         int, typer.Option(min=1, max=65_534, help="The API's port; the administrator's is the next.")
     ] = config.PORT_DEFAULT,
     insurance_fund: Annotated[
-        str, typer.Option(metavar="AMOUNT", help="What the insurance fund has for each market, in USDT.")
+        str,
+        typer.Option(
+            metavar="AMOUNT",
+            help="What the insurance fund has for each market, in USDT. With little, others are deleveraged.",
+        ),
     ] = INSURANCE_FUND_DEFAULT,
     as_json: Annotated[
         bool, typer.Option("--json", help="Print the summary as JSON, and only that.")

@@ -35,7 +35,10 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     `digest_live` is the intake's digest at entry `seq`, when the exchange was quiet, `digest_replay` that of
     the state rebuilt from the log by another process afterwards. `commands` and `events` are all there are
     in the log. `orders_acknowledged` were confirmed to traders; `orders_lost` of them are not in the log, and
-    `orders_doubled` orders are in it more than once. Amounts are decimal text in quote.
+    `orders_doubled` orders are in it more than once. `taken_over` positions went to the insurance fund;
+    `deleveraged` positions of others were closed against those it could not bear, `socialised` was charged
+    to the other side for them, and `unpaid` is what nobody had; `not_borne` liquidations met a halted market
+    or a stale index. Amounts are decimal text in quote.
     """
 
     digest_live: str
@@ -56,6 +59,9 @@ class Outcome(msgspec.Struct, frozen=True, kw_only=True):
     modes: Mapping[str, ModeOutcome]
     first_liquidated_account: int | None
     taken_over: int
+    deleveraged: int
+    socialised: str
+    unpaid: str
     not_borne: int
     insurance_fund_before: str
     insurance_fund: str
@@ -108,8 +114,9 @@ def print_outcome(console: Console, outcome: Outcome, explore: list[str]) -> Non
     before, after = grouped_money(outcome.insurance_fund_before), grouped_money(outcome.insurance_fund)
     lines = [
         f"prices          {outcome.prices}",
-        f"insurance fund  {before} before, {after} after; {outcome.taken_over} positions taken over, "
-        f"{outcome.not_borne} liquidations it could not bear",
+        f"insurance fund  {before} before, {after} after; {outcome.taken_over} positions taken over",
+        f"deleveraging    {outcome.deleveraged} positions closed against others it could not bear; "
+        f"{grouped_money(outcome.socialised)} socialised, {grouped_money(outcome.unpaid)} unpaid",
         f"the log         {outcome.commands:,} commands, {outcome.events:,} events, {outcome.seq:,} entries; "
         f"{outcome.commands_per_s:,.0f} commands/s through the crash",
         f"acknowledged    {outcome.orders_acknowledged:,} orders, p50 {outcome.ack_ms['p50']} ms, "

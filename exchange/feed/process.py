@@ -126,7 +126,11 @@ def _command(source_name: str, point: PricePoint, symbol: str) -> SetIndexPrice:
     price = point.prices[symbol]
     return SetIndexPrice(
         market=symbol,
-        sources=(IndexSource(source=source_name, price_ticks=price.price_ticks, raw=price.raw),),
+        sources=(
+            IndexSource(
+                source=source_name, price_ticks=price.price_ticks, raw=price.raw, time_ns=price.time_ns
+            ),
+        ),
     )
 
 

@@ -24,10 +24,15 @@ class FeedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Price:
-    """One price: whole ticks of its market, and the decimal text it was rounded from."""
+    """One price: whole ticks of its market, and the decimal text it was rounded from.
+
+    `time_ns` is when it was the price by the source's own account (ns since 1970), for sources that follow
+    the present; 0 when they do not say, or play a past.
+    """
 
     price_ticks: int
     raw: str
+    time_ns: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

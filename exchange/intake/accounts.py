@@ -5,6 +5,7 @@ from typing import Any
 from events.values import MarginMode
 from exchange.aggregate import margin
 from exchange.aggregate.account import Account, Position
+from exchange.aggregate.liquidation_price import liquidation_price_of
 from exchange.aggregate.units import ceil_div, floor_div
 from exchange.decimals import average_price_text, lots_text, money_text, price_text
 from exchange.intake.service import Intake
@@ -142,14 +143,9 @@ def _risk_row(account: Account, position: Position, now_ms: int) -> dict[str, An
 
 def liquidation_price_text(account: Account, position: Position) -> str:
     """Return the mark at which a position is liquidated, to the tick on the side that comes first; or "0"."""
-    if position.size_lots == 0:
-        return "0"
-    if position.mode is MarginMode.ISOLATED:
-        collateral = position.bucket
-    else:
-        collateral = margin.cross_collateral(account, position)
-    price = margin.liquidation_price(position, collateral)
+    price = liquidation_price_of(account, position)
     if price is None:
         return "0"
-    divide = ceil_div if position.size_lots > 0 else floor_div
-    return price_text(position.market.spec, divide(*price))
+    numerator, denominator = price
+    divide = ceil_div if numerator < position.market.mark_ticks * denominator else floor_div
+    return price_text(position.market.spec, divide(numerator, denominator))

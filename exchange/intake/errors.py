@@ -156,6 +156,13 @@ REFUSALS: dict[RejectCode, Fault] = {
     ),
     RejectCode.BAD_COUNTDOWN: Fault(-1130, "{reason}"),
     RejectCode.BAD_CHECKPOINT: Fault(-1130, "{reason}"),
+    RejectCode.MODE_CONFLICT: Fault(-2010, "{reason}"),
+    RejectCode.MODE_NOT_COVERED: Fault(-4050, "{reason}"),
+    RejectCode.BAD_MARGIN: Fault(-1130, "{reason}"),
+    RejectCode.NO_POSITION: Fault(-4054, "{reason}"),
+    RejectCode.MARGIN_NOT_REMOVABLE: Fault(-4051, "{reason}"),
+    RejectCode.IN_LIQUIDATION: Fault(-2023, "{reason}"),
+    RejectCode.STALE_INDEX: Fault(-2010, "{reason}"),
 }
 
 

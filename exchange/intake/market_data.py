@@ -86,16 +86,16 @@ def _levels(market: Market, side: Side, limit: int) -> list[list[str]]:
 
 
 def _premium_row(market: Market, now_ms: int) -> dict[str, Any]:
-    """There is no funding yet: its rate is 0, and no time is set for it."""
+    """The rate is the one settled last; without funding the next time is 0."""
     index = price_text(market.spec, market.index_ticks)
     return {
         "symbol": market.symbol,
         "markPrice": price_text(market.spec, market.mark_ticks),
         "indexPrice": index,
         "estimatedSettlePrice": index,
-        "lastFundingRate": format_fixed(0),
-        "interestRate": format_fixed(0),
-        "nextFundingTime": 0,
+        "lastFundingRate": format_fixed(market.funding_rate),
+        "interestRate": format_fixed(market.spec.interest_rate),
+        "nextFundingTime": market.next_funding_ns // NS_PER_MS,
         "time": now_ms,
     }
 

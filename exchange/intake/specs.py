@@ -28,7 +28,10 @@ class BracketForm(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 
 
 class MarketForm(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A contract in decimals: prices and money in quote, sizes in base, fees and bounds as fractions."""
+    """A contract in decimals: prices and money in quote, sizes in base, fees, rates and bounds as fractions.
+
+    What is left out below the brackets is off: no funding, an index and sources that never grow stale.
+    """
 
     symbol: str
     base: str
@@ -54,6 +57,14 @@ class MarketForm(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     max_open_interest: str
     unwind_quantity: str
     brackets: list[BracketForm]
+    funding_interval_s: int = 0
+    interest_rate: str = "0"
+    funding_cap: str = "0"
+    impact_notional: str = "0"
+    index_age_ms_max: int = 0
+    index_recovery_updates: int = 1
+    source_age_ms_max: int = 0
+    source_band: str = "0"
 
 
 def market_spec(form: MarketForm) -> MarketSpec:
@@ -91,6 +102,14 @@ def market_spec(form: MarketForm) -> MarketSpec:
         max_open_interest_lots=_steps("max_open_interest", form.max_open_interest, lot_size),
         unwind_lots=_steps("unwind_quantity", form.unwind_quantity, lot_size),
         brackets=tuple(_bracket(n, row) for n, row in enumerate(form.brackets)),
+        funding_interval_s=form.funding_interval_s,
+        interest_rate=_scaled("interest_rate", form.interest_rate),
+        funding_cap=_scaled("funding_cap", form.funding_cap),
+        impact_notional=_scaled("impact_notional", form.impact_notional),
+        index_age_ms_max=form.index_age_ms_max,
+        index_recovery_updates=form.index_recovery_updates,
+        source_age_ms_max=form.source_age_ms_max,
+        source_band=_scaled("source_band", form.source_band),
     )
     problem = spec_problem(spec)
     if problem:
@@ -163,6 +182,10 @@ DEFAULT_FORMS: tuple[MarketForm, ...] = (
             (2, "1000000000", "0.25"),
             (1, "2000000000", "0.5"),
         ),
+        funding_interval_s=8 * 3600,
+        interest_rate="0.0001",
+        funding_cap="0.003",
+        impact_notional="25000",
     ),
     MarketForm(
         symbol="ETHUSDT",
@@ -200,6 +223,10 @@ DEFAULT_FORMS: tuple[MarketForm, ...] = (
             (2, "800000000", "0.25"),
             (1, "1500000000", "0.5"),
         ),
+        funding_interval_s=8 * 3600,
+        interest_rate="0.0001",
+        funding_cap="0.003",
+        impact_notional="25000",
     ),
 )
 DEFAULT_SPECS: tuple[MarketSpec, ...] = tuple(market_spec(form) for form in DEFAULT_FORMS)

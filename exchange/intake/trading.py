@@ -156,7 +156,9 @@ async def set_leverage(intake: Intake, account_id: int, values: Values) -> objec
 async def set_margin_type(intake: Intake, account_id: int, values: Values) -> object:
     """Set the margin mode in a market."""
     market = intake.market(values["symbol"])
-    await intake.ask(SetMarginMode(account_id=account_id, market=market.symbol, mode=values["marginType"]))
+    await intake.ask(
+        SetMarginMode(account_id=account_id, market=market.symbol, mode=values["marginType"], only_flat=True)
+    )
     return {"code": 200, "msg": "success"}
 
 

@@ -1,4 +1,4 @@
-"""The liquidator: which buckets it finds, and when it asks; against the real writer on a real server."""
+"""The liquidator: what it asks for and when, against the real writer on a real server."""
 
 import asyncio
 from collections.abc import AsyncIterator
@@ -17,66 +17,20 @@ from events.commands import (
     SetIndexPrice,
     SetLeverage,
     SetMarginMode,
+    SetMarketStatus,
 )
 from events.embedded import EmbeddedServer
 from events.events import Event, LiquidationFinished, LiquidationSkipped, LiquidationStarted
-from events.values import IndexSource, Leg, LiquidationResult, MarginMode, OrderType, Side
+from events.values import IndexSource, MarginMode, MarketStatus, OrderType, Side
 from exchange.aggregate.account import FUND_ACCOUNT_ID
-from exchange.liquidator import CROSS_POOL, find_liquidatable, run_liquidator
+from exchange.liquidator import run_liquidator
 from exchange.runtime import Runtime
 from exchange.writer import run_writer
 from tests.integration.processes import DEADLINE_S, Client, connected
-from tests.venue import Trader, Venue, money, spec
+from tests.venue import money, spec
 
 ALICE, BOB = 2, 3
 BTC = "BTCUSDT"
-
-
-@pytest.fixture
-def venue() -> Venue:
-    """A venue at BTC 50,000, ETH 3,000 with a fund."""
-    venue = Venue(fund="100000")
-    venue.index(BTC, "50000")
-    venue.index("ETHUSDT", "3000")
-    return venue
-
-
-def open_long(venue: Venue, mode: str, leverage: int, deposit: str, size: str) -> Trader:
-    """Open a long in BTC against a rich counterparty."""
-    trader, other = venue.account(deposit), venue.account("1000000")
-    trader.mode(BTC, mode)
-    trader.leverage(BTC, leverage)
-    other.sell(BTC, size, "50000")
-    trader.buy(BTC, size, "50000")
-    assert trader.position(BTC).size_lots > 0
-    return trader
-
-
-def test_an_isolated_bucket_is_found_by_its_market(venue: Venue) -> None:
-    """A ten times leveraged long is healthy at 46,000 and found at 44,000, whatever else is in the wallet."""
-    alice = open_long(venue, "ISOLATED", 10, "100000", "0.1")
-    venue.index(BTC, "46000")
-    assert [] == find_liquidatable(venue.state, {BTC})
-    venue.index(BTC, "44000")
-    assert [(alice.account_id, BTC, Leg.BOTH)] == find_liquidatable(venue.state, {BTC})
-
-
-def test_a_cross_pool_is_found_by_any_of_its_markets(venue: Venue) -> None:
-    """A pool whose equity fell to maintenance is found once, as the pool, not as a market."""
-    alice = open_long(venue, "CROSS", 10, "600", "0.1")
-    venue.index(BTC, "44000")
-    assert [(alice.account_id, CROSS_POOL, Leg.BOTH)] == find_liquidatable(venue.state, {BTC, "ETHUSDT"})
-    assert [] == find_liquidatable(venue.state, {"ETHUSDT"})
-
-
-def test_the_fund_and_the_fee_account_are_never_found(venue: Venue) -> None:
-    """The insurance fund holds what it took over, at whatever loss; nobody asks for it."""
-    alice = open_long(venue, "ISOLATED", 100, "1000", "1")
-    venue.index(BTC, "49000")
-    venue.liquidate(alice, BTC)
-    assert venue.state.accounts[FUND_ACCOUNT_ID].positions[BTC].size_lots > 0
-    venue.index(BTC, "1000")
-    assert [] == [bucket for bucket in find_liquidatable(venue.state, {BTC}) if bucket[0] < ALICE]
 
 
 class Exchange:
@@ -98,20 +52,23 @@ class Exchange:
         source = IndexSource(source="test", price_ticks=price * 10, raw=str(price))
         await self.ask(SetIndexPrice(market=BTC, sources=(source,)))
 
-    async def open_long(self, leverage: int = 10, fund: str = "100000") -> None:
-        """List BTC with a fund, and let Alice buy 0.1 of it from Bob at 50,000, isolated."""
-        await self.ask(ListMarket(spec=spec(BTC)))
-        if fund != "0":
-            await self.ask(
-                Deposit(account_id=FUND_ACCOUNT_ID, amount=money(fund)),
-                AllotInsurance(market=BTC, amount=money(fund)),
-            )
+    async def set_status(self, status: MarketStatus) -> None:
+        """Set what BTC accepts."""
+        await self.ask(SetMarketStatus(market=BTC, status=status, reason="test"))
+
+    async def open_long(self) -> None:
+        """List BTC with a fund, and let Alice buy 0.1 of it from Bob at 50,000, isolated, at leverage 10."""
+        await self.ask(
+            ListMarket(spec=spec(BTC)),
+            Deposit(account_id=FUND_ACCOUNT_ID, amount=money("100000")),
+            AllotInsurance(market=BTC, amount=money("100000")),
+        )
         for account_id in (ALICE, BOB):
             await self.ask(OpenAccount(), Deposit(account_id=account_id, amount=money("10000")))
         await self.index(50_000)
         await self.ask(
             SetMarginMode(account_id=ALICE, market=BTC, mode=MarginMode.ISOLATED),
-            SetLeverage(account_id=ALICE, market=BTC, leverage=leverage),
+            SetLeverage(account_id=ALICE, market=BTC, leverage=10),
             order(BOB, Side.SELL),
             order(ALICE, Side.BUY),
         )
@@ -204,15 +161,15 @@ async def test_what_is_due_at_the_start_is_asked_for_once(exchange: Exchange) ->
 
 
 async def test_a_bucket_that_stays_short_is_asked_for_with_each_price(exchange: Exchange) -> None:
-    """A liquidation that nobody can bear is asked for again when, and only when, a new mark comes."""
-    await exchange.open_long(leverage=50, fund="0")
+    """What cannot be done in a halted market is asked for with each new mark, and when it trades again."""
+    await exchange.open_long()
     async with exchange.liquidator():
-        await exchange.index(40_000)
-        await exchange.reach(LiquidationFinished, 1)
-        for n, price in enumerate((39_900, 39_800, 39_700), 1):
+        await exchange.set_status(MarketStatus.HALTED)
+        for n, price in enumerate((44_000, 43_900, 43_800), 1):
             await exchange.index(price)
             await exchange.reach(LiquidationSkipped, n)
+        await exchange.set_status(MarketStatus.TRADING)
+        await exchange.reach(LiquidationFinished, 1)
 
-    (finished,) = (event for event in exchange.client.events if isinstance(event, LiquidationFinished))
-    assert LiquidationResult.UNBORNE is finished.result
-    assert 3 == exchange.count(LiquidationSkipped)
+    assert (1, 3) == (exchange.count(LiquidationStarted), exchange.count(LiquidationSkipped))
+    assert 0 == exchange.client.fold.state.accounts[ALICE].positions[BTC].size_lots

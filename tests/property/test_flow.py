@@ -52,7 +52,7 @@ def check_liquidated(state: Exchange, finished: LiquidationFinished, *, is_last:
 
     Only when it is the last event is the state the one it left: its trades may have triggered others.
     """
-    assert finished.result is LiquidationResult.UNBORNE or finished.equity >= 0
+    assert finished.result >= LiquidationResult.UNBORNE or finished.equity >= 0
     if not is_last:
         return
     account = state.accounts[finished.account_id]

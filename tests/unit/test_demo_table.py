@@ -63,6 +63,9 @@ def _outcome(**changes: Any) -> Outcome:
         "modes": {"isolated": mode, "cross": mode},
         "first_liquidated_account": 17,
         "taken_over": 3,
+        "deleveraged": 12,
+        "socialised": "34.50000000",
+        "unpaid": "0.00000000",
         "not_borne": 0,
         "insurance_fund_before": "2000000.00000000",
         "insurance_fund": "2020261.58691790",
@@ -120,7 +123,14 @@ def test_outcome_for_people_says_what_each_mode_lost() -> None:
     print_outcome(console, _outcome(), ["foldex replay"])
 
     shown = _printed(console)
-    for text in ("146,781", "2,020,262 after", "digest replay", "the log holds all of it", "foldex replay"):
+    for text in (
+        "146,781",
+        "2,020,262 after",
+        "12 positions closed",
+        "digest replay",
+        "the log holds all of it",
+        "foldex replay",
+    ):
         assert text in shown
     assert 2 == shown.count("ab" * 32)
 

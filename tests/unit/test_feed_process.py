@@ -73,6 +73,25 @@ async def test_each_point_becomes_one_command_a_symbol() -> None:
     ].sources
 
 
+class Dated(Steps):
+    """One price whose source says when it was the price."""
+
+    def __iter__(self) -> Iterator[PricePoint]:
+        yield PricePoint(time_ms=0, prices={"BTCUSDT": Price(500_000, "50000", time_ns=7)})
+
+
+async def test_a_source_s_own_time_goes_with_the_price() -> None:
+    """What the source says of a price's time reaches the log; recorded prices say nothing."""
+    dated, undated = Desk(answers=[]), Desk(answers=[])
+    await feed(dated, Dated(0))
+    await feed(undated, Steps(5_000))
+
+    assert (IndexSource(source="steps", price_ticks=500_000, raw="50000", time_ns=7),) == dated.commands[
+        0
+    ].sources
+    assert 0 == undated.commands[0].sources[0].time_ns
+
+
 async def test_the_next_point_waits_for_the_answer() -> None:
     """However slow the exchange is, one point is under way and no more."""
     desk = Desk()

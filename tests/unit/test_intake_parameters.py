@@ -134,6 +134,10 @@ def test_default_contracts_keep_the_rules() -> None:
             spec.brackets[-1].max_leverage,
         )
         assert 50_000 == spec.taker_fee
+        # Funding every 8 hours: 0.01 % interest, at most 0.3 %, measured with 25,000 USDT. Prices set by hand
+        # never grow stale.
+        assert (28_800, 10_000, 300_000) == (spec.funding_interval_s, spec.interest_rate, spec.funding_cap)
+        assert (25_000 * 10**8, 0, 0) == (spec.impact_notional, spec.index_age_ms_max, spec.source_age_ms_max)
 
 
 @pytest.mark.parametrize(
@@ -145,6 +149,10 @@ def test_default_contracts_keep_the_rules() -> None:
         ("maker_fee", "0.000000001", "maker_fee"),
         ("taker_fee", "2", "taker_fee"),
         ("mark_band", "0.5", "mark_band"),
+        ("interest_rate", "0.0031", "interest_rate"),
+        ("funding_cap", "1%", "funding_cap"),
+        ("impact_notional", "-1", "impact_notional"),
+        ("source_band", "", "source_band"),
         ("brackets", [], "brackets"),
     ],
 )

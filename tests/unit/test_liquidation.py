@@ -1,4 +1,4 @@
-"""The waterfall: cancel, reduce, take over."""
+"""The waterfall: cancel, reduce, take over. Deleveraging has its own tests."""
 
 from dataclasses import dataclass
 
@@ -8,16 +8,16 @@ from events.events import (
     LiquidationFinished,
     LiquidationSkipped,
     LiquidationStarted,
-    MarketStatusChanged,
+    OrderAccepted,
     OrderCancelled,
     OrderExpired,
     PositionTakenOver,
     TradeExecuted,
 )
-from events.values import Bracket, CloseReason, LiquidationResult, MarketStatus, RejectCode
+from events.values import Bracket, CloseReason, LiquidationResult, MarketStatus
 from exchange.aggregate.account import FUND_ACCOUNT_ID
 from exchange.aggregate.margin import bucket_equity
-from tests.venue import Trader, Venue, every, money, only, refusal, spec
+from tests.venue import Trader, Venue, every, money, only, spec
 
 
 @dataclass
@@ -201,21 +201,18 @@ def test_profitable_hedge_keeps_a_cross_account_alive() -> None:
     assert only(LiquidationSkipped, s.venue.liquidate(s.alice))
 
 
-def test_fund_that_cannot_bear_restricts_the_market_and_says_so() -> None:
-    """Without an allotment the loss is nobody's to take: the market goes to cancel-only."""
+def test_fund_that_cannot_bear_leaves_the_position_to_the_other_side() -> None:
+    """Without an allotment the other side closes it at the bankruptcy price, and trading goes on."""
     s = scene(fund="0")
     s.open("BTCUSDT", "BUY", "0.1", "50000", mode="ISOLATED", leverage=10)
     s.venue.index("BTCUSDT", "44000")
 
     events = s.venue.liquidate(s.alice, "BTCUSDT")
 
-    changed = only(MarketStatusChanged, events)
-    assert MarketStatus.CANCEL_ONLY == changed.status
-    assert "insurance fund" in changed.reason
-    assert LiquidationResult.UNBORNE == only(LiquidationFinished, events).result
-    assert 100 == s.alice.position("BTCUSDT").size_lots
-    assert RejectCode.MARKET_CLOSED == refusal(s.bob.buy("BTCUSDT", "0.1", "44000"))
-    assert "cannot bear" in only(LiquidationSkipped, s.venue.liquidate(s.alice, "BTCUSDT")).reason
+    assert LiquidationResult.DELEVERAGED == only(LiquidationFinished, events).result
+    assert (0, 0) == (s.alice.position("BTCUSDT").size_lots, s.bob.position("BTCUSDT").size_lots)
+    assert "500" == s.alice.wallet
+    assert only(OrderAccepted, s.bob.buy("BTCUSDT", "0.1", "44000"))
 
 
 def test_fund_can_always_take_over_what_still_has_equity() -> None:

@@ -6,12 +6,10 @@ import pytest
 
 from events.commands import Withdraw
 from events.values import Bracket
+from exchange.aggregate.liquidation_price import bankruptcy_price, liquidation_price_of
 from exchange.aggregate.margin import (
-    bankruptcy_price,
-    cross_collateral,
     initial_margin,
     is_liquidatable,
-    liquidation_price,
     maintenance,
     survey,
     unrealised,
@@ -179,7 +177,7 @@ def test_liquidation_price_isolated(venue: Venue) -> None:
     hold(alice, bob, "BTCUSDT", "BUY", "0.1", "50000")
     position = alice.position("BTCUSDT")
 
-    price = Fraction(*liquidation_price(position, position.bucket) or (0, 1)) / 10
+    price = Fraction(*liquidation_price_of(alice.account, position) or (0, 1)) / 10
 
     assert (Fraction(5000) - 500) / (Fraction("0.1") * (1 - Fraction("0.004"))) == price
 
@@ -191,7 +189,7 @@ def test_liquidation_price_is_where_equity_meets_maintenance(venue: Venue) -> No
     hold(alice, bob, "ETHUSDT", "BUY", "1", "3000")
     position = alice.position("BTCUSDT")
 
-    numerator, denominator = liquidation_price(position, cross_collateral(alice.account, position)) or (0, 1)
+    numerator, denominator = liquidation_price_of(alice.account, position) or (0, 1)
     price = Fraction(numerator, denominator) / 10
 
     other = unrealised(alice.position("ETHUSDT")) - maintenance(alice.position("ETHUSDT"))
@@ -206,7 +204,7 @@ def test_over_collateralised_long_has_no_liquidation_price(venue: Venue) -> None
     hold(alice, bob, "BTCUSDT", "BUY", "0.1", "50000")
     position = alice.position("BTCUSDT")
 
-    assert liquidation_price(position, cross_collateral(alice.account, position)) is None
+    assert liquidation_price_of(alice.account, position) is None
 
 
 def test_bankruptcy_price_is_where_the_share_is_gone(venue: Venue) -> None:

@@ -123,3 +123,60 @@ def test_fok_is_refused_when_one_order_may_not_cause_so_many_fills() -> None:
     assert RejectCode.WOULD_NOT_FILL == refusal(taker.buy("BTCUSDT", "1.001", "50000", tif="FOK"))
     assert "1000000" == plain(taker.account.wallet)
     assert 1000 == len(every(TradeExecuted, taker.buy("BTCUSDT", "1", "50000", tif="FOK")))
+
+
+def test_fok_may_fill_against_itself_when_asked_to(alice: Trader) -> None:
+    """Without prevention own orders count: it trades whole with the own maker and pays both fees."""
+    alice.sell("BTCUSDT", "0.1", "50000")
+
+    trade = only(TradeExecuted, alice.buy("BTCUSDT", "0.1", "50000", tif="FOK", self_trade="NONE"))
+
+    assert (alice.account_id, alice.account_id) == (trade.maker_account_id, trade.taker_account_id)
+    assert (0, "9996.5") == (alice.position("BTCUSDT").size_lots, alice.wallet)
+
+
+def test_fok_fills_against_itself_and_others(alice: Trader, bob: Trader) -> None:
+    """0.5 with itself leave the position flat, 0.4 with bob open it; 0.1 more there are not."""
+    alice.sell("BTCUSDT", "0.5", "50000")
+    bob.sell("BTCUSDT", "0.4", "50000")
+
+    assert RejectCode.WOULD_NOT_FILL == refusal(
+        alice.buy("BTCUSDT", "1", "50000", tif="FOK", self_trade="NONE")
+    )
+    events = alice.buy("BTCUSDT", "0.9", "50000", tif="FOK", self_trade="NONE")
+
+    assert [500, 400] == [trade.quantity_lots for trade in every(TradeExecuted, events)]
+    assert 400 == alice.position("BTCUSDT").size_lots
+
+
+@pytest.mark.parametrize("choice", ["EXPIRE_TAKER", "EXPIRE_BOTH"])
+def test_fok_that_would_expire_on_meeting_itself_is_refused(alice: Trader, bob: Trader, choice: str) -> None:
+    """It could not fill whole; behind what it needs, own orders do not matter."""
+    bob.sell("BTCUSDT", "0.1", "49990")
+    alice.sell("BTCUSDT", "0.1", "50000")
+
+    assert RejectCode.WOULD_NOT_FILL == refusal(
+        alice.buy("BTCUSDT", "0.2", "50000", tif="FOK", self_trade=choice)
+    )
+    only(TradeExecuted, alice.buy("BTCUSDT", "0.1", "50000", tif="FOK", self_trade=choice))
+
+
+def test_fok_counts_the_margin_that_its_expiring_orders_free() -> None:
+    """An own ask 1,000 below the mark holds 100 for its loss; without it 1,250 are enough, with it not.
+
+    0.2 BTC at 51,000 lose 200 against the mark and need 1,000 of margin with leverage 10.
+    """
+    venue = Venue(specs=(spec(maker_fee=0, taker_fee=0),))
+    venue.index("BTCUSDT", "50000")
+    alice, bob = venue.account("1250"), venue.account("100000")
+    alice.leverage("BTCUSDT", 10)
+    own = order_id(alice.sell("BTCUSDT", "0.1", "49000"))
+    bob.sell("BTCUSDT", "0.2", "51000")
+
+    events = alice.buy("BTCUSDT", "0.2", tif="FOK")
+
+    assert own == only(OrderExpired, events).order_id
+    assert (200, 510_000) == (
+        only(TradeExecuted, events).quantity_lots,
+        only(TradeExecuted, events).price_ticks,
+    )

@@ -1,0 +1,94 @@
+"""What an account's margin comes to, as decimal strings.
+
+Money has eight digits and is exact. Prices are fractions, rounded half-even to eight digits; ratios are
+rounded up. The rules themselves use neither.
+"""
+
+from typing import Any
+
+from events.values import ISOLATED
+from exchange.aggregate.account import Account, Position
+from exchange.aggregate.liquidation_price import (
+    Fraction,
+    bankruptcy_price,
+    liquidation_price_of,
+    price_amount,
+)
+from exchange.aggregate.margin import (
+    bucket_equity,
+    initial_margin,
+    maintenance,
+    margin_ratio,
+    position_value,
+    survey,
+    unrealised,
+)
+from exchange.calc.account_file import Scenario
+from exchange.decimals import format_fixed, money_text
+
+
+def margin_report(scenario: Scenario) -> dict[str, Any]:
+    """Return the cross pool's figures, and a row for each open position.
+
+    equity = wallet + cross uPnL; initial_margin is what cross positions, their orders and the orders of
+    isolated markets require of it, maintenance_margin that of the cross positions.
+    """
+    pool = survey(scenario.account)
+    return {
+        "equity": money_text(pool.equity),
+        "initial_margin": money_text(pool.required + pool.reserved),
+        "maintenance_margin": money_text(pool.maintenance),
+        "margin_ratio": _ratio_text(pool.equity, pool.maintenance),
+        "available": money_text(max(0, pool.free)),
+        "withdrawable": money_text(max(0, pool.transferable)),
+        "positions": [_row(scenario.account, position) for position in scenario.open_positions],
+    }
+
+
+def collateral_report(scenario: Scenario) -> dict[str, Any]:
+    """Return where the money lies: the wallet, and what each open position has."""
+    return {
+        "wallet": money_text(scenario.account.wallet),
+        "buckets": [
+            {
+                "market": position.market.symbol,
+                "leg": position.leg.name,
+                "margin_mode": position.mode.name.lower(),
+                "leverage": position.leverage,
+                "bucket": money_text(position.bucket) if position.mode is ISOLATED else None,
+            }
+            for position in scenario.open_positions
+        ],
+    }
+
+
+def _row(account: Account, position: Position) -> dict[str, Any]:
+    market = position.market
+    notional = abs(position_value(position))
+    equity = bucket_equity(account, position)
+    total = maintenance(position) if position.mode is ISOLATED else survey(account).maintenance
+    # The share of the bucket's equity that is the position's, E × MM_i / Σ MM.
+    bankruptcy = bankruptcy_price(position, equity * maintenance(position), total)
+    return {
+        "market": market.symbol,
+        "leg": position.leg.name,
+        "notional": money_text(notional),
+        "bracket": market.brackets.containing(notional),
+        "unrealized_pnl": money_text(unrealised(position)),
+        "initial_margin": money_text(initial_margin(position)),
+        "maintenance_margin": money_text(maintenance(position)),
+        "margin_ratio": _ratio_text(equity, total),
+        "liquidation_price": _price_text(liquidation_price_of(account, position), market.spec.tick_size),
+        "bankruptcy_price": _price_text(bankruptcy, market.spec.tick_size),
+    }
+
+
+def _ratio_text(equity: int, maintenance_margin: int) -> str | None:
+    ratio = margin_ratio(equity, maintenance_margin)
+    return None if ratio is None else format_fixed(ratio)
+
+
+def _price_text(price: Fraction | None, tick_size: int) -> str | None:
+    if price is None or price[0] <= 0:
+        return None
+    return format_fixed(price_amount(price, tick_size))
