@@ -9,7 +9,8 @@ ENV PYTHONUNBUFFERED=1 \
 # A named volume mounted there for the first time takes over owner and mode, so the process can write to it.
 RUN useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin foldex \
     && install --directory --owner foldex --group foldex --mode 0700 /var/lib/foldex \
-    && install --directory --owner foldex --group foldex --mode 0700 /var/lib/foldex-snapshots
+    && install --directory --owner foldex --group foldex --mode 0700 /var/lib/foldex-snapshots \
+    && install --directory --owner foldex --group foldex --mode 0700 /var/lib/foldex-archive
 
 WORKDIR /opt/foldex
 COPY pyproject.toml constraints.txt README.md LICENSE ./

@@ -1,9 +1,11 @@
 # `make demo` and `make test` each work as the first command after a clone.
 # Prices for the demonstration can be given: make demo DEMO="--prices BTC.csv.gz ETH.csv.gz"
 DEMO ?=
+# Some faults alone, few of each, as JSON: make faults FAULTS="--small --json writer-killed"
+FAULTS ?=
 PYTHON_FILES = events exchange tests bench
 
-.PHONY: demo test check soak bench compiled clean
+.PHONY: demo test check soak faults bench compiled clean
 
 demo: .venv/.ready
 	.venv/bin/foldex demo $(DEMO)
@@ -19,6 +21,10 @@ check: .venv/.ready
 soak: .venv/.ready
 	FOLDEX_FLOW_SEEDS=20 FOLDEX_FLOW_COMMANDS=50000 FOLDEX_NAIVE_COMMANDS=200000 \
 	FOLDEX_DETERMINISM_COMMANDS=100000 .venv/bin/pytest tests/property -x
+
+# Every fault in full count against real processes and servers; takes about a quarter of an hour.
+faults: .venv/.ready
+	.venv/bin/python -m tests.faults $(FAULTS)
 
 bench: .venv/.ready
 	.venv/bin/python -m bench.book

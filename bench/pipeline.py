@@ -100,15 +100,21 @@ def setup_commands() -> list[AnyCommand]:
     return commands
 
 
-def make_commands(count: int, frame_size: int, first_seq: int) -> list[AnyCommand]:
-    """Return the load. Cancels name orders of earlier frames, whose ids follow from place and frame size."""
+def make_commands(
+    count: int, frame_size: int, first_seq: int, *, cancels: float = 0.35, resting: int = 2_000
+) -> list[AnyCommand]:
+    """Return the load. Cancels name orders of earlier frames, whose ids follow from place and frame size.
+
+    `cancels` is their share, once `resting` orders were placed and not cancelled; a tenth are market orders,
+    the rest limit orders.
+    """
     dice = random.Random(20251010)
     placed: list[tuple[int, str, int]] = []
     commands: list[AnyCommand] = []
     for i in range(count):
         order_id = (first_seq + i // frame_size) * ORDERS_PER_FRAME + i % frame_size
         chance = dice.random()
-        if chance < 0.35 and len(placed) > 2_000:
+        if chance < cancels and len(placed) > resting:
             # The last element takes the place of the one drawn: removal without moving the others.
             n = dice.randrange(len(placed))
             placed[n], placed[-1] = placed[-1], placed[n]

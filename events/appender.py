@@ -26,7 +26,14 @@ from events.frame import (
     header_of,
     new_origin,
 )
-from events.log import Log, LogError, LogUnavailableError
+from events.log import (
+    Log,
+    LogError,
+    LogFullError,
+    LogMissingError,
+    LogRewoundError,
+    LogUnavailableError,
+)
 from events.values import Outcome
 
 Answer = list[Event]
@@ -57,6 +64,7 @@ class Appender:
 
     Use: `open`, then `submit` from any task of the event loop, while whoever folds the events calls
     `resolve` with each entry's groups; at last `close`. `clock_ns` gives the wall clock of the frames.
+    `appended_seq` is the entry appended last, 0 before the first: what the log holds at least.
     """
 
     def __init__(self, log: Log, name: str, *, clock_ns: Callable[[], int] = time.time_ns) -> None:
@@ -64,6 +72,7 @@ class Appender:
         self._log = log
         self._clock_ns = clock_ns
         self._n = 0
+        self.appended_seq = 0
         self._waiting: deque[tuple[bytes, Future[Answer]]] = deque()
         self._unanswered: dict[int, list[Future[Answer]]] = {}
         self._arrived = asyncio.Event()
@@ -76,10 +85,16 @@ class Appender:
         The events of the frame need not have been read when this returns.
 
         Raises:
-            LogError: the log refuses it. `LogUnavailableError` is not raised but waited out.
+            LogError: the log refuses it. A server that does not answer, or has no room, is waited for.
         """
         assert self._sender is None, "opened twice"
-        await self._send([], [])
+        while True:
+            try:
+                await self._send([], [])
+                break
+            except LogFullError:
+                if await self._closes_within(_RESEND_MAX_S):
+                    break
         self._sender = asyncio.create_task(self._send_batches(), name=f"appender {self.origin}")
 
     def submit(self, command: AnyCommand) -> "Future[Answer]":
@@ -149,6 +164,9 @@ class Appender:
             await self._send(encoded, answers)
         except LogError as error:
             _fail(answers, error)
+            if isinstance(error, LogRewoundError):
+                # Whatever else is sent would be decided by a log that has forgotten what came before.
+                self._closing.set()
 
     def _fail_rest(self) -> None:
         _fail([answer for _, answer in self._waiting], AppenderClosedError("closed before it was sent"))
@@ -175,6 +193,7 @@ class Appender:
         """Append one frame, again and again while it is unknown whether it was; until closing.
 
         Raises:
+            LogRewoundError: the log is not the one that was appended to before.
             LogError: nothing was appended, and the frame's number is free again.
         """
         n = self._n + 1
@@ -184,15 +203,21 @@ class Appender:
         delay_s = _RESEND_FIRST_S
         while True:
             try:
-                await self._log.append_command(frame)
-                break
+                seq = await self._log.append_command(frame)
             except LogUnavailableError:
                 is_unknown = True
-            except LogError:
+            except LogError as error:
+                if isinstance(error, LogMissingError) and self.appended_seq:
+                    raise LogRewoundError("the log is gone, and was appended to before") from error
                 # After an attempt whose reply was lost, a refusal of the repeat proves nothing.
                 if not is_unknown:
                     del self._unanswered[n]
                     raise
+            else:
+                if seq <= self.appended_seq:
+                    raise LogRewoundError(f"entry {seq} was appended behind entry {self.appended_seq}")
+                self.appended_seq = seq
+                break
             if await self._closes_within(delay_s):
                 break
             if n not in self._unanswered:

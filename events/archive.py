@@ -10,20 +10,17 @@ The directory is a path or any `pyarrow` file system URL. Local files are writte
 synced and renamed. One `SegmentWriter` at a time may have a directory; on a local one a lock sees to it.
 """
 
+import asyncio
 import fcntl
-import hashlib
 import os
-import posixpath
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
-from itertools import pairwise
 from pathlib import Path
 
 import msgspec
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
-from pyarrow import fs
 
 from events.columns import (
     COMMAND_SCHEMA,
@@ -42,176 +39,31 @@ from events.log import (
     CommandEntry,
     CorruptLogError,
     Head,
-    Log,
-    LogError,
-    LogRewoundError,
-    TrimmedError,
     VerifiedEvents,
 )
+from events.segments import (
+    FORMAT,
+    MANIFESTS,
+    ArchiveError,
+    ArchiveMismatchError,
+    Directory,
+    Segment,
+    checksum_of,
+    manifest_name,
+    range_name,
+    read_segments,
+)
 
-FORMAT = 1
 SEGMENT_ENTRIES_MAX = 65_536
 SEGMENT_BYTES_AIM = 64 * 1024 * 1024
 # Where damage is too great for the chain to tell, it is narrowed down to one group of rows.
 ENTRIES_PER_ROW_GROUP = 4_096
 # A reader of both streams goes through them side by side.
 CACHED_FILES = 4
-_MANIFESTS, _COMMANDS, _EVENTS = "segments", "commands", "events"
+_COMMANDS, _EVENTS = "commands", "events"
 _LOCK_NAME = "archive.lock"
 _Entries = Sequence[CommandEntry] | Sequence[EventEntry]
 _RAW_NAMES = {"raw_body", "raw_checksum", "raw_chain_hash", "raw_timing"}
-
-
-class ArchiveError(LogError):
-    """The directory cannot be used as an archive: it is in use, or its address is none."""
-
-
-class ArchiveMismatchError(LogRewoundError):
-    """The archive and the log are of different logs, or of one that went two ways."""
-
-
-class Segment(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What a manifest says: which entries these are, and the files that hold them.
-
-    Hashes are hex. `previous_hash` is the chain hash before `first_seq`, `last_hash` that of `last_seq`;
-    `commands` and `events` count messages.
-    """
-
-    format: int
-    log_id: str
-    first_seq: int
-    last_seq: int
-    previous_hash: str
-    last_hash: str
-    commands: int
-    events: int
-    bytes: int
-    commands_file: str
-    commands_checksum: str
-    events_file: str
-    events_checksum: str
-
-    @property
-    def head(self) -> Head:
-        """The last entry."""
-        return Head(seq=self.last_seq, chain_hash=bytes.fromhex(self.last_hash))
-
-
-class Directory:
-    """The files of an archive, local or not. Names are relative, with "/" between parts."""
-
-    def __init__(self, url: str | Path) -> None:
-        """Name the directory; it need not exist.
-
-        Raises:
-            ArchiveError: the URL names no file system.
-        """
-        try:
-            if "://" in str(url):
-                self.files, self._root = fs.FileSystem.from_uri(str(url))
-            else:
-                self.files, self._root = fs.LocalFileSystem(), str(Path(url).resolve())
-        except (pa.ArrowException, ValueError, OSError) as error:
-            raise ArchiveError(f"not the address of an archive: {error}") from error
-        self.url = str(url)
-        self.local = Path(self._root) if isinstance(self.files, fs.LocalFileSystem) else None
-
-    def path(self, name: str) -> str:
-        """Return a file's path in its file system."""
-        return posixpath.join(self._root, name)
-
-    def names(self, folder: str) -> list[str]:
-        """Return the names of the files of a folder, sorted; none when it does not exist."""
-        selector = fs.FileSelector(self.path(folder), allow_not_found=True)
-        return sorted(
-            f"{folder}/{info.base_name}"
-            for info in self.files.get_file_info(selector)
-            if info.type == fs.FileType.File
-        )
-
-    def read(self, name: str) -> bytes:
-        """Return a file's content."""
-        with self.files.open_input_file(self.path(name)) as file:
-            content: bytes = file.read()
-            return content
-
-    def write(self, name: str, content: bytes) -> None:
-        """Write a whole file: afterwards it is there as given and on disk, or it is not there."""
-        self.files.create_dir(posixpath.dirname(self.path(name)), recursive=True)
-        if self.local is None:
-            with self.files.open_output_stream(self.path(name)) as stream:  # object stores publish on close
-                stream.write(content)
-            return
-        final = self.local / name
-        draft = final.with_name(final.name + ".new")
-        with draft.open("wb") as file:
-            file.write(content)
-            file.flush()
-            os.fsync(file.fileno())
-        draft.replace(final)
-        folder = os.open(final.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-
-    def delete(self, name: str) -> None:
-        """Remove a file."""
-        self.files.delete_file(self.path(name))
-
-
-def read_segments(directory: Directory, known: Sequence[Segment] = ()) -> list[Segment]:
-    """Return the segments of an archive in order, from entry 1 on; those that are `known` are not read again.
-
-    Raises:
-        CorruptLogError: a manifest is damaged, or a segment is missing.
-    """
-    by_name = {_manifest_name(segment.first_seq, segment.last_seq): segment for segment in known}
-    names = (name for name in directory.names(_MANIFESTS) if name.endswith(".json"))
-    segments = [by_name.get(name) or _read_manifest(directory, name) for name in names]
-    if segments and segments[0].first_seq != 1:
-        raise CorruptLogError(1, f"the archive begins with entry {segments[0].first_seq}")
-    if segments and segments[0].previous_hash != GENESIS_HASH.hex():
-        raise CorruptLogError(1, "the archive's first segment does not begin a chain")
-    for before, after in pairwise(segments):
-        if after.first_seq != before.last_seq + 1:
-            raise CorruptLogError(
-                before.last_seq + 1, f"the archive's next segment begins at {after.first_seq}"
-            )
-        if (after.log_id, after.previous_hash) != (before.log_id, before.last_hash):
-            raise CorruptLogError(
-                after.first_seq, "the archive's segment does not continue the one before it"
-            )
-    return segments
-
-
-def _manifest_name(first_seq: int, last_seq: int) -> str:
-    return f"{_MANIFESTS}/{_range(first_seq, last_seq)}.json"
-
-
-def _range(first_seq: int, last_seq: int) -> str:
-    return f"{first_seq:012d}-{last_seq:012d}"
-
-
-def _checksum(content: bytes) -> str:
-    return hashlib.blake2b(content, digest_size=32).hexdigest()
-
-
-def _read_manifest(directory: Directory, name: str) -> Segment:
-    first = posixpath.basename(name).partition("-")[0]
-    seq = int(first) if first.isdecimal() else 0
-    line, _, checksum = directory.read(name).partition(b"\n")
-    if checksum != _checksum(line).encode():
-        raise CorruptLogError(seq, f"the manifest {name} does not match its checksum")
-    try:
-        segment = msgspec.json.decode(line, type=Segment)
-    except msgspec.DecodeError as error:
-        raise CorruptLogError(seq, f"the manifest {name}: {error}") from error
-    if segment.format != FORMAT:
-        raise CorruptLogError(seq, f"archive format {segment.format} is unknown; this build reads {FORMAT}")
-    if name != _manifest_name(segment.first_seq, segment.last_seq):
-        raise CorruptLogError(seq, f"the manifest {name} is of another segment")
-    return segment
 
 
 class SegmentWriter:
@@ -256,10 +108,13 @@ class SegmentWriter:
         Raises:
             ArchiveMismatchError: the entry does not continue the archive: it is of another log, or of another
                 course of this one.
+            CorruptLogError: the events answer another command entry.
         """
         entry, header = verified.entry, header_of(verified.groups)
         assert entry.seq == command.seq == self.pending.seq + 1, (entry.seq, command.seq, self.pending.seq)
-        assert header.checksum == command.frame.checksum, entry.seq
+        if header.checksum != command.frame.checksum:
+            what = "the command entry is another than the one its events answer"
+            raise CorruptLogError(entry.seq, what)
         if self.log_id is not None and self.log_id != log_id:
             raise ArchiveMismatchError(f"the archive is of log {self.log_id}, this is log {log_id}")
         previous = self.pending.chain_hash
@@ -282,7 +137,7 @@ class SegmentWriter:
         if not self._answered:
             return None
         assert self.log_id is not None
-        numbers = _range(self.head.seq + 1, self.pending.seq)
+        numbers = range_name(self.head.seq + 1, self.pending.seq)
         files = {kind: f"{kind}/{numbers}.parquet" for kind in (_COMMANDS, _EVENTS)}
         commands, command_count = _parquet(COMMAND_SCHEMA, self._tables(_COMMANDS))
         events, event_count = _parquet(EVENT_SCHEMA, self._tables(_EVENTS))
@@ -297,15 +152,15 @@ class SegmentWriter:
             events=event_count,
             bytes=len(commands) + len(events),
             commands_file=files[_COMMANDS],
-            commands_checksum=_checksum(commands),
+            commands_checksum=checksum_of(commands),
             events_file=files[_EVENTS],
-            events_checksum=_checksum(events),
+            events_checksum=checksum_of(events),
         )
         self.directory.write(segment.commands_file, commands)
         self.directory.write(segment.events_file, events)
         manifest = msgspec.json.encode(segment)
-        name = _manifest_name(segment.first_seq, segment.last_seq)
-        self.directory.write(name, manifest + b"\n" + _checksum(manifest).encode())
+        name = manifest_name(segment.first_seq, segment.last_seq)
+        self.directory.write(name, manifest + b"\n" + checksum_of(manifest).encode())
         self._segments.append(segment)
         self.head = self.pending
         self._answered = []
@@ -341,8 +196,8 @@ class SegmentWriter:
 
     def _remove_leftovers(self) -> None:
         kept = {name for segment in self._segments for name in (segment.commands_file, segment.events_file)}
-        kept.update(_manifest_name(segment.first_seq, segment.last_seq) for segment in self._segments)
-        for folder in (_COMMANDS, _EVENTS, _MANIFESTS):
+        kept.update(manifest_name(segment.first_seq, segment.last_seq) for segment in self._segments)
+        for folder in (_COMMANDS, _EVENTS, MANIFESTS):
             for name in self.directory.names(folder):
                 if name not in kept:
                     self.directory.delete(name)
@@ -390,12 +245,12 @@ class ArchivedLog:
         return self.segments[-1].head if self.segments else Head(seq=0, chain_hash=GENESIS_HASH)
 
     async def read_commands(self, after: int, limit: int, wait_ms: int = 0) -> list[CommandEntry]:
-        """Return command entries behind `after` (see `Log.read_commands`), without ever waiting.
+        """Return command entries behind `after` (see `Log.read_commands`).
 
         Raises:
             CorruptLogError: their segment is damaged; names the first entry that is not as it was written.
         """
-        segment = self._segment_of(after + 1)
+        segment = await self._segment_of(after + 1, wait_ms)
         if segment is None:
             return []
         entries = self._load(segment, segment.commands_file)
@@ -408,7 +263,7 @@ class ArchivedLog:
 
     async def read_events(self, after: int, limit: int, wait_ms: int = 0) -> list[EventEntry]:
         """Return event entries behind `after`, like `read_commands`."""
-        segment = self._segment_of(after + 1)
+        segment = await self._segment_of(after + 1, wait_ms)
         if segment is None:
             return []
         entries = self._load(segment, segment.events_file)
@@ -427,6 +282,10 @@ class ArchivedLog:
         """Look for new segments."""
         self.segments = read_segments(self.directory, self.segments)
 
+    def table(self, name: str) -> pa.Table:
+        """Return a file with all its columns."""
+        return pq.read_table(pa.BufferReader(self.directory.read(name)))
+
     def tables(self, kind: str) -> list[str]:
         """Return the paths of the Parquet files of "commands" or "events", in their file system."""
         assert kind in (_COMMANDS, _EVENTS), kind
@@ -434,8 +293,11 @@ class ArchivedLog:
         names = (segment.commands_file if is_commands else segment.events_file for segment in self.segments)
         return [self.directory.path(name) for name in names]
 
-    def _segment_of(self, seq: int) -> Segment | None:
+    async def _segment_of(self, seq: int, wait_ms: int) -> Segment | None:
         if seq > self.head.seq:
+            self.refresh()
+        if seq > self.head.seq and wait_ms > 0:
+            await asyncio.sleep(wait_ms / 1000)  # segments are minutes apart
             self.refresh()
         # Segments are few: each holds thousands of entries.
         return next((found for found in self.segments if found.first_seq <= seq <= found.last_seq), None)
@@ -450,7 +312,7 @@ class ArchivedLog:
             content = self.directory.read(name)
         except FileNotFoundError as error:
             raise CorruptLogError(segment.first_seq, f"the archive's file {name} is missing") from error
-        if _checksum(content) != checksum:
+        if checksum_of(content) != checksum:
             seq, what = _find_damage(segment, content, is_commands=is_commands)
             raise CorruptLogError(seq, f"the archive's file {name} does not match its checksum: {what}")
         file = pq.ParquetFile(pa.BufferReader(content))
@@ -488,7 +350,7 @@ def _find_damage(segment: Segment, content: bytes, *, is_commands: bool) -> tupl
                     if entry.seq != seq or not entry.frame.is_intact():
                         return seq, "the entry is not what was written"
                 else:
-                    header = header_of(decode_groups(entry.body))
+                    header = header_of(decode_groups(entry.body, entry.schema))
                     expected = chain_hash(
                         segment.log_id, previous, seq, entry.schema, header.checksum, entry.body
                     )
@@ -499,51 +361,3 @@ def _find_damage(segment: Segment, content: bytes, *, is_commands: bool) -> tupl
     except Exception as error:
         return seq, f"it cannot be read from there on ({type(error).__name__})"
     return segment.first_seq, "its entries are what was written, its other columns or its structure are not"
-
-
-class ArchivedThenLive:
-    """A log to read whose trimmed beginning comes from its archive.
-
-    Readers verify the chain across the joint, so an archive of another log cannot slip in.
-    """
-
-    def __init__(self, archive: ArchivedLog, live: Log) -> None:
-        self._archive = archive
-        self._live = live
-
-    @property
-    def connections(self) -> int:
-        """How often a connection was made to the live log."""
-        return self._live.connections
-
-    async def read_commands(self, after: int, limit: int, wait_ms: int = 0) -> list[CommandEntry]:
-        """Return command entries behind `after` (see `Log.read_commands`)."""
-        try:
-            return await self._live.read_commands(after, limit, wait_ms)
-        except TrimmedError:
-            found = await self._archive.read_commands(after, limit)
-            if not found:
-                raise
-            return found
-
-    async def last_command_seq(self) -> int:
-        """Return the number of the last command entry of the live log."""
-        return await self._live.last_command_seq()
-
-    async def read_events(self, after: int, limit: int, wait_ms: int = 0) -> list[EventEntry]:
-        """Return event entries behind `after`, like `read_commands`."""
-        try:
-            return await self._live.read_events(after, limit, wait_ms)
-        except TrimmedError:
-            found = await self._archive.read_events(after, limit)
-            if not found:
-                raise
-            return found
-
-    async def event_head(self) -> Head:
-        """Return number and hash of the last event entry of the live log."""
-        return await self._live.event_head()
-
-    async def close(self) -> None:
-        """Drop the connections of the live log."""
-        await self._live.close()

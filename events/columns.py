@@ -141,20 +141,24 @@ class _Rows:
         self._cells: dict[str, tuple[list[int], list[Any]]] = {
             name: ([], []) for name in language.schema.names
         }
+        self._places: list[tuple[Any, ...]] = []
         self.count = 0
 
     def add(self, place: tuple[Any, ...], message: msgspec.Struct) -> None:
         """Add a row for a message; `place` is seq, position and index, then what follows the type."""
         tag, fields = self._language.fillers[type(message)]
-        self.add_cells(
-            place, tag, [(column, convert(getattr(message, name))) for column, name, convert in fields]
-        )
+        cells = [
+            (column, convert(value))
+            for column, name, convert in fields
+            if (value := getattr(message, name)) is not None
+        ]
+        self.add_cells(place, tag, cells)
 
     def add_cells(self, place: tuple[Any, ...], tag: str, cells: Iterable[tuple[str, Any]]) -> None:
         """Add a row of given cells."""
         row = self.count
-        placed = zip(_PLACE, (*place[:3], tag, *place[3:]), strict=True)
-        for name, value in (*((name, value) for (name, _), value in placed), *cells):
+        self._places.append((*place[:3], tag, *place[3:]))
+        for name, value in cells:
             rows, values = self._cells[name]
             rows.append(row)
             values.append(value)
@@ -162,7 +166,11 @@ class _Rows:
 
     def table(self) -> pa.Table:
         """Return the rows; what they do not have is null."""
-        return pa.table([self._array(field) for field in self._language.schema], schema=self._language.schema)
+        schema = self._language.schema
+        placed = zip(*self._places, strict=True) if self._places else [()] * len(_PLACE)
+        arrays = [pa.array(column, kind) for column, (_, kind) in zip(placed, _PLACE, strict=True)]
+        arrays += [self._array(schema.field(position)) for position in range(len(_PLACE), len(schema))]
+        return pa.table(arrays, schema=schema)
 
     def _array(self, field: pa.Field) -> pa.Array:
         rows, values = self._cells[field.name]

@@ -256,6 +256,25 @@ class Tick(Command, frozen=True, tag="tick"):
     """Says that time has passed."""
 
 
+class UnblockAccount(Command, frozen=True, tag="unblock_account"):
+    """An administrator lets an account trade again that its failed commands had blocked."""
+
+    account_id: int
+    reason: str
+
+
+class HaltExchange(Command, frozen=True, tag="halt_exchange"):
+    """An administrator restricts every market to cancels and stops liquidation and withdrawals."""
+
+    reason: str
+
+
+class ResumeExchange(Command, frozen=True, tag="resume_exchange"):
+    """An administrator ends a halt. What does not add up is accepted as it is from then on."""
+
+    reason: str
+
+
 class Checkpoint(Command, frozen=True, tag="checkpoint"):
     """Puts the digest that the state had behind entry `seq`, under `rules_version`, into the log."""
 
@@ -288,5 +307,8 @@ AnyCommand = (
     | SetIndexPrice
     | Liquidate
     | Tick
+    | UnblockAccount
+    | HaltExchange
+    | ResumeExchange
     | Checkpoint
 )

@@ -14,6 +14,7 @@ from events.values import (
     LeftOutSource,
     Leg,
     LiquidationResult,
+    LotsGap,
     MarginMode,
     MarketSpec,
     MarketStatus,
@@ -73,12 +74,92 @@ class LogCreated(Event, frozen=True, tag="log_created"):
     rules_version: int
 
 
+class RulesChanged(Event, frozen=True, tag="rules_changed"):
+    """From this entry on, its own commands included, the rules of `rules_version` decide; before, `replaced`.
+
+    It stands behind the header of the first entry that a writer of the newer rules decided.
+    """
+
+    rules_version: int
+    replaced: int
+
+
 class Rejected(Event, frozen=True, tag="rejected"):
     """A command asked for something it may not have; nothing changed. `reason` names field and rule."""
 
     account_id: int
     code: RejectCode
     reason: str
+
+
+class CommandFailed(Event, frozen=True, tag="command_failed"):
+    """A command could not be decided, applied or encoded: a fault of the exchange. It changed nothing else.
+
+    `index` is its place in the frame and `command` its tag; account 0 and market "" where it names none.
+    `error` is the kind of exception, `reason` where it arose. `failures` is how many the account has had
+    with it, 0 when this one does not count; then `repeats` is how often this command has failed with this
+    account and market, since a market was last opened, the exchange resumed or an account unblocked.
+    """
+
+    index: int
+    command: str
+    account_id: int
+    market: str
+    error: str
+    reason: str
+    failures: int
+    repeats: int
+
+
+class WorkFailed(Event, frozen=True, tag="work_failed"):
+    """Something due by price or time could not be done: a fault of the exchange. It is due no longer.
+
+    `number` is that of the conditional order, which is gone, or of the order that should have ended, which
+    stays; 0: the countdown of (account, market), which is gone. The rest is as of `CommandFailed`.
+    """
+
+    account_id: int
+    market: str
+    number: int
+    error: str
+    reason: str
+    failures: int
+
+
+class AccountBlocked(Event, frozen=True, tag="account_blocked"):
+    """After `failures` failed commands an account may only cancel."""
+
+    account_id: int
+    failures: int
+
+
+class AccountUnblocked(Event, frozen=True, tag="account_unblocked"):
+    """An account may trade again, and its failures count from 0."""
+
+    account_id: int
+    reason: str
+
+
+class ExchangeHalted(Event, frozen=True, tag="exchange_halted"):
+    """Every market is restricted to cancels; liquidation and withdrawals are stopped.
+
+    `money_gap` is Σ wallets + Σ buckets − Σ entry costs − deposits + withdrawals in money units, `lots_gaps`
+    are the sums of position sizes that are not 0, both counted from the tables. `markets` were trading.
+    """
+
+    reason: str
+    money_gap: int
+    lots_gaps: tuple[LotsGap, ...]
+    markets: tuple[str, ...]
+
+
+class ExchangeResumed(Event, frozen=True, tag="exchange_resumed"):
+    """A halt ended. The gaps, counted anew, are accepted; `markets` trade again."""
+
+    reason: str
+    money_gap: int
+    lots_gaps: tuple[LotsGap, ...]
+    markets: tuple[str, ...]
 
 
 class MarketListed(Event, frozen=True, tag="market_listed"):
@@ -564,7 +645,14 @@ AnyEvent = (
     FrameHeader
     | OriginOpened
     | LogCreated
+    | RulesChanged
     | Rejected
+    | CommandFailed
+    | WorkFailed
+    | AccountBlocked
+    | AccountUnblocked
+    | ExchangeHalted
+    | ExchangeResumed
     | MarketListed
     | MarketStatusChanged
     | AccountOpened

@@ -17,10 +17,12 @@ from struct import pack
 
 import msgspec
 
+from events import upcast
 from events.commands import AnyCommand
-from events.events import AnyEvent, Event, FrameHeader, LogCreated
+from events.events import Event, FrameHeader, LogCreated
+from events.upcast import SCHEMA_VERSION as SCHEMA_VERSION
+from events.upcast import UndecodableBodyError as UndecodableBodyError
 
-SCHEMA_VERSION = 1
 COMMANDS_PER_FRAME_MAX = 4096
 BODY_BYTES_MAX = 64 * 1024 * 1024
 BODY_HEADER_BYTES_MAX = 3
@@ -31,16 +33,10 @@ _EVENT_DOMAIN = b"foldex event frame\x00"
 Groups = list[list[Event]]
 
 _encoder = msgspec.msgpack.Encoder()
-_command_decoder: msgspec.msgpack.Decoder[list[AnyCommand]] = msgspec.msgpack.Decoder(list[AnyCommand])
-_groups_decoder: msgspec.msgpack.Decoder[list[list[AnyEvent]]] = msgspec.msgpack.Decoder(list[list[AnyEvent]])
 
 
 class FrameTooLargeError(ValueError):
     """A batch exceeds what one entry may hold; nothing was appended."""
-
-
-class UndecodableBodyError(ValueError):
-    """A body whose checksum is right does not decode under its schema."""
 
 
 class CommandFrame(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -62,15 +58,12 @@ class CommandFrame(msgspec.Struct, frozen=True, kw_only=True, gc=False):
         return self.checksum == command_checksum(self.origin, self.n, self.time_ns, self.schema, self.body)
 
     def commands(self) -> list[AnyCommand]:
-        """Decode the body.
+        """Decode the body, whatever version of the language it was written in.
 
         Raises:
             UndecodableBodyError: the body is not an array of known commands.
         """
-        try:
-            return _command_decoder.decode(self.body)
-        except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise UndecodableBodyError(str(error)) from error
+        return upcast.LANGUAGE.decode_commands(self.schema, self.body)
 
 
 class EventEntry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
@@ -150,16 +143,13 @@ def encode_groups(groups: Groups) -> bytes:
     return _encoder.encode(groups)
 
 
-def decode_groups(body: bytes) -> Groups:
-    """Decode the groups of one entry.
+def decode_groups(body: bytes, schema: int = SCHEMA_VERSION) -> Groups:
+    """Decode the groups of one entry, whatever version of the language it was written in.
 
     Raises:
         UndecodableBodyError: the body is not groups of known events led by a `FrameHeader`.
     """
-    try:
-        groups: Groups = _groups_decoder.decode(body)  # type: ignore[assignment]
-    except (msgspec.DecodeError, UnicodeDecodeError) as error:
-        raise UndecodableBodyError(str(error)) from error
+    groups = upcast.LANGUAGE.decode_groups(schema, body)
     if not groups or not groups[0] or not isinstance(groups[0][0], FrameHeader):
         raise UndecodableBodyError("the first event is not a frame header")
     return groups

@@ -14,9 +14,9 @@ from typing import Protocol
 
 import msgspec
 
+from events import upcast
 from events.frame import (
     GENESIS_HASH,
-    SCHEMA_VERSION,
     CommandFrame,
     EventEntry,
     Groups,
@@ -110,7 +110,7 @@ class Lease(msgspec.Struct, frozen=True, kw_only=True, gc=False):
 
 
 class ReadableLog(Protocol):
-    """What readers need of a log: a stream server, memory, or an archive. All may raise `LogUnavailableError`."""
+    """What readers need of a log: a server, memory, or an archive. All may raise `LogUnavailableError`."""
 
     @property
     def connections(self) -> int:
@@ -252,14 +252,19 @@ class CommandReader:
             self._connections = connections
         try:
             for entry in entries:
-                self._verify(entry)
+                self.verify(entry)
         except CorruptLogError:
             # A log that was set back and grew again past our place looks damaged; say what it is.
             await self.check_place()
             raise
         return entries
 
-    def _verify(self, entry: CommandEntry) -> None:
+    def verify(self, entry: CommandEntry) -> None:
+        """Check that `entry` is the next one and as it was written, and move behind it.
+
+        Raises:
+            CorruptLogError: it is not.
+        """
         if entry.seq != self.seq + 1:
             raise CorruptLogError(self.seq + 1, f"command entry is missing; the next is {entry.seq}")
         _check_schema(entry.seq, entry.frame.schema)
@@ -336,7 +341,7 @@ class EventReader:
             raise CorruptLogError(self.seq + 1, f"event entry is missing; the next is {entry.seq}")
         _check_schema(entry.seq, entry.schema)
         try:
-            groups = decode_groups(entry.body)
+            groups = decode_groups(entry.body, entry.schema)
         except UndecodableBodyError as error:
             raise CorruptLogError(entry.seq, f"event body does not decode: {error}") from error
         log_id = self.log_id or log_id_of(groups)
@@ -369,5 +374,7 @@ class EventReader:
 
 
 def _check_schema(seq: int, schema: int) -> None:
-    if schema != SCHEMA_VERSION:
-        raise CorruptLogError(seq, f"schema version {schema} is unknown; this build reads {SCHEMA_VERSION}")
+    language = upcast.LANGUAGE
+    if not language.reads(schema):
+        reads = f"1 to {language.version}" if language.version > 1 else "1"
+        raise CorruptLogError(seq, f"schema version {schema} is unknown; this build reads {reads}")

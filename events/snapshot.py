@@ -114,6 +114,11 @@ def find(directory: Path, log_id: str | None = None) -> list[Path]:
     return sorted(chosen, key=lambda path: path.name, reverse=True)
 
 
+def seq_of(path: Path) -> int:
+    """Return the entry whose state a file that `find` returned holds, or held when it was written."""
+    return int(path.name.partition("-")[0])
+
+
 def load_newest(
     directory: Path, restore: Callable[[Snapshot], T], *, log_id: str | None = None
 ) -> tuple[Snapshot, T] | None:

@@ -228,6 +228,11 @@ class RejectCode(StrEnum):
     MARGIN_NOT_REMOVABLE = "MARGIN_NOT_REMOVABLE"
     IN_LIQUIDATION = "IN_LIQUIDATION"
     STALE_INDEX = "STALE_INDEX"
+    ACCOUNT_BLOCKED = "ACCOUNT_BLOCKED"
+    KEEPS_FAILING = "KEEPS_FAILING"
+    ACCOUNT_NOT_BLOCKED = "ACCOUNT_NOT_BLOCKED"
+    EXCHANGE_HALTED = "EXCHANGE_HALTED"
+    EXCHANGE_NOT_HALTED = "EXCHANGE_NOT_HALTED"
 
 
 class Value(msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True, gc=False):
@@ -359,6 +364,13 @@ class WorksheetRow(Value, frozen=True):
     deduction_rest: int
     unrealised: int
     maintenance: int
+
+
+class LotsGap(Value, frozen=True):
+    """The position sizes of a market add up to `lots` instead of 0."""
+
+    market: str
+    lots: int
 
 
 class RankRow(Value, frozen=True):

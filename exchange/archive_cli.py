@@ -25,6 +25,7 @@ from exchange.options import (
 )
 
 if TYPE_CHECKING:
+    from events.archive import ArchivedLog
     from events.log import Head, ReadableLog
     from events.redis import RedisLog
     from exchange.archiving import Restored
@@ -93,13 +94,18 @@ def verify(
     data_dir: DataDir = config.DATA_DIR_DEFAULT,
     as_json: AsJson = False,
 ) -> None:
-    """Check every file, entry and hash of an archive.  [default: that of the data directory]"""
-    from exchange.archiving import opened, verify_archive
+    """Check every file, entry, hash and column of an archive.  [default: that of the data directory]"""
+    from exchange.archiving import opened, verify_archive, verify_columns
 
-    url = source or archive_of(data_dir)
+    async def check(archive: "ArchivedLog") -> "Head":
+        head = await verify_archive(archive)
+        await verify_columns(archive)
+        return head
+
+    url = source or str(data_dir / config.ARCHIVE_DIR_NAME)
     with reporting(), opened(url) as archive:
         _require(archive.head.seq, f"no archive in {url}")
-        _print_head(asyncio.run(verify_archive(archive)), f"{url} is intact", as_json)
+        _print_head(asyncio.run(check(archive)), f"{url} is intact", as_json)
 
 
 @app.command("list")
@@ -111,7 +117,7 @@ def list_segments(
     """List the segments of an archive.  [default: that of the data directory]"""
     from exchange.archiving import opened
 
-    url = source or archive_of(data_dir)
+    url = source or str(data_dir / config.ARCHIVE_DIR_NAME)
     with reporting(), opened(url) as archive:
         _require(archive.head.seq, f"no archive in {url}")
         for segment in archive.segments:
@@ -136,8 +142,12 @@ def recover(
     """
     from exchange import archiving
 
+    source = archive or archive_of(data_dir, redis_url)
+    if source is None:
+        raise typer.BadParameter("which archive? --archive is needed with --redis-url")
+
     async def put_back(url: str) -> None:
-        with archiving.opened(archive_of(data_dir, archive)) as stored:
+        with archiving.opened(source) as stored:
             restored = await _on_server(url, lambda log: archiving.recover(log, stored))
         _print_restored(restored, as_json)
 
@@ -166,7 +176,8 @@ def sql(
             with reporting():
                 asyncio.run(_query_archive(query, archive, form))
         else:
-            call(data_dir, redis_url, lambda url: _query_server(query, url, archive_of(data_dir), form))
+            stored = archive_of(data_dir, redis_url)
+            call(data_dir, redis_url, lambda url: _query_server(query, url, stored, form))
     except QueryError as error:
         typer.echo(f"foldex: {error}", err=True)
         raise typer.Exit(config.EXIT_USAGE) from None
@@ -181,14 +192,13 @@ async def _query_archive(query: str, url: str, form: str) -> None:
         sql.write(await sql.query(query, archive, None), form)
 
 
-async def _query_server(query: str, url: str, archive: str, form: str) -> None:
+async def _query_server(query: str, url: str, archive: str | None, form: str) -> None:
     from events.archive import ArchivedLog
     from exchange import sql
 
     async def ask(log: "RedisLog") -> "Result":
         _require((await log.event_head()).seq, "no log on that server")
-        stored = ArchivedLog(archive) if "://" in archive or Path(archive).is_dir() else None
-        return await sql.query(query, stored, log)
+        return await sql.query(query, ArchivedLog(archive) if archive else None, log)
 
     sql.write(await _on_server(url, ask), form)
 

@@ -1,17 +1,18 @@
 """The archiver: folds the log beside the writer and keeps what a restart needs, so that the writer never
 stalls for it.
 
-At every mark (see `fold`) it takes the image of its state, which holds up this process alone; writing it to
-disk runs beside the fold. When the file has its name, the digest goes into the log as a checkpoint, and
-everybody who passes that compares. Marks that come while a snapshot is being written are skipped but for the
-newest: a snapshot is only as good as it is recent.
+At every milestone (see `fold`) it takes the image of its state, which holds up this process alone; writing
+it to disk runs beside the fold. When the file has its name, the digest goes into the log as a checkpoint, and
+everybody who passes that compares. Of milestones that come while a snapshot is being written only the newest
+counts: a snapshot is as good as it is recent.
 
-Without room on the disk or in the server a snapshot or its checkpoint is left out, said, and the next mark
-tries again; the exchange goes on.
+Without room on the disk or in the server a snapshot or its checkpoint is left out, said, and the next
+milestone tries again; the exchange goes on.
 """
 
 import asyncio
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 
 import structlog
 
@@ -23,6 +24,7 @@ from events.log import LogFullError, VerifiedEvents
 from events.snapshot import Snapshot
 from exchange.fold import Fold
 from exchange.runtime import Runtime
+from exchange.segmenter import Segmenter
 
 logger = structlog.get_logger(__name__)
 
@@ -30,9 +32,9 @@ Save = Callable[[Snapshot], Awaitable[None]]
 
 
 class Archiver:
-    """Keeps a snapshot of the newest mark, and puts its digest into the log.
+    """Keeps a snapshot of the newest milestone, and puts its digest into the log.
 
-    `on_mark` and `on_entry` are given to the fold; `keep` runs beside it. `save` puts a snapshot where a
+    `on_milestone` and `on_entry` are given to the fold; `keep` runs beside it. `save` puts a snapshot where a
     restart finds it.
     """
 
@@ -43,7 +45,7 @@ class Archiver:
         self._arrived = asyncio.Event()
         self._passed_seq = 0
 
-    def on_mark(self, snapshot: Snapshot) -> None:
+    def on_milestone(self, snapshot: Snapshot) -> None:
         """Want this snapshot kept, instead of one that still waits."""
         self._wanted = snapshot
         self._arrived.set()
@@ -94,6 +96,20 @@ class Archiver:
             logger.error("checkpoint_rejected", seq=snapshot.seq, reason=events[0].reason)
 
 
+def _segmenter(runtime: Runtime, snapshots: Path) -> Segmenter | None:
+    if runtime.archive is None:
+        logger.warning("no_archive", reason="none was named, so nothing is archived, nor trimmed")
+        return None
+    return Segmenter(runtime.log, runtime.archive, snapshots=snapshots, read_consumers=runtime.read_consumers)
+
+
+async def _archive(segmenter: Segmenter | None, stop: asyncio.Event) -> None:
+    if segmenter is None:
+        await stop.wait()
+    else:
+        await segmenter.run(stop)
+
+
 async def run_archiver(runtime: Runtime) -> None:
     """Live as the archiver: catch up, then follow the log and keep snapshots until stopped.
 
@@ -112,19 +128,22 @@ async def run_archiver(runtime: Runtime) -> None:
 
     appender = Appender(runtime.log, "archiver")
     archiver = Archiver(appender, save)
-    fold = Fold(runtime.log, archiver.on_entry, runtime.snapshots, on_mark=archiver.on_mark)
+    fold = Fold(runtime.log, archiver.on_entry, runtime.snapshots, on_milestone=archiver.on_milestone)
     if not await runtime.until_available(fold.catch_up):
         return
+    segmenter = _segmenter(runtime, directory)
     await appender.open()
     following = asyncio.create_task(fold.run(runtime.stop), name="fold")
+    archiving = asyncio.create_task(_archive(segmenter, runtime.stop), name="archive")
     keeping = asyncio.create_task(archiver.keep(fold.started_from), name="keep snapshots")
     runtime.ready(lambda: fold.head.seq)
     try:
-        done, _ = await asyncio.wait({following, keeping}, return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait({following, keeping, archiving}, return_when=asyncio.FIRST_COMPLETED)
         for task in done:
             task.result()
+        await archiving  # what was read is in a segment then
     finally:
-        keeping.cancel()
-        following.cancel()
-        await asyncio.wait({following, keeping})
+        for task in (keeping, following, archiving):
+            task.cancel()
+        await asyncio.wait({following, keeping, archiving})
         await appender.close()

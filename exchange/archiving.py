@@ -12,8 +12,10 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import msgspec
+import pyarrow as pa
 
-from events.archive import ArchivedLog, ArchiveError, ArchiveMismatchError, SegmentWriter
+from events.archive import ArchivedLog, SegmentWriter
+from events.columns import command_table, event_table
 from events.frame import GENESIS_HASH, EventEntry, header_of
 from events.log import (
     CommandEntry,
@@ -26,10 +28,10 @@ from events.log import (
     Log,
     LogExistsError,
     LogMissingError,
-    LogRewoundError,
     ReadableLog,
     TrimmedError,
 )
+from events.segments import ArchiveError, ArchiveMismatchError, mismatch
 
 ENTRIES_PER_READ = 256
 BYTES_PER_STEP_AIM = 4 * 1024 * 1024
@@ -69,6 +71,40 @@ async def verify_archive(archive: ArchivedLog, after: Head | None = None) -> Hea
     return head
 
 
+async def verify_columns(archive: ArchivedLog) -> None:
+    """Check that the columns people query say what the entries say, which the chain vouches for.
+
+    A column that this build does not know is not looked at.
+
+    Raises:
+        CorruptLogError: names the first entry of which a column says something else.
+    """
+    place = Head(seq=0, chain_hash=GENESIS_HASH)
+    for segment in archive.segments:
+        events = EventReader(archive, log_id=archive.log_id, after=place)
+        commands = CommandReader(archive, after=place.seq)
+        count = segment.last_seq - place.seq
+        answers, asked = await events.read(count), await commands.read(count)
+        place = segment.head
+        _compare_columns(event_table(answers), archive.table(segment.events_file))
+        _compare_columns(
+            command_table(zip(asked, answers, strict=True)), archive.table(segment.commands_file)
+        )
+
+
+def _compare_columns(expected: pa.Table, stored: pa.Table) -> None:
+    for field in expected.schema:
+        if field.name not in stored.schema.names:
+            continue  # a newer build's
+        column = stored.column(field.name)
+        if column.type == field.type and column.equals(expected.column(field.name)):
+            continue
+        pairs = zip(expected.column(field.name).to_pylist(), column.to_pylist(), strict=False)
+        row = next((row for row, (right, found) in enumerate(pairs) if right != found), 0)
+        seq = expected.column("seq")[row].as_py()
+        raise CorruptLogError(seq, f"the archive's column {field.name} does not say what the entry says")
+
+
 async def check_continues(log: Log, archive: ArchivedLog) -> Head:
     """Make sure that log and archive are the same log as far as both go; return the log's head.
 
@@ -86,25 +122,8 @@ async def check_continues(log: Log, archive: ArchivedLog) -> Head:
         except TrimmedError:
             return head  # the archive had it when it was trimmed
         if found != await _hash_at(archive, common_seq):
-            raise ArchiveMismatchError(
-                f"entry {common_seq} of the log is not the one in the archive {archive.directory.url}, which "
-                f"is of log {archive.log_id}: it is of another log, or of one that went on after it was lost"
-            )
+            raise ArchiveMismatchError(mismatch(common_seq, archive.directory, archive.log_id or ""))
     return head
-
-
-async def check_not_behind(log: Log, archive: ArchivedLog) -> None:
-    """Make sure that the log has not gone backwards since it was archived. For whoever starts on it.
-
-    Raises:
-        LogRewoundError: it ends before its archive, or is another one.
-    """
-    head = await check_continues(log, archive)
-    if head.seq < archive.head.seq:
-        raise LogRewoundError(
-            f"the log ends at entry {head.seq}, its archive at {archive.head.seq}: it went backwards; "
-            "foldex recover puts back what was lost"
-        )
 
 
 async def recover(log: Log, archive: ArchivedLog) -> Restored:
@@ -263,7 +282,7 @@ async def _restore(
     while head.seq < archive.head.seq:
         answers = await archive.read_events(head.seq, ENTRIES_PER_READ)
         asked = await archive.read_commands(head.seq, ENTRIES_PER_READ)
-        pairs = []
+        pairs: list[tuple[CommandEntry, EventEntry]] = []
         size = 0
         for pair in zip(asked, answers, strict=True):
             if pairs and size > BYTES_PER_STEP_AIM:

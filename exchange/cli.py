@@ -13,21 +13,21 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from exchange import config
-from exchange.archive_cli import app as archive
+from exchange.archive_cli import app as archive_app
 from exchange.archive_cli import recover, sql
 from exchange.calc.cli import app as calc
 from exchange.demo.cli import demo
 from exchange.intake.admin_cli import app as admin
-from exchange.options import AsJson, DataDir, RedisUrl, call, read_log
+from exchange.options import ArchiveToRead, AsJson, DataDir, RedisUrl, archive_of, call, read_log
 
 if TYPE_CHECKING:
     from exchange.fold import Snapshots
-    from exchange.runtime import Runtime
+    from exchange.runtime import Alive, Runtime
     from exchange.supervisor import Supervisor
 
 NO_FEED = "none"
 REQUIRED_PROCESSES = ("writer", "intake", "liquidator")
-OPTIONAL_PROCESSES = ("archiver", "feed", "maker")
+OPTIONAL_PROCESSES = ("standby", "archiver", "feed", "maker")
 
 _EPILOG = "Exit codes: " + "; ".join(f"{code} {meaning}" for code, meaning in config.EXIT_MEANINGS.items())
 
@@ -39,7 +39,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
 )
 app.add_typer(admin, name="admin")
-app.add_typer(archive, name="archive")
+app.add_typer(archive_app, name="archive")
 app.command()(recover)
 app.command()(sql)
 app.add_typer(calc, name="calc")
@@ -95,6 +95,10 @@ SnapshotEvents = Annotated[
 DurabilityOption = Annotated[
     Durability, typer.Option(help="relaxed: synced to disk every second; strict: before each answer.")
 ]
+Upgrade = Annotated[
+    bool,
+    typer.Option("--upgrade", help="Decide a log that is under older rules by this build's from here on."),
+]
 Speed = Annotated[
     float, typer.Option(min=0.0, help="Source seconds per real second; 0 is as fast as answers come.")
 ]
@@ -132,6 +136,8 @@ def up(
     data_dir: DataDir = config.DATA_DIR_DEFAULT,
     durability: DurabilityOption = Durability.RELAXED,
     maker: Annotated[bool, typer.Option("--maker", help="Run a house market maker.")] = False,
+    standby: Annotated[bool, typer.Option("--standby", help="Run a second writer that stands by.")] = False,
+    upgrade: Upgrade = False,
     redis_url: RedisUrl = None,
     as_json: AsJson = False,
 ) -> None:
@@ -152,6 +158,8 @@ def up(
             speed=speed,
             durability=durability.value,
             maker=maker,
+            standby=standby,
+            upgrade=upgrade,
         )
 
     raise typer.Exit(asyncio.run(_up(make, as_json)))
@@ -217,10 +225,24 @@ def writer(
     data_dir: DataDir = config.DATA_DIR_DEFAULT,
     redis_url: RedisUrl = None,
     durability: DurabilityOption = Durability.RELAXED,
+    standby: Annotated[
+        bool, typer.Option("--standby", help="Begin by standing by, even when no other writer is active.")
+    ] = False,
+    lease_ms: Annotated[
+        int,
+        typer.Option(
+            min=100,
+            envvar=config.LEASE_MS_ENV,
+            help="Without a sign of life from the active writer for this long another takes over.",
+        ),
+    ] = config.LEASE_TTL_MS_DEFAULT,
+    upgrade: Upgrade = False,
     snapshots: SnapshotDir = None,
     snapshot_events: SnapshotEvents = config.SNAPSHOT_EVENTS_DEFAULT,
 ) -> None:
     """Run the writer: decides commands into events. Further ones stand by."""
+    from functools import partial
+
     from exchange.fold import Snapshots
     from exchange.writer import run_writer
 
@@ -228,7 +250,7 @@ def writer(
         "writer",
         data_dir,
         redis_url,
-        run_writer,
+        partial(run_writer, standby=standby, lease_ms=lease_ms, upgrade=upgrade),
         strict=durability is Durability.STRICT,
         snapshots=Snapshots(directory=snapshots, every_events=snapshot_events),
     )
@@ -249,6 +271,14 @@ def intake(
             help="Key that seals API secrets; made when missing.  [default: in the data directory]",
         ),
     ] = None,
+    lag_frames: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            envvar=config.LAG_FRAMES_ENV,
+            help="Refuse orders while this many entries wait for the writer; what cancels, at twice as many.",
+        ),
+    ] = config.LAG_FRAMES_DEFAULT,
     snapshots: SnapshotDir = None,
     snapshot_events: SnapshotEvents = config.SNAPSHOT_EVENTS_DEFAULT,
 ) -> None:
@@ -267,6 +297,7 @@ def intake(
                 admin_port=admin_port,
                 key_file=key_file or data_dir / config.KEY_FILE_NAME,
                 stop=runtime.stop,
+                lag_frames=lag_frames,
                 snapshots=runtime.snapshots,
                 on_ready=runtime.ready,
             )
@@ -395,8 +426,15 @@ def status(
         typer.echo(msgspec.json.encode(rows).decode())
     else:
         for name, alive in rows.items():
-            typer.echo(f"{name:<12} " + (f"alive at {alive.seq}, pid {alive.pid}" if alive else "not alive"))
+            typer.echo(f"{name:<12} {_describe(alive)}")
     raise typer.Exit(config.EXIT_OK if all(rows[name] for name in required) else config.EXIT_NOT_ALIVE)
+
+
+def _describe(alive: "Alive | None") -> str:
+    if alive is None:
+        return "not alive"
+    took_over = "" if alive.took_over_s is None else f", took over in {alive.took_over_s:.3f} s"
+    return f"alive at {alive.seq}, pid {alive.pid}{took_over}"
 
 
 async def _read_all_alive(url: str, names: list[str]) -> dict[str, Any]:
@@ -417,6 +455,7 @@ async def _read_all_alive(url: str, names: list[str]) -> dict[str, Any]:
 @app.command()
 def replay(
     until: Annotated[int | None, typer.Option(min=1, help="Stop behind this entry.")] = None,
+    archive: ArchiveToRead = None,
     data_dir: DataDir = config.DATA_DIR_DEFAULT,
     redis_url: RedisUrl = None,
     as_json: AsJson = False,
@@ -424,7 +463,73 @@ def replay(
     """Rebuild the state from the log alone: its digest, balances and positions, identities checked."""
     from exchange.audit.cli import run_replay
 
-    read_log(data_dir, redis_url, lambda log: run_replay(log, until=until, as_json=as_json))
+    read_log(data_dir, redis_url, lambda log: run_replay(log, until=until, as_json=as_json), archive)
+
+
+@app.command()
+def verify(
+    from_seq: Annotated[
+        int, typer.Option("--from", min=1, help="Begin behind the newest snapshot before this entry.")
+    ] = 1,
+    to_seq: Annotated[int | None, typer.Option("--to", min=1, help="Stop behind this entry.")] = None,
+    decide: Annotated[
+        bool, typer.Option("--decide", help="Decide every command again and compare the events.")
+    ] = False,
+    head: Annotated[
+        str | None, typer.Option("--head", help="An end of the log that `foldex head` printed earlier.")
+    ] = None,
+    snapshots: Annotated[
+        Path | None,
+        typer.Option(
+            "--snapshots",
+            envvar=config.SNAPSHOT_DIR_ENV,
+            help="Directory of snapshots, which are verified too.  [default: in the data directory]",
+        ),
+    ] = None,
+    archive: ArchiveToRead = None,
+    data_dir: DataDir = config.DATA_DIR_DEFAULT,
+    redis_url: RedisUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Verify that the log is what was written and decided; exit 1 and name the first entry if it is not."""
+    from exchange.audit.cli import FindingError, run_verify
+    from exchange.audit.verify import BadTokenError, KeptHead, Scope
+
+    try:
+        kept_head = KeptHead.parse(head) if head is not None else None
+    except BadTokenError as error:
+        raise typer.BadParameter(str(error), param_hint="--head") from None
+    if kept_head is not None and not from_seq <= kept_head.seq <= (to_seq or kept_head.seq):
+        message = f"entry {kept_head.seq} is not among those to verify"
+        raise typer.BadParameter(message, param_hint="--head")
+    scope = Scope(
+        first_seq=from_seq,
+        last_seq=to_seq,
+        decide=decide,
+        kept_head=kept_head,
+        directory=snapshots or data_dir / config.SNAPSHOT_DIR_NAME,
+    )
+    try:
+        read_log(data_dir, redis_url, lambda log: run_verify(log, scope, as_json=as_json), archive)
+    except FindingError:
+        raise typer.Exit(config.EXIT_FINDING) from None
+    except typer.Exit as ended:
+        # Damage may be so great that an archive cannot be opened; and who stops early was told nothing.
+        codes = {config.EXIT_CORRUPT: config.EXIT_FINDING, config.EXIT_OK: config.EXIT_INTERRUPTED}
+        raise typer.Exit(codes.get(ended.exit_code, ended.exit_code)) from None
+
+
+@app.command("head")
+def print_head(
+    archive: ArchiveToRead = None,
+    data_dir: DataDir = config.DATA_DIR_DEFAULT,
+    redis_url: RedisUrl = None,
+    as_json: AsJson = False,
+) -> None:
+    """Print where the log ends, as a token: kept elsewhere, it shows later that nothing was taken away."""
+    from exchange.audit.cli import run_head
+
+    read_log(data_dir, redis_url, lambda log: run_head(log, as_json=as_json), archive)
 
 
 @app.command("log")
@@ -436,6 +541,7 @@ def print_log(
     after: Annotated[int, typer.Option(min=0, help="Only entries behind this one.")] = 0,
     limit: Annotated[int | None, typer.Option(min=0, help="At most this many lines.")] = None,
     follow: Annotated[bool, typer.Option("--follow", help="Wait for more until Ctrl-C.")] = False,
+    archive: ArchiveToRead = None,
     data_dir: DataDir = config.DATA_DIR_DEFAULT,
     redis_url: RedisUrl = None,
     as_json: AsJson = False,
@@ -458,7 +564,7 @@ def print_log(
         limit=limit,
         follow=follow,
     )
-    read_log(data_dir, redis_url, lambda log: run_log(log, query, as_json=as_json))
+    read_log(data_dir, redis_url, lambda log: run_log(log, query, as_json=as_json), archive)
 
 
 def _run(
@@ -479,7 +585,15 @@ def _run(
     started_from = snapshots or NO_SNAPSHOTS
     try:
         with log_url(data_dir, redis_url) as url:
-            code = run_process(name, url, work, strict=strict, snapshots=started_from, misuse=misuse)
+            code = run_process(
+                name,
+                url,
+                work,
+                strict=strict,
+                snapshots=started_from,
+                archive=archive_of(data_dir, redis_url),
+                misuse=misuse,
+            )
     except EmbeddedServerError as error:
         typer.echo(f"foldex: {error}", err=True)
         code = config.EXIT_UNAVAILABLE

@@ -14,39 +14,50 @@ LOG_FORMAT_ENV = "FOLDEX_LOG_FORMAT"
 LOG_LEVEL_ENV = "FOLDEX_LOG_LEVEL"
 ARCHIVE_ENV = "FOLDEX_ARCHIVE"
 ARCHIVE_DIR_NAME = "archive"
+# How long an entry may wait to be archived: what a lost server can cost when its own disk is gone too.
+SEGMENT_S = 60.0
 SNAPSHOT_DIR_ENV = "FOLDEX_SNAPSHOTS"
 SNAPSHOT_DIR_NAME = "snapshots"
 SNAPSHOT_EVENTS_ENV = "FOLDEX_SNAPSHOT_EVENTS"
 # A restart folds at most this many events, and what came while the snapshot was written.
-SNAPSHOT_EVENTS_DEFAULT = 200_000
+SNAPSHOT_EVENTS_DEFAULT = 100_000
 # Set by a supervisor for its children: they end when this is no longer their parent.
 SUPERVISOR_PID_ENV = "FOLDEX_SUPERVISOR_PID"
 
-LEASE_TTL_MS = 3_000
+LEASE_MS_ENV = "FOLDEX_LEASE_MS"
+# Long enough for a pause of the process or the server, short enough to wait for a writer that died.
+LEASE_TTL_MS_DEFAULT = 3_000
+LAG_FRAMES_ENV = "FOLDEX_LAG_FRAMES"
+LAG_FRAMES_DEFAULT = 1_024
 HEARTBEAT_TTL_MS = 3_000
 HEARTBEAT_INTERVAL_S = 1.0
 SERVER_RETRY_S = 0.1
 
 EXIT_OK = 0
 EXIT_NOT_ALIVE = 1
+EXIT_FINDING = 1
 EXIT_USAGE = 2
 EXIT_UNAVAILABLE = 3
 EXIT_CORRUPT = 10
 EXIT_FENCED = 11
 EXIT_REWOUND = 12
 EXIT_SETTINGS = 13
+EXIT_RULES = 14
 EXIT_INTERNAL = 70
+EXIT_INTERRUPTED = 130
 
 EXIT_MEANINGS = {
     EXIT_OK: "done, or stopped on request",
-    EXIT_NOT_ALIVE: "status: not alive",
+    EXIT_NOT_ALIVE: "status: not alive; verify: the log is not what was written or decided",
     EXIT_USAGE: "wrong usage, or a file that cannot be used",
     EXIT_UNAVAILABLE: "no log there, its server does not answer, or a directory or an address is in use",
     EXIT_CORRUPT: "the log is damaged; the message names the entry",
     EXIT_FENCED: "another writer, or another process of the same name, took over",
     EXIT_REWOUND: "the log went backwards; a restart rebuilds the state",
     EXIT_SETTINGS: "the server's settings do not keep what is acknowledged; the message names them",
+    EXIT_RULES: "the log is under other rules than this build's; the message says what to do",
     EXIT_INTERNAL: "a defect in Foldex itself; the log has the traceback",
+    EXIT_INTERRUPTED: "verify: stopped before it was done, so nothing is known",
 }
 # A restart would meet the same again, and for a damaged log it must not look as if nothing had happened.
-EXITS_FINAL = frozenset({EXIT_USAGE, EXIT_CORRUPT, EXIT_SETTINGS})
+EXITS_FINAL = frozenset({EXIT_USAGE, EXIT_CORRUPT, EXIT_SETTINGS, EXIT_RULES})

@@ -5,10 +5,10 @@ chain verified; none of them computes a balance in a second way.
 
 A fold starts from the newest snapshot that can be used, when there is a directory of them, and otherwise
 from the first entry. Snapshots are due by number of events, counted from the log's first: an entry is a
-*mark* when the count passes a multiple of `every_events` in it. So all who fold the log with the same
-setting agree on the marks, wherever they started. At each mark a fold takes the digest of its state and
-remembers it; when the log later holds a checkpoint of that entry, the two must agree. What a process decides
-itself it does not fold: the active writer compares only what it folds when it starts.
+*milestone* when the count passes a multiple of `every_events` in it. So all who fold the log with the same
+setting agree on the milestones, wherever they started. At each of them a fold takes the digest of its state
+and remembers it; when the log later holds a checkpoint of that entry, the two must agree. What a process
+decides itself it does not fold: the active writer compares only what it folds when it starts.
 """
 
 import asyncio
@@ -31,6 +31,7 @@ from events.log import (
     TrimmedError,
     VerifiedEvents,
 )
+from events.segments import ArchivedThenLive
 from events.snapshot import Snapshot, SnapshotError, load_newest
 from exchange.aggregate.image import ImageError, restore, take_image
 from exchange.aggregate.state import Exchange
@@ -38,21 +39,23 @@ from exchange.aggregate.state import Exchange
 ENTRIES_PER_READ = 256
 WAIT_MS = 500
 RETRY_S = 0.1
-# A checkpoint follows its mark within seconds; who lags further behind than this compares no more.
-MARKS_REMEMBERED = 64
+# A checkpoint follows its milestone within seconds; who lags further behind than this compares no more.
+DIGESTS_REMEMBERED = 64
 
 logger = structlog.get_logger(__name__)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshots:
-    """Where snapshots are (None: nowhere, start from the first entry), and how far apart the marks are.
+    """Where snapshots are (None: nowhere, start from the first entry), and how far apart the milestones are.
 
-    `every_events` 0: no marks, so no digests are taken, and no checkpoint is compared.
+    `archive` has what was trimmed from the log, for whoever has no snapshot to start from.
+    `every_events` 0: no milestones, so no digests are taken, and no checkpoint is compared.
     """
 
     directory: Path | None = None
     every_events: int = 0
+    archive: str | None = None
 
 
 NO_SNAPSHOTS: Final = Snapshots()
@@ -61,9 +64,9 @@ NO_SNAPSHOTS: Final = Snapshots()
 class Fold:
     """State built from the log, and the calls that tell the process about each entry after applying it.
 
-    `on_entry` gets every entry behind the start, in order, once; what it raises ends the fold. `on_mark` gets
-    the snapshot of each mark, before `on_entry` gets its entry. `events` counts the log's events up to here,
-    `command_checksum` is that of the last entry's command, None before the first.
+    `on_entry` gets every entry behind the start, in order, once; what it raises ends the fold. `on_milestone`
+    gets the snapshot of each milestone, before `on_entry` gets its entry. `events` counts the log's events up
+    to here, `command_checksum` is that of the last entry's command, None before the first.
     """
 
     def __init__(
@@ -72,17 +75,17 @@ class Fold:
         on_entry: Callable[[VerifiedEvents], None],
         snapshots: Snapshots = NO_SNAPSHOTS,
         *,
-        on_mark: Callable[[Snapshot], None] | None = None,
+        on_milestone: Callable[[Snapshot], None] | None = None,
     ) -> None:
         self.state = Exchange()
         self.events = 0
         self.command_checksum: bytes | None = None
         self.started_from: Snapshot | None = None
-        self._reader = EventReader(log)
+        self._reader = EventReader(ArchivedThenLive(snapshots.archive, log) if snapshots.archive else log)
         self._log = log
         self._on_entry = on_entry
         self._snapshots = snapshots
-        self._on_mark = on_mark
+        self._on_milestone = on_milestone
         self._is_started = snapshots.directory is None
         self._digests: dict[int, bytes] = {}
 
@@ -116,6 +119,9 @@ class Fold:
         """
         await self.start()
         target = await self._log.event_head()
+        if target.seq <= self._reader.seq:
+            # Nothing to read, so nothing that would show a log set back since the last entry.
+            await self._reader.check_place()
         while self._reader.seq < target.seq:
             await self._step(wait_ms=0)
 
@@ -206,23 +212,23 @@ class Fold:
                     if type(event) is CheckpointPassed:
                         self._compare(event)
             self.command_checksum = header_of(verified.groups).checksum
-            is_mark = every_events and events // every_events > self.events // every_events
+            is_milestone = every_events and events // every_events > self.events // every_events
             self.events = events
-            if is_mark:
-                self._mark(verified)
+            if is_milestone:
+                self._pass_milestone(verified)
             self._on_entry(verified)
 
-    def _mark(self, verified: VerifiedEvents) -> None:
+    def _pass_milestone(self, verified: VerifiedEvents) -> None:
         """Take the digest of the state here, and the snapshot if somebody wants it."""
         seq = verified.entry.seq
         image = take_image(self.state)
         self._digests[seq] = image.digest
-        if len(self._digests) > MARKS_REMEMBERED:
+        if len(self._digests) > DIGESTS_REMEMBERED:
             del self._digests[next(iter(self._digests))]
-        if self._on_mark is None:
+        if self._on_milestone is None:
             return
         assert self.command_checksum is not None, seq
-        self._on_mark(
+        self._on_milestone(
             Snapshot(
                 log_id=self.state.log_id,
                 seq=seq,

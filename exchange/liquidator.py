@@ -13,11 +13,13 @@ import structlog
 from events.appender import AnswerLostError, Appender, AppenderClosedError
 from events.commands import Liquidate
 from events.events import Event
-from events.log import VerifiedEvents
+from events.log import LogFullError, VerifiedEvents
 from exchange.aggregate.state import Exchange
 from exchange.fold import Fold
 from exchange.runtime import Runtime
 from exchange.watch import Bucket, Watch
+
+FULL_RETRY_S = 1.0
 
 logger = structlog.get_logger(__name__)
 
@@ -33,6 +35,7 @@ class Liquidator:
         self._watch: Watch | None = None
         self._cause_seq = 0
         self._outstanding: dict[Bucket, asyncio.Future[list[Event]]] = {}
+        self._not_appended: list[Bucket] = []
         self._wake = asyncio.Event()
         self._failure: BaseException | None = None
 
@@ -70,10 +73,16 @@ class Liquidator:
             self._wake.clear()
             if self._failure is not None:
                 raise self._failure
+            self._repeat_not_appended()
             self._request_all(self._watch.look())
             if self._watch.charged:
                 self._wake.set()
                 await asyncio.sleep(0)
+
+    def _repeat_not_appended(self) -> None:
+        """Ask again for what a server without room refused: the watch counts it as asked for."""
+        buckets, self._not_appended = self._not_appended, []
+        self._request_all(buckets)
 
     def _request_all(self, due: list[Bucket]) -> None:
         for bucket in due:
@@ -95,7 +104,12 @@ class Liquidator:
         error = answer.exception()
         if isinstance(error, AppenderClosedError | AnswerLostError):
             return  # stopping; the next liquidator looks at everything
-        if error is not None:
+        if isinstance(error, LogFullError):
+            if not self._not_appended:
+                logger.error("log_full", error=str(error), retry_s=FULL_RETRY_S)
+                answer.get_loop().call_later(FULL_RETRY_S, self._wake.set)
+            self._not_appended.append(bucket)
+        elif error is not None:
             self._failure = error
             self._wake.set()
 

@@ -84,14 +84,15 @@ ArchiveOfLog = Annotated[
     typer.Option(
         "--archive",
         envvar=config.ARCHIVE_ENV,
-        help="The log's archive: a directory or a file system URL.  [default: in the data directory]",
+        help="The log's archive: a directory or a URL.  [default: beside the embedded server]",
     ),
 ]
 
 
-def archive_of(data_dir: Path, url: str | None = None) -> str:
-    """Return where the archive of a data directory's log is, unless `url` says."""
-    return url or os.environ.get(config.ARCHIVE_ENV) or str(data_dir / config.ARCHIVE_DIR_NAME)
+def archive_of(data_dir: Path, redis_url: str | None) -> str | None:
+    """Return where the archive of a log is: beside an embedded server, where a setting says for others."""
+    beside = None if redis_url else str(data_dir / config.ARCHIVE_DIR_NAME)
+    return os.environ.get(config.ARCHIVE_ENV) or beside
 
 
 def read_log(
@@ -115,7 +116,7 @@ def read_log(
         try:
             if (await log.event_head()).seq == 0:
                 raise LogMissingError(f"there is no log {place}")
-            await work(_with_archive(log, archive_of(data_dir)))
+            await work(_with_archive(log, archive_of(data_dir, redis_url)))
         finally:
             await log.close()
 
@@ -136,13 +137,10 @@ async def _read_archive(url: str, work: Callable[["ReadableLog"], Awaitable[None
         await work(archive)
 
 
-def _with_archive(log: "RedisLog", url: str) -> "ReadableLog":
-    # What reads Parquet takes a while to import, and most logs have no archive yet.
-    if "://" not in url and not Path(url).is_dir():
-        return log
-    from events.archive import ArchivedLog, ArchivedThenLive
+def _with_archive(log: "RedisLog", url: str | None) -> "ReadableLog":
+    from events.segments import ArchivedThenLive
 
-    return ArchivedThenLive(ArchivedLog(url), log)
+    return log if url is None else ArchivedThenLive(url, log)
 
 
 def call(data_dir: Path, redis_url: str | None, work: Callable[[str], Awaitable[Any]]) -> Any:

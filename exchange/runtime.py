@@ -10,6 +10,7 @@ import os
 import signal
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 
 import msgspec
@@ -29,8 +30,10 @@ from events.log import (
     ServerSettingsError,
 )
 from events.redis import RedisLog
+from events.segments import check_not_behind
 from exchange import config
 from exchange.fold import NO_SNAPSHOTS, Snapshots
+from exchange.rules import OtherRulesError
 
 logger = structlog.get_logger(__name__)
 
@@ -42,37 +45,57 @@ _EXIT_CODES: tuple[tuple[type[Exception], int], ...] = (
     (FrameRefusedError, config.EXIT_FENCED),
     (LogRewoundError, config.EXIT_REWOUND),
     (ServerSettingsError, config.EXIT_SETTINGS),
+    (OtherRulesError, config.EXIT_RULES),
     (LogError, config.EXIT_UNAVAILABLE),
     (EmbeddedServerError, config.EXIT_UNAVAILABLE),
     (OSError, config.EXIT_UNAVAILABLE),
 )
 
 
-class Alive(msgspec.Struct, frozen=True, kw_only=True):
-    """What a heartbeat says: which process wrote it and the last entry it has handled."""
+class Alive(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a heartbeat says: which process wrote it and the last entry it has handled.
+
+    `took_over_s` is what a writer needed from getting another's lease until it decided; None for all others.
+    """
 
     pid: int
     seq: int
+    took_over_s: float | None = None
 
 
 class Runtime:
     """What a process lives in: its log, the snapshots it starts from, and the event that asks it to stop."""
 
-    def __init__(self, name: str, url: str, snapshots: Snapshots = NO_SNAPSHOTS) -> None:
+    def __init__(
+        self, name: str, url: str, snapshots: Snapshots = NO_SNAPSHOTS, *, archive: str | None = None
+    ) -> None:
         self.name = name
-        self.snapshots = snapshots
+        self.snapshots = replace(snapshots, archive=archive)
+        self.archive = archive
         self.log = RedisLog(url, shard=config.SHARD)
         self.stop = asyncio.Event()
         self._client = heartbeat_client(url)
         self._key = alive_key(name)
+        self._seq: Callable[[], int] = lambda: 0
+        self._took_over_s: float | None = None
         self._beating: asyncio.Task[None] | None = None
-        self._closing = asyncio.Event()
+        self._is_closing = False
+        self._wake = asyncio.Event()
 
-    def ready(self, seq: Callable[[], int]) -> None:
-        """Begin the heartbeat. `seq` gives the last entry handled; it is called about once a second."""
-        assert self._beating is None, self.name
-        self._beating = asyncio.create_task(self._beat(seq), name=f"heartbeat {self.name}")
-        logger.info("ready", seq=seq())
+    def ready(
+        self, seq: Callable[[], int], *, role: str | None = None, took_over_s: float | None = None
+    ) -> None:
+        """Begin the heartbeat. `seq` gives the last entry handled; it is called about once a second.
+
+        The heartbeat has the name of the process's role, by default its own. A further call changes the role.
+        """
+        self._key = alive_key(role or self.name)
+        self._seq = seq
+        self._took_over_s = took_over_s
+        self._wake.set()
+        if self._beating is None:
+            self._beating = asyncio.create_task(self._beat(), name=f"heartbeat {self.name}")
+        logger.info("ready", seq=seq(), role=role or self.name)
 
     async def connect(self, *, strict: bool) -> bool:
         """Wait for the server and check its settings; return whether that was done before `stop`.
@@ -81,6 +104,34 @@ class Runtime:
             ServerSettingsError: the settings do not keep what is acknowledged.
         """
         return await until_available(lambda: self.log.check_server(strict=strict), self.stop)
+
+    async def check_archive(self) -> bool:
+        """Make sure that the log has all that was archived; return whether that was done before `stop`.
+
+        Raises:
+            LogRewoundError: it went backwards, or is another log.
+        """
+        archive = self.archive
+        if archive is None:
+            return True
+        return await until_available(lambda: check_not_behind(self.log, archive), self.stop)
+
+    async def read_consumers(self) -> dict[str, int]:
+        """Return the last entry handled by each process that has a heartbeat, by name.
+
+        Raises:
+            LogUnavailableError: the server does not answer.
+        """
+        prefix = alive_key("")
+        found = {}
+        try:
+            async for key in self._client.scan_iter(match=f"{prefix}*"):
+                value = await self._client.get(key)
+                if value is not None:
+                    found[key.decode().removeprefix(prefix)] = msgspec.json.decode(value, type=Alive).seq
+        except (RedisError, OSError) as error:
+            raise LogUnavailableError(f"the server does not answer: {error}") from error
+        return found
 
     async def wait_for_log(self) -> bool:
         """Wait until the first entry of the log is answered; return whether that was before `stop`."""
@@ -104,27 +155,33 @@ class Runtime:
         """End the heartbeat and drop the connections."""
         if self._beating is not None:
             # Not cancelled: a cancellation that meets the client's reply can be lost in it.
-            self._closing.set()
+            self._is_closing = True
+            self._wake.set()
             await self._beating
-            await self._withdraw_heartbeat()
+            await self._withdraw_heartbeat(self._key)
         await self._client.aclose()
         await self.log.close()
 
-    async def _beat(self, seq: Callable[[], int]) -> None:
-        while not self._closing.is_set():
-            value = msgspec.json.encode(Alive(pid=os.getpid(), seq=seq()))
+    async def _beat(self) -> None:
+        key = self._key
+        while not self._is_closing:
+            self._wake.clear()
+            if key != self._key:
+                await self._withdraw_heartbeat(key)
+                key = self._key
+            alive = Alive(pid=os.getpid(), seq=self._seq(), took_over_s=self._took_over_s)
             try:
-                await self._client.set(self._key, value, px=config.HEARTBEAT_TTL_MS)
+                await self._client.set(key, msgspec.json.encode(alive), px=config.HEARTBEAT_TTL_MS)
             except (RedisError, OSError):
                 pass  # whoever uses the log reports a server that is away; a missed beat says the rest
-            await wait_set(self._closing, config.HEARTBEAT_INTERVAL_S)
+            await wait_set(self._wake, config.HEARTBEAT_INTERVAL_S)
 
-    async def _withdraw_heartbeat(self) -> None:
+    async def _withdraw_heartbeat(self, key: str) -> None:
         """Remove the heartbeat unless a successor has written its own."""
         try:
-            value = await self._client.get(self._key)
+            value = await self._client.get(key)
             if value is not None and msgspec.json.decode(value, type=Alive).pid == os.getpid():
-                await self._client.delete(self._key)
+                await self._client.delete(key)
         except (RedisError, OSError, msgspec.DecodeError):
             pass  # it expires
 
@@ -136,22 +193,24 @@ def run_process(
     *,
     strict: bool = False,
     snapshots: Snapshots = NO_SNAPSHOTS,
+    archive: str | None = None,
     misuse: tuple[type[Exception], ...] = (),
 ) -> int:
     """Run a process to its end and return its exit code (`config.EXIT_MEANINGS`).
 
-    `strict` refuses a server that acknowledges before its disk has it. `misuse` are the errors that say
+    `strict` refuses a server that acknowledges before its disk has it. `archive` is the log's, if it has one:
+    nothing is begun on a log that ends before it. `misuse` are the errors that say
     that what the process was given cannot be used.
     """
 
     async def live() -> None:
-        runtime = Runtime(name, url, snapshots)
+        runtime = Runtime(name, url, snapshots, archive=archive)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, runtime.stop.set)
         watching = asyncio.create_task(_watch_supervisor(runtime.stop), name="supervisor watch")
         try:
-            if await runtime.connect(strict=strict):
+            if await runtime.connect(strict=strict) and await runtime.check_archive():
                 await main(runtime)
         finally:
             watching.cancel()

@@ -26,11 +26,12 @@ import pyarrow.dataset as ds
 from rich.console import Console
 from rich.table import Table
 
-from events.archive import ArchivedLog, ArchivedThenLive
+from events.archive import ArchivedLog
 from events.columns import COMMAND_SCHEMA, EVENT_SCHEMA, FRAME, Answered, command_table, event_table
 from events.events import MarketListed
 from events.frame import GENESIS_HASH
 from events.log import CommandReader, EventReader, Head, Log, ReadableLog
+from events.segments import ArchivedThenLive
 from exchange.aggregate.account import Account, Position
 from exchange.aggregate.state import Exchange
 from exchange.audit.printer import MONEY_FIELDS
@@ -61,7 +62,7 @@ async def query(sql: str, archive: ArchivedLog | None, live: Log | None) -> Resu
         QueryError: it is not one SELECT, or DuckDB refuses it.
         CorruptLogError, LogRewoundError, TrimmedError: log or archive are not what was written.
     """
-    connection = duckdb.connect(":memory:")
+    connection = duckdb.connect(":memory:", config={"enable_external_access": "false"})
     try:
         wanted = _check(connection, sql)
         archived = archive if archive is not None and archive.head.seq else None
@@ -70,8 +71,7 @@ async def query(sql: str, archive: ArchivedLog | None, live: Log | None) -> Resu
         if wanted & FOLDED_VIEWS:
             source = _source(archived, live)
             _define_folded(connection, (await replay(source)).state if source else Exchange())
-        for statement in ("SET enable_external_access = false", "SET lock_configuration = true"):
-            connection.execute(statement)
+        connection.execute("SET lock_configuration = true")
         cursor = connection.execute(sql)
         return Result(names=[column[0] for column in cursor.description], rows=cursor.fetchall())
     except duckdb.Error as error:
@@ -90,7 +90,7 @@ def _check(connection: duckdb.DuckDBPyConnection, sql: str) -> frozenset[str]:
 
 def _source(archive: ArchivedLog | None, live: Log | None) -> ReadableLog | None:
     if archive is not None and live is not None:
-        return ArchivedThenLive(archive, live)
+        return ArchivedThenLive(archive.directory.url, live)
     return live or archive
 
 
@@ -129,7 +129,9 @@ def _define_messages(
         connection.register(f"live_{kind}", live)
         parts = f"SELECT * FROM live_{kind}"
         if archive is not None:
-            stored = ds.dataset(archive.tables(kind), schema=schema, filesystem=archive.directory.files)
+            stored = ds.dataset(
+                archive.tables(kind), schema=schema, filesystem=archive.directory.file_system()
+            )
             connection.register(f"archived_{kind}", stored)
             parts = f"SELECT * FROM archived_{kind} UNION ALL {parts}"
         connection.execute(f"CREATE VIEW all_{kind} AS {parts}")

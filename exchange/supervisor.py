@@ -47,7 +47,9 @@ LOG_TAIL_BYTES = 2_000
 INSURANCE_AMOUNT = "1000000"
 # Where this code is, installed or not.
 SOURCE_ROOT = Path(__file__).resolve().parents[1]
-STOP_ORDER = ("feed", "maker", "liquidator", "intake", "archiver", "writer")
+STOP_ORDER = ("feed", "maker", "liquidator", "intake", "archiver", "standby", "writer")
+# Who of the writers is active, and has the heartbeat of that name, changes whenever one takes over.
+WRITERS = frozenset({"writer", "standby"})
 # These may come to an end of their own, with exit code 0.
 FINITE = frozenset({"feed"})
 
@@ -74,9 +76,10 @@ class SupervisorError(Exception):
 class Child:
     """One process of the exchange, restarted until told to stop."""
 
-    def __init__(self, name: str, log_file: Path) -> None:
+    def __init__(self, name: str, log_file: Path, archive: str) -> None:
         self.name = name
         self.log_file = log_file
+        self._archive = archive
         self.restarts = 0
         self.process: asyncio.subprocess.Process | None = None
         self.was_ready = False
@@ -98,6 +101,7 @@ class Child:
         paths = (str(SOURCE_ROOT), os.environ.get("PYTHONPATH", ""))
         environment = os.environ | {
             config.SUPERVISOR_PID_ENV: str(os.getpid()),
+            config.ARCHIVE_ENV: self._archive,
             "PYTHONPATH": os.pathsep.join(path for path in paths if path),
         }
         async with self._changing:
@@ -139,8 +143,10 @@ class Supervisor:
 
     `feed` holds the feed's sources ("synthetic", or files), none for no feed; `speed` its pace. The public
     API listens on `port`, the administrator's on `admin_port`, by default the next one, both on loopback.
-    `durability` "strict" syncs to disk before each answer. `insurance_amount` is what a new exchange's
-    insurance fund gets for each market, in quote. `failed` gets the error when a process ends for good.
+    `durability` "strict" syncs to disk before each answer. With `standby` a second writer follows the first
+    and takes over when it dies. With `upgrade` a log under older rules is decided by this build's from here
+    on. `insurance_amount` is what a new exchange's insurance fund gets for each market, in quote. `failed`
+    gets the error when a process ends for good.
     Made and used within one event loop; a context manager that starts on entry and stops on exit.
     """
 
@@ -155,6 +161,8 @@ class Supervisor:
         speed: float = config.SPEED_DEFAULT,
         durability: Durability = "relaxed",
         maker: bool = False,
+        standby: bool = False,
+        upgrade: bool = False,
         insurance_amount: str = INSURANCE_AMOUNT,
     ) -> None:
         self.data_dir = data_dir.resolve()
@@ -165,6 +173,8 @@ class Supervisor:
         self._speed = speed
         self._durability: Durability = durability
         self._has_maker = maker
+        self._has_standby = standby
+        self._upgrades = upgrade
         self._insurance_amount = insurance_amount
         self._server = None if redis_url else EmbeddedServer(self.data_dir, durability)
         self._log_url = redis_url or ""
@@ -227,6 +237,8 @@ class Supervisor:
             else:
                 await _wait_for_server(self._log_url)
             await self._launch("writer")
+            if self._has_standby:
+                await self._launch("standby")
             await self._launch("intake", "liquidator", "archiver")
             await list_default_markets(self.admin_url, self._insurance_amount)
             if self._feed:
@@ -273,8 +285,9 @@ class Supervisor:
 
     async def _launch(self, *names: str) -> None:
         """Start processes side by side and wait until they are ready."""
+        archive = os.environ.get(config.ARCHIVE_ENV) or str(self.data_dir / config.ARCHIVE_DIR_NAME)
         for name in names:
-            child = self._children[name] = Child(name, self.data_dir / "logs" / f"{name}.log")
+            child = self._children[name] = Child(name, self.data_dir / "logs" / f"{name}.log", archive)
             await child.spawn(self._arguments(name))
             self._watch(self._keep(child))
         for name in names:
@@ -286,8 +299,10 @@ class Supervisor:
     def _arguments(self, name: str) -> list[str]:
         log = ["--redis-url", self._log_url]
         fold = [*log, "--snapshots", str(self.data_dir / config.SNAPSHOT_DIR_NAME)]
+        decide = [*fold, "--durability", self._durability, *(["--upgrade"] if self._upgrades else [])]
         return {
-            "writer": ["writer", *fold, "--durability", self._durability],
+            "writer": ["writer", *decide],
+            "standby": ["writer", *decide, "--standby"],
             "liquidator": ["liquidator", *fold],
             "archiver": ["archiver", *fold],
             "intake": [
@@ -455,11 +470,12 @@ def _server_pid(socket_path: str) -> int | None:
 
 
 async def _is_alive(client: redis.asyncio.Redis, child: Child) -> bool:
+    names = WRITERS if child.name in WRITERS else {child.name}
     try:
-        alive = await read_alive(client, child.name)
+        found = [await read_alive(client, name) for name in sorted(names)]
     except (RedisError, OSError):
         return False
-    return alive is not None and alive.pid == child.pid
+    return any(alive is not None and alive.pid == child.pid for alive in found)
 
 
 def _meaning(code: int) -> str:

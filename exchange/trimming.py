@@ -7,12 +7,8 @@ a reader that stands there can still make sure of its place.
 
 from collections.abc import Iterable, Mapping, Sequence
 
-import msgspec
-import redis.asyncio
-
 from events.archive import ArchivedLog
 from events.log import Head, Log
-from exchange.runtime import Alive, alive_key
 
 CONSUMER_REMEMBERED_S = 60.0
 
@@ -47,25 +43,6 @@ class Consumers:
         for name, (_, seen_s) in list(self._seen.items()):
             if now_s - seen_s > CONSUMER_REMEMBERED_S:
                 del self._seen[name]
-
-
-async def read_consumers(client: redis.asyncio.Redis) -> dict[str, int]:
-    """Return the last entry handled by each process that has a heartbeat, by name.
-
-    Raises:
-        RedisError, OSError: the server does not answer.
-    """
-    prefix = alive_key("")
-    found = {}
-    async for key in client.scan_iter(match=_escaped(prefix) + "*"):
-        value = await client.get(key)
-        if value is not None:
-            found[key.decode().removeprefix(prefix)] = msgspec.json.decode(value, type=Alive).seq
-    return found
-
-
-def _escaped(text: str) -> str:
-    return "".join(f"\\{letter}" if letter in "[]*?\\" else letter for letter in text)
 
 
 async def trim(log: Log, archive: ArchivedLog, first_kept_seq: int) -> None:

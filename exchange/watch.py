@@ -27,8 +27,12 @@ from itertools import islice
 from typing import Any
 
 from events.events import (
+    AccountBlocked,
     AccountOpened,
+    AccountUnblocked,
     ApiKeyAdded,
+    CheckpointPassed,
+    CommandFailed,
     ConditionalAccepted,
     ConditionalCancelled,
     ConditionalRejected,
@@ -38,6 +42,8 @@ from events.events import (
     DeleverageRanked,
     Deposited,
     Event,
+    ExchangeHalted,
+    ExchangeResumed,
     FrameHeader,
     FundingSettled,
     FundingSkipped,
@@ -63,9 +69,11 @@ from events.events import (
     PositionModeSet,
     PositionTakenOver,
     Rejected,
+    RulesChanged,
     TickPassed,
     TradeExecuted,
     Withdrawn,
+    WorkFailed,
 )
 from events.values import CROSS, Leg, LiquidationResult
 from exchange.aggregate.account import FIRST_USER_ACCOUNT_ID, Account, Position
@@ -216,6 +224,7 @@ class Watch:
             FrameHeader: self._nothing,
             OriginOpened: self._nothing,
             LogCreated: self._nothing,
+            RulesChanged: self._nothing,
             Rejected: self._nothing,
             MarketListed: self._listed,
             MarketStatusChanged: self._market,
@@ -251,7 +260,14 @@ class Watch:
             LiquidationFinished: self._finished,
             # A request that could do nothing is repeated when a mark or a status changes, not at once.
             LiquidationSkipped: self._nothing,
+            CommandFailed: self._nothing,
+            WorkFailed: self._nothing,
+            AccountBlocked: self._nothing,
+            AccountUnblocked: self._nothing,
+            ExchangeHalted: self._nothing,
+            ExchangeResumed: self._resumed,
             TickPassed: self._nothing,
+            CheckpointPassed: self._nothing,
         }
 
     def follow(self, event: Event) -> bool:
@@ -395,6 +411,10 @@ class Watch:
 
     def _market(self, event: MarkPriceChanged | MarketStatusChanged) -> bool:
         self.moved[event.market] = None
+        return True
+
+    def _resumed(self, event: ExchangeResumed) -> bool:
+        self.moved.update(dict.fromkeys(event.markets))
         return True
 
     def _touch(self, account_id: int) -> None:

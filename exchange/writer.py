@@ -1,5 +1,8 @@
 """The writer: reads command frames, decides them, appends their events. One is active, any may stand by.
 
+Who stands by folds the event stream, so that its state is current when the lease comes free; what is left to
+do then is to read what the last writer appended in its last moment.
+
 Three things overlap, and one task steers them: the next read is on its way while a slice of frames is
 decided, and the append of what was decided before is in flight. There is never more than one append in
 flight; what is decided meanwhile is the next one. So an idle writer appends each frame at once, and a busy
@@ -20,14 +23,16 @@ import struct
 import time
 from collections import deque
 from collections.abc import Awaitable, Callable
+from functools import partial
 
 import structlog
 
 from events.commands import CreateLog
-from events.frame import SCHEMA_VERSION, EventEntry, chain_hash, close_command_frame, encode_groups
+from events.frame import SCHEMA_VERSION, EventEntry, chain_hash, close_command_frame
 from events.log import (
     CommandEntry,
     CommandReader,
+    FencedError,
     Head,
     Lease,
     Log,
@@ -39,9 +44,12 @@ from events.log import (
 )
 from events.snapshot import find
 from exchange import config
-from exchange.aggregate.decide import decide_frame, propose_now
+from exchange.aggregate.decide import propose_now
+from exchange.aggregate.image import take_image
 from exchange.aggregate.state import RULES_VERSION, Exchange
+from exchange.deciding import Base, Decider, StateLostError, settle_memory
 from exchange.fold import NO_SNAPSHOTS, Fold, Snapshots
+from exchange.rules import check_rules, waits_for_upgrade
 from exchange.runtime import Runtime, until_available, wait_set
 
 logger = structlog.get_logger(__name__)
@@ -56,6 +64,8 @@ UNAPPENDED_BYTES_MAX = 32 * 1024 * 1024
 FULL_RETRY_FIRST_S = 0.1
 FULL_RETRY_MAX_S = 5.0
 STOP_DEADLINE_S = 5.0
+# Under this name the heartbeat of a writer that stands by is found.
+STANDBY = "standby"
 # The state is large and lives long: looking through its young objects often only costs time.
 GC_THRESHOLD = (100_000, 50, 100)
 # Marks for latency tracing, ns since 1970: when the frame had been read, when it was decided.
@@ -64,19 +74,37 @@ TIMING_MARKS = struct.Struct(">QQ")
 Clock = Callable[[], int]
 
 
-async def run_writer(runtime: Runtime) -> None:
+async def run_writer(
+    runtime: Runtime,
+    *,
+    standby: bool = False,
+    lease_ms: int = config.LEASE_TTL_MS_DEFAULT,
+    upgrade: bool = False,
+) -> None:
     """Live as the writer: stand by, rebuild, decide until stopped.
+
+    With `standby` it begins by standing by: it waits for a log instead of creating one, and asks for the
+    lease when it has caught up. A lease not renewed for `lease_ms` passes to another writer. With `upgrade`
+    it may decide for a log that is under older rules than its own; without, one that stands by waits.
 
     Raises:
         FencedError: another writer has taken over.
+        OtherRulesError: the log is under newer rules, or under older ones and `upgrade` is not set.
         CorruptLogError, LogRewoundError: the log is not what it was.
     """
-    log, stop = runtime.log, runtime.stop
-    lease = await acquire(log, stop)
+    log = runtime.log
+    leases = Leases(log, lease_ms)
+    fold = Fold(log, _ignore, runtime.snapshots)
+    lease = None if standby else await leases.ask()
+    took_over = lease is None
+    if lease is None:
+        lease = await stand_by(runtime, fold, leases, must_exist=standby, upgrade=upgrade)
     if lease is None:
         return
+    taken_s = time.monotonic()
     try:
-        await _run_while(keep_lease(log, lease), _write(runtime, lease))
+        deciding = _write(runtime, lease, fold, taken_s if took_over else None, upgrade=upgrade)
+        await _run_while(leases.keep(lease), deciding)
     finally:
         try:
             await log.release_lease(lease)
@@ -84,39 +112,93 @@ async def run_writer(runtime: Runtime) -> None:
             pass  # it expires
 
 
-async def acquire(log: Log, stop: asyncio.Event) -> Lease | None:
-    """Wait for the lease; None when `stop` was set before it was to be had."""
-    writer_id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
-    is_told = False
-    while not stop.is_set():
-        try:
-            lease = await log.acquire_lease(writer_id, config.LEASE_TTL_MS)
-        except (LogUnavailableError, LogFullError) as error:
-            logger.warning("lease_not_acquired", error=str(error))
-            lease = None
-        if lease is not None:
-            logger.info("lease_acquired", writer=lease.mark)
-            return lease
-        if not is_told:
-            logger.info("standing_by")
-            is_told = True
-        await wait_set(stop, config.SERVER_RETRY_S)
-    return None
+async def stand_by(
+    runtime: Runtime, fold: Fold, leases: "Leases", *, must_exist: bool, upgrade: bool
+) -> Lease | None:
+    """Fold the event stream until the lease is to be had; None when stopped before.
 
-
-async def keep_lease(log: Log, lease: Lease) -> None:
-    """Renew the lease until cancelled.
+    `must_exist` waits for a log to be created by another. Without `upgrade` it does not ask for the lease
+    while the log is under older rules.
 
     Raises:
-        FencedError: another writer has a later term.
+        OtherRulesError: the log is under newer rules.
+        CorruptLogError, LogRewoundError: the log is not what it was.
     """
-    while True:
-        await asyncio.sleep(config.LEASE_TTL_MS / 3000)
+    stop = runtime.stop
+    logger.info("standing_by")
+    if must_exist and not await runtime.wait_for_log():
+        return None
+    if not await until_available(fold.catch_up, stop):
+        return None
+    runtime.ready(lambda: fold.head.seq, role=STANDBY)
+    folding = asyncio.create_task(fold.run(stop), name="fold")
+    must_wait = partial(_must_wait, fold.state, upgrade=upgrade)
+    waiting = asyncio.create_task(leases.wait(stop, must_wait), name="wait for the lease")
+    try:
+        await asyncio.wait({folding, waiting}, return_when=asyncio.FIRST_COMPLETED)
+        if folding.done():
+            folding.result()
+        return await waiting
+    finally:
+        waiting.cancel()
+        # What is cut off is a read that waits for what comes next; entries are applied whole.
+        folding.cancel()
+        await asyncio.wait({folding, waiting})
+
+
+def _must_wait(state: Exchange, *, upgrade: bool) -> bool:
+    return waits_for_upgrade(state.rules_version, upgrade=upgrade)
+
+
+class Leases:
+    """Asks for the writer's lease, for `lease_ms` each time, in the name of this process, and keeps it."""
+
+    def __init__(self, log: Log, lease_ms: int) -> None:
+        self._log = log
+        self._lease_ms = lease_ms
+        self._writer_id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+        self._is_told = False
+
+    async def ask(self) -> Lease | None:
+        """Take the lease; None when another holds it, or nobody can be asked."""
         try:
-            await log.renew_lease(lease, config.LEASE_TTL_MS)
+            lease = await self._log.acquire_lease(self._writer_id, self._lease_ms)
         except (LogUnavailableError, LogFullError) as error:
-            # Nobody else can take it either; and if somebody has, the next append says so.
-            logger.warning("lease_not_renewed", error=str(error))
+            if not self._is_told:
+                logger.warning("lease_not_acquired", error=str(error))
+            self._is_told = True
+            return None
+        self._is_told = False
+        if lease is not None:
+            logger.info("lease_acquired", writer=lease.mark)
+        return lease
+
+    async def wait(self, stop: asyncio.Event, must_wait: Callable[[], bool]) -> Lease | None:
+        """Ask until it is to be had, not while `must_wait`; None when `stop` was set before."""
+        is_told = False
+        while not stop.is_set():
+            if must_wait():
+                if not is_told:
+                    logger.warning("waiting_for_upgrade", rules_version=RULES_VERSION)
+                is_told = True
+            elif (lease := await self.ask()) is not None:
+                return lease
+            await wait_set(stop, config.SERVER_RETRY_S)
+        return None
+
+    async def keep(self, lease: Lease) -> None:
+        """Renew the lease until cancelled.
+
+        Raises:
+            FencedError: another writer has a later term.
+        """
+        while True:
+            await asyncio.sleep(self._lease_ms / 3000)
+            try:
+                await self._log.renew_lease(lease, self._lease_ms)
+            except (LogUnavailableError, LogFullError) as error:
+                # Nobody else can take it either; and if somebody has, the next append says so.
+                logger.warning("lease_not_renewed", error=str(error))
 
 
 async def create_if_empty(
@@ -131,7 +213,9 @@ async def create_if_empty(
     if await log.last_command_seq() or (await log.event_head()).seq:
         return
     if snapshots.directory is not None and (files := find(snapshots.directory)):
-        raise LogRewoundError(f"there is no log on the server, but a snapshot of one: {files[0]}")
+        raise LogRewoundError(
+            f"there is no log on the server, but a snapshot of one that was lost or is elsewhere: {files[0]}"
+        )
     command = CreateLog(log_id=secrets.token_hex(16), rules_version=RULES_VERSION)
     frame = close_command_frame(f"genesis:{secrets.token_hex(16)}", 1, clock_ns(), [command])
     try:
@@ -142,16 +226,16 @@ async def create_if_empty(
 
 
 async def rebuild(
-    log: Log, stop: asyncio.Event, snapshots: Snapshots = NO_SNAPSHOTS
+    log: Log, stop: asyncio.Event, snapshots: Snapshots = NO_SNAPSHOTS, *, fold: Fold | None = None
 ) -> tuple[Exchange, CommandReader, Head] | None:
     """Fold the event stream; return the state, the reader of what is still to decide, and the head.
 
-    None when `stop` was set before.
+    `fold` has come some way already. None when `stop` was set before.
 
     Raises:
         CorruptLogError, LogRewoundError: the log is not what it was.
     """
-    fold = Fold(log, _ignore, snapshots)
+    fold = fold or Fold(log, _ignore, snapshots)
     if not await until_available(fold.catch_up, stop):
         return None
     reader = CommandReader(log, after=fold.head.seq, checksum=fold.command_checksum)
@@ -165,7 +249,8 @@ def _ignore(verified: VerifiedEvents) -> None:
 class Writer:
     """Decides what its reader gives, from a rebuilt state, and appends it behind `head`.
 
-    `head` is the last entry appended; `state` may be ahead of it.
+    `head` is the last entry appended; `state` may be ahead of it. When a command fails, the state is restored
+    from `base`, and without one rebuilt from `snapshots` and the log.
     """
 
     def __init__(
@@ -176,9 +261,14 @@ class Writer:
         reader: CommandReader,
         head: Head,
         clock_ns: Clock = time.time_ns,
+        *,
+        base: Base | None = None,
+        snapshots: Snapshots = NO_SNAPSHOTS,
     ) -> None:
-        self.state = state
         self.head = head
+        self._decider = Decider(state, base)
+        self._is_lost = False
+        self._snapshots = snapshots
         self._log = log
         self._lease = lease
         self._mark = lease.mark
@@ -192,6 +282,11 @@ class Writer:
         self._unappended_bytes = 0
         self._reading: asyncio.Task[list[CommandEntry]] | None = None
         self._appending: asyncio.Task[None] | None = None
+
+    @property
+    def state(self) -> Exchange:
+        """The state behind the last entry decided; another object after a failure."""
+        return self._decider.state
 
     async def run(self, stop: asyncio.Event, on_ready: Callable[[], None]) -> None:
         """Decide and append until `stop` is set, then finish the append in flight.
@@ -214,7 +309,9 @@ class Writer:
                 self._start_read()
                 self._decide_slice()
                 self._start_append()
-                if self._can_decide():
+                if self._is_lost and self._appending is None:
+                    await self._rebuild_state(stop)
+                elif self._can_decide():
                     await asyncio.sleep(0)  # requests leave and replies arrive between slices
                 else:
                     pending = {task for task in (stopped, self._reading, self._appending) if task is not None}
@@ -259,23 +356,32 @@ class Writer:
         has_room = (
             len(self._unappended) < UNAPPENDED_ENTRIES_MAX and self._unappended_bytes < UNAPPENDED_BYTES_MAX
         )
-        return bool(self._backlog) and has_room
+        return bool(self._backlog) and has_room and not self._is_lost
 
     def _decide_slice(self) -> None:
         """Decide frames for about `SLICE_NS`, at least one when there is one and room for its events."""
         end_ns = time.monotonic_ns() + SLICE_NS
         while self._can_decide():
-            self._decide(self._backlog.popleft())
+            self._decide(self._backlog[0])
+            if self._is_lost:
+                break
+            self._backlog.popleft()
             if time.monotonic_ns() > end_ns:
                 break
 
     def _decide(self, command: CommandEntry) -> None:
-        state, frame, seq = self.state, command.frame, command.seq
+        frame, seq = command.frame, command.seq
         assert seq == self._decided.seq + 1, (seq, self._decided.seq)
-        now_ns = propose_now(state.now_ns, frame.time_ns, self._clock_ns())
-        body = encode_groups(decide_frame(state, seq, frame, now_ns))
+        now_ns = propose_now(self.state.now_ns, frame.time_ns, self._clock_ns())
+        try:
+            body = self._decider.decide(seq, frame, now_ns)
+        except StateLostError as error:
+            logger.warning("state_lost", seq=seq, error=str(error))
+            self._is_lost = True
+            return
         # Deciding entry 1 gives the state the log's name, before the first hash needs it.
-        hashed = chain_hash(state.log_id, self._decided.chain_hash, seq, SCHEMA_VERSION, frame.checksum, body)
+        log_id, before = self.state.log_id, self._decided.chain_hash
+        hashed = chain_hash(log_id, before, seq, SCHEMA_VERSION, frame.checksum, body)
         self._decided = Head(seq=seq, chain_hash=hashed)
         self._unappended.append(
             EventEntry(
@@ -288,6 +394,20 @@ class Writer:
             )
         )
         self._unappended_bytes += len(body)
+
+    async def _rebuild_state(self, stop: asyncio.Event) -> None:
+        """Rebuild the state behind the last entry, which is appended, to decide the next one again.
+
+        Raises:
+            FencedError: the log ends elsewhere.
+        """
+        fold = Fold(self._log, _ignore, self._snapshots)
+        if not await until_available(fold.catch_up, stop):
+            return
+        if fold.head != self._decided:
+            raise FencedError(f"the log ends at entry {fold.head.seq}, not as left at {self._decided.seq}")
+        self._decider.go_on(fold.state)
+        self._is_lost = False
 
     def _start_append(self) -> None:
         if self._appending is None and self._unappended:
@@ -334,21 +454,33 @@ class Writer:
             logger.warning("stopped_with_unconfirmed_append", seq=self.head.seq)
 
 
-async def _write(runtime: Runtime, lease: Lease) -> None:
+async def _write(runtime: Runtime, lease: Lease, fold: Fold, taken_s: float | None, *, upgrade: bool) -> None:
+    """Rebuild and decide. `taken_s` is when the lease was taken over, None without an earlier writer."""
     log, stop, snapshots = runtime.log, runtime.stop, runtime.snapshots
-    await until_available(lambda: create_if_empty(log, snapshots=snapshots), stop)
-    rebuilt = await rebuild(log, stop, snapshots)
+    if fold.head.seq == 0:
+        await until_available(lambda: create_if_empty(log, snapshots=snapshots), stop)
+    folded_seq = fold.head.seq
+    rebuilt = await rebuild(log, stop, fold=fold)
     if rebuilt is None:
         return
     state, reader, head = rebuilt
-    logger.info("rebuilt", seq=head.seq, digest=state.digest().hex())
-    gc.collect()
-    gc.freeze()
+    image = take_image(state)
+    logger.info("rebuilt", seq=head.seq, digest=image.digest.hex())
+    if check_rules(state.rules_version, upgrade=upgrade):
+        logger.warning("upgrading_rules", rules_version=RULES_VERSION, replaced=state.rules_version)
+    settle_memory()
     gc.set_threshold(*GC_THRESHOLD)
-    writer = Writer(log, lease, state, reader, head)
-    await writer.run(stop, lambda: runtime.ready(lambda: writer.head.seq))
-    if writer.head.seq == state.seq:
-        logger.info("written", seq=state.seq, digest=state.digest().hex())
+    writer = Writer(log, lease, state, reader, head, base=Base(image, head.seq), snapshots=snapshots)
+
+    def on_ready() -> None:
+        seconds = None if taken_s is None else round(time.monotonic() - taken_s, 3)
+        runtime.ready(lambda: writer.head.seq, took_over_s=seconds)
+        if seconds is not None:
+            logger.info("took_over", seq=head.seq, seconds=seconds, entries_left=head.seq - folded_seq)
+
+    await writer.run(stop, on_ready)
+    if writer.head.seq == writer.state.seq:
+        logger.info("written", seq=writer.head.seq, digest=writer.state.digest().hex())
 
 
 async def _run_while(keeper: Awaitable[None], work: Awaitable[None]) -> None:

@@ -1,10 +1,17 @@
-"""Random trading, seeded: commands of every kind at prices that jump, and what must hold after each."""
+"""Random trading, seeded: commands of every kind at prices that jump, and what must hold after each.
+
+Everything the exchange can meet is made frequent: funding is settled every second of a clock of 1 ms a
+command, prices gap by 30 %, the insurance fund is poor and administrators take from it as often as they
+give, markets close for a while, sources of the index disagree, and one index goes stale. Prices wander but
+come home, so that trading goes on for as long as one likes.
+"""
 
 from collections.abc import Callable
 from random import Random
 
 from events.commands import (
     AdjustMargin,
+    AllotInsurance,
     AmendOrder,
     AnyCommand,
     CancelAllConditionals,
@@ -19,6 +26,7 @@ from events.commands import (
     SetIndexPrice,
     SetLeverage,
     SetMarginMode,
+    SetMarketStatus,
     SetPositionMode,
     Tick,
     Withdraw,
@@ -37,6 +45,7 @@ from events.values import (
     IndexSource,
     Leg,
     MarginMode,
+    MarketStatus,
     OrderType,
     SelfTrade,
     Side,
@@ -49,17 +58,33 @@ from exchange.aggregate.market import Market
 from exchange.aggregate.order import Order, extras_of
 from exchange.aggregate.state import Exchange
 from exchange.aggregate.triggers import rises_to_trigger
-from tests.venue import NS_PER_MS, Venue, money
+from exchange.watch import find_liquidatable
+from tests.venue import NS_PER_MS, Venue, money, spec
 
-SYMBOLS = ("BTCUSDT", "ETHUSDT")
+FUND = "2000"
+FUNDING = {
+    "funding_interval_s": 1,
+    "interest_rate": 10_000,
+    "funding_cap": 2_000_000,
+    "impact_notional": money("1000"),
+    "source_band": 5_000_000,
+}
+SPECS = (
+    spec("BTCUSDT", **FUNDING),
+    spec("ETHUSDT", **FUNDING, index_age_ms_max=1_000, index_recovery_updates=3, source_age_ms_max=500),
+)
+SYMBOLS = tuple(each.symbol for each in SPECS)
+# Where prices start and come back to, in ticks.
+HOME_TICKS = {"BTCUSDT": 500_000, "ETHUSDT": 30_000}
 
 
 def market_venue(seed: int, accounts: int = 12) -> tuple[Venue, Random]:
     """Return a venue with funded accounts, a third of them hedging, and the seeded source of chance."""
     random = Random(seed)
-    venue = Venue(fund="20000")
-    venue.index("BTCUSDT", "50000")
-    venue.index("ETHUSDT", "3000")
+    venue = Venue(specs=SPECS, fund=FUND)
+    for symbol, price_ticks in HOME_TICKS.items():
+        source = IndexSource(source="flow", price_ticks=price_ticks, raw="")
+        venue.send(SetIndexPrice(market=symbol, sources=(source,)))
     for n in range(accounts):
         trader = venue.account(str(random.randint(200, 20_000)))
         if n % 3 == 2:
@@ -104,6 +129,14 @@ class Chance:
         if time_in_force is not TimeInForce.GTD:
             return 0
         return self.state.now_ns + self.random.randint(-1, 300) * NS_PER_MS
+
+
+def pause_ns(random: Random) -> int:
+    """Return how long nothing happens before the next command: mostly not at all, now and then seconds.
+
+    Long enough for orders, countdowns and an index to come to their end, and for several settlements.
+    """
+    return random.randint(300, 3_500) * NS_PER_MS if random.random() < 0.001 else 0
 
 
 def random_command(state: Exchange, random: Random) -> AnyCommand:
@@ -215,11 +248,39 @@ def _countdown(chance: Chance) -> SetCountdown:
 
 def _index(chance: Chance) -> SetIndexPrice:
     random = chance.random
+    home_ticks, index_ticks = HOME_TICKS[chance.symbol], chance.market.index_ticks
     step = random.choice((0.001, 0.001, 0.01, 0.3))
-    drift = 1 + random.uniform(-step, step)
-    price_ticks = max(1_000, min(9_000_000, int(chance.market.index_ticks * drift)))
-    source = IndexSource(source="flow", price_ticks=price_ticks, raw="")
-    return SetIndexPrice(market=chance.symbol, sources=(source,))
+    drift = random.choice((step, random.uniform(0, step)))
+    falls = random.random() < (0.5 if home_ticks // 3 < index_ticks < home_ticks * 3 else 0.8)
+    if index_ticks < home_ticks:
+        falls = not falls
+    price_ticks = max(1, int(index_ticks * (1 - drift if falls else 1 / (1 - drift))))
+    count = random.choice((1, 1, 1, 2, 3))
+    return SetIndexPrice(
+        market=chance.symbol, sources=tuple(_source(chance, n, price_ticks) for n in range(count))
+    )
+
+
+def _source(chance: Chance, number: int, price_ticks: int) -> IndexSource:
+    """A source beside others: about the same price, sometimes an absurd one, sometimes an old one."""
+    random = chance.random
+    spread = 0.2 if number and random.random() < 0.1 else 0.0001
+    age_ms = random.choice((0, 0, 0, 0, 0, 1_000)) if number else 0
+    return IndexSource(
+        source=f"flow{number}",
+        price_ticks=chance.price_near(price_ticks, spread) if number else price_ticks,
+        raw="",
+        time_ns=chance.state.now_ns - age_ms * NS_PER_MS if age_ms else 0,
+    )
+
+
+def _liquidate_due(chance: Chance) -> Liquidate:
+    """A liquidator's request: a bucket that is due, if there is one."""
+    due = find_liquidatable(chance.state)
+    if not due:
+        return _liquidate(chance)
+    account_id, symbol, leg = chance.random.choice(due)
+    return Liquidate(account_id=account_id, market=symbol, cause_seq=chance.state.seq, leg=leg)
 
 
 def _liquidate(chance: Chance) -> Liquidate:
@@ -268,28 +329,63 @@ def _withdraw(chance: Chance) -> Withdraw:
     return Withdraw(account_id=chance.account_id, amount=chance.random.randint(1, money("2000")))
 
 
+def _allot(chance: Chance) -> AllotInsurance:
+    """An administrator gives a market part of what the fund has, or takes back part of what it was given."""
+    fund = chance.state.accounts[FUND_ACCOUNT_ID]
+    gives = chance.random.random() < 0.5
+    most = fund.wallet if gives else fund.position(chance.market).bucket
+    amount = chance.random.randint(1, max(1, most))
+    return AllotInsurance(market=chance.symbol, amount=amount if gives else -amount)
+
+
+def _refund(chance: Chance) -> Deposit:
+    """An administrator pays into the insurance fund, and what it owes if it owes something."""
+    owed = max(0, -chance.state.accounts[FUND_ACCOUNT_ID].wallet)
+    return Deposit(account_id=FUND_ACCOUNT_ID, amount=owed + chance.random.randint(1, money("2000")))
+
+
+def _defund(chance: Chance) -> Withdraw:
+    """An administrator takes out what the fund has not allotted."""
+    most = max(1, chance.state.accounts[FUND_ACCOUNT_ID].wallet)
+    return Withdraw(account_id=FUND_ACCOUNT_ID, amount=chance.random.choice((most, money("500"))))
+
+
+def _status(chance: Chance) -> SetMarketStatus:
+    """An administrator closes a market, which is rare, or opens it again."""
+    closes = chance.market.status is MarketStatus.TRADING and chance.random.random() < 0.1
+    status = chance.random.choice((MarketStatus.CANCEL_ONLY, MarketStatus.HALTED))
+    return SetMarketStatus(
+        market=chance.symbol, status=status if closes else MarketStatus.TRADING, reason="flow"
+    )
+
+
 def _tick(chance: Chance) -> Tick:
     return Tick()
 
 
 # How often each kind comes, in per mille.
 COMMANDS: dict[Callable[[Chance], AnyCommand], int] = {
-    _order: 405,
-    _amend: 90,
-    _cancel: 100,
+    _order: 400,
+    _amend: 70,
+    _cancel: 60,
     _cancel_all: 20,
     _conditional: 60,
     _cancel_conditional: 15,
     _cancel_all_conditionals: 5,
     _countdown: 10,
     _index: 100,
-    _liquidate: 70,
+    _liquidate: 15,
+    _liquidate_due: 80,
     _leverage: 15,
     _margin_mode: 30,
     _adjust_margin: 20,
     _position_mode: 15,
     _deposit: 15,
     _withdraw: 15,
+    _allot: 10,
+    _refund: 2,
+    _defund: 6,
+    _status: 15,
     _tick: 15,
 }
 

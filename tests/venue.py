@@ -143,6 +143,7 @@ class Venue:
         events = groups[1]
         if self.checks:
             self.state.check_identities()
+            assert not self.state.has_gap(), "the running sums say that something is missing"
             if not events or isinstance(events[0], Rejected):
                 assert len(events) <= 1
                 if not self.done_first:

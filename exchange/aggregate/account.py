@@ -149,7 +149,8 @@ class Account:
     `positions` is keyed by `position_key`. `orders` holds the open ones by id in the order of acceptance,
     `client_ids` finds them by the client's own id; `conditionals` and `conditional_client_ids` do the same
     for conditional orders. `countdowns` maps a market to the time (ns) at which its orders are cancelled.
-    `api_keys` maps a key to its sealed secret.
+    `api_keys` maps a key to its sealed secret. `failures` counts its commands that the exchange could not
+    carry out, since it was last unblocked.
     """
 
     __slots__ = (
@@ -159,6 +160,7 @@ class Account:
         "conditional_client_ids",
         "conditionals",
         "countdowns",
+        "failures",
         "hedge",
         "label",
         "orders",
@@ -170,6 +172,7 @@ class Account:
         self.account_id = account_id
         self.label = label
         self.hedge = False
+        self.failures = 0
         self.wallet = 0
         self.positions: dict[str, Position] = {}
         self.orders: dict[int, Order] = {}

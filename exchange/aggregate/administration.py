@@ -28,9 +28,10 @@ from events.events import (
     TickPassed,
     Withdrawn,
 )
-from events.values import ISOLATED, RejectCode
+from events.values import ISOLATED, TRADING, RejectCode
 from exchange.aggregate.account import FUND_ACCOUNT_ID, Position
 from exchange.aggregate.canonical import DIGEST_BYTES
+from exchange.aggregate.halting import refuse_if_exchange_halted
 from exchange.aggregate.margin import (
     exposure_margin,
     position_value,
@@ -55,6 +56,7 @@ def create_log(turn: Turn, command: CreateLog) -> None:
 
 def list_market(turn: Turn, command: ListMarket) -> None:
     """Open a market under a specification that keeps the rules."""
+    refuse_if_exchange_halted(turn.state, "symbol")
     spec = command.spec
     if spec.symbol in turn.state.markets:
         raise Refused(RejectCode.MARKET_EXISTS, f"symbol: {spec.symbol} is listed already")
@@ -67,6 +69,8 @@ def list_market(turn: Turn, command: ListMarket) -> None:
 def set_market_status(turn: Turn, command: SetMarketStatus) -> None:
     """Open, restrict or halt a market."""
     market = turn.market(command.market)
+    if command.status is TRADING:
+        refuse_if_exchange_halted(turn.state, "status")
     turn.emit(MarketStatusChanged(market=market.symbol, status=command.status, reason=command.reason))
 
 
@@ -101,6 +105,7 @@ def deposit(turn: Turn, command: Deposit) -> None:
 def withdraw(turn: Turn, command: Withdraw) -> None:
     """Take money out, at most what is withdrawable: unrealised profit never is."""
     account = turn.account(command.account_id)
+    refuse_if_exchange_halted(turn.state, "amount")
     _check_amount(command.amount)
     withdrawable = max(0, survey(account).transferable)
     if command.amount > withdrawable:
@@ -186,6 +191,7 @@ def checkpoint(turn: Turn, command: Checkpoint) -> None:
         raise Refused(RejectCode.BAD_CHECKPOINT, f"digest: must have {DIGEST_BYTES} bytes")
     if not 0 < command.rules_version <= state.rules_version:
         raise Refused(RejectCode.BAD_CHECKPOINT, f"rules_version: must be in 1…{state.rules_version}")
+    turn.ask_for_recount()
     turn.emit(CheckpointPassed(seq=command.seq, digest=command.digest, rules_version=command.rules_version))
 
 

@@ -42,6 +42,13 @@ def canonical_venue(state: Exchange) -> Tree:
         state.withdrawn,
         list(state.due.items()),
         list(state.overdue),
+        sorted(state.blocked),
+        sorted(state.failing.items()),
+        state.halt,
+        state.money_gap,
+        sorted(state.lots_gaps.items()),
+        state.accepted_money_gap,
+        sorted(state.accepted_lots_gaps.items()),
         [_market(state.markets[symbol]) for symbol in sorted(state.markets)],
         [_account(state.accounts[account_id], state.markets) for account_id in sorted(state.accounts)],
     ]
@@ -107,7 +114,7 @@ def _market(market: Market) -> Tree:
 
 
 def _ranking(side: Side, ranking: Ranking) -> Tree:
-    return [side, ranking.digest, ranking.asked, ranking.emptied]
+    return [side, ranking.rows, ranking.asked, ranking.emptied]
 
 
 def _half(half: Half) -> Tree:
@@ -131,6 +138,7 @@ def _account(account: Account, markets: dict[str, Market]) -> Tree:
         account.account_id,
         account.label,
         account.hedge,
+        account.failures,
         account.wallet,
         sorted(account.api_keys.items()),
         [_order(order) for order in account.orders.values()],

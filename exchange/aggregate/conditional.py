@@ -30,6 +30,7 @@ from exchange.aggregate.admission import (
     only_reduces,
     refuse_if_halted,
 )
+from exchange.aggregate.failing import Work, WorkError, fail_work, known_failure, refuse_if_blocked
 from exchange.aggregate.market import Market
 from exchange.aggregate.matching import cancel_all, expire, place_order
 from exchange.aggregate.state import AGGREGATE_ORDER_BASE, Exchange
@@ -130,13 +131,26 @@ def do_overdue(turn: Turn) -> None:
         timer = next(iter(state.overdue), None)
         if timer is None:
             return
-        _, account_id, order_id, symbol = timer
-        account = state.accounts[account_id]
-        if order_id:
-            expire(turn, account.orders[order_id], CloseReason.GOOD_TILL_DATE)
-        else:
-            turn.emit(CountdownExpired(account_id=account_id, market=symbol))
-            cancel_all(turn, account, state.markets[symbol], CloseReason.COUNTDOWN)
+        work = (timer[1], timer[2], timer[3])
+        failure = known_failure(turn, work)
+        if failure is not None:
+            fail_work(turn, work, failure)
+            continue
+        try:
+            _end(turn, work)
+        except Exception as error:
+            raise WorkError(work) from error
+
+
+def _end(turn: Turn, work: Work) -> None:
+    """End an order, or run out a countdown."""
+    account_id, order_id, symbol = work
+    account = turn.state.accounts[account_id]
+    if order_id:
+        expire(turn, account.orders[order_id], CloseReason.GOOD_TILL_DATE)
+    else:
+        turn.emit(CountdownExpired(account_id=account_id, market=symbol))
+        cancel_all(turn, account, turn.state.markets[symbol], CloseReason.COUNTDOWN)
 
 
 def do_due(turn: Turn) -> None:
@@ -146,7 +160,16 @@ def do_due(turn: Turn) -> None:
         if not state.due:
             return
         conditional_id, account_id = next(iter(state.due.items()))
-        _fire(turn, state.accounts[account_id].conditionals[conditional_id])
+        terms = state.accounts[account_id].conditionals[conditional_id]
+        work = (account_id, conditional_id, terms.market)
+        failure = known_failure(turn, work)
+        if failure is not None:
+            fail_work(turn, work, failure)
+            continue
+        try:
+            _fire(turn, terms)
+        except Exception as error:
+            raise WorkError(work) from error
 
 
 def _fire(turn: Turn, terms: ConditionalAccepted) -> None:
@@ -161,6 +184,7 @@ def _fire(turn: Turn, terms: ConditionalAccepted) -> None:
         )
     )
     try:
+        refuse_if_blocked(turn, terms.account_id)
         place_order(turn, _order_of(state, terms), order_id, closes=terms.close_position)
     except Refused as refused:
         turn.emit(

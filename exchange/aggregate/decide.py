@@ -22,11 +22,13 @@ from events.commands import (
     Command,
     CreateLog,
     Deposit,
+    HaltExchange,
     Liquidate,
     ListMarket,
     OpenAccount,
     PlaceConditional,
     PlaceOrder,
+    ResumeExchange,
     SetCountdown,
     SetIndexPrice,
     SetLeverage,
@@ -34,18 +36,20 @@ from events.commands import (
     SetMarketStatus,
     SetPositionMode,
     Tick,
+    UnblockAccount,
     Withdraw,
 )
-from events.events import Event, FrameHeader, OriginOpened, Rejected
+from events.events import Event, FrameHeader, OriginOpened, Rejected, RulesChanged
 from events.frame import CommandFrame, Groups, UndecodableBodyError
 from events.values import Outcome
-from exchange.aggregate import administration, conditional, modes
+from exchange.aggregate import administration, conditional, failing, halting, modes
 from exchange.aggregate.amendment import amend_order
+from exchange.aggregate.failing import CommandError, Failure, Failures, WorkError
 from exchange.aggregate.liquidation import liquidate, unwind_fund
 from exchange.aggregate.mark import set_index_price
 from exchange.aggregate.matching import cancel_all_orders, cancel_order, place_order
 from exchange.aggregate.origins import judge
-from exchange.aggregate.state import ORDERS_PER_FRAME, Exchange
+from exchange.aggregate.state import ORDERS_PER_FRAME, RULES_VERSION, Exchange
 from exchange.aggregate.turn import Refused, Turn
 
 # How far a frame's own time may run ahead of the writer's clock before it is cut.
@@ -81,6 +85,9 @@ _DECIDERS: dict[type[Command], Callable[[Turn, Any], None]] = {
     SetIndexPrice: _set_index_price_and_unwind,
     Liquidate: liquidate,
     Tick: administration.tick,
+    UnblockAccount: failing.unblock_account,
+    HaltExchange: halting.halt_exchange,
+    ResumeExchange: halting.resume_exchange,
     Checkpoint: administration.checkpoint,
 }
 
@@ -104,6 +111,8 @@ def decide(state: Exchange, command: AnyCommand, order_id: int) -> list[Event]:
 def _decide(turn: Turn, command: AnyCommand, order_id: int) -> None:
     turn.begin(order_id)
     try:
+        if turn.state.blocked or turn.state.failing:
+            failing.refuse_what_fails(turn, command)
         _DECIDERS[type(command)](turn, command)
     except Refused as refused:
         assert not turn.events, "a command is refused before it emits anything"
@@ -114,10 +123,17 @@ def _decide(turn: Turn, command: AnyCommand, order_id: int) -> None:
         conditional.do_due(turn)
 
 
-def decide_frame(state: Exchange, seq: int, frame: CommandFrame, now_ns: int) -> Groups:
+def decide_frame(
+    state: Exchange, seq: int, frame: CommandFrame, now_ns: int, failures: Failures | None = None
+) -> Groups:
     """Decide a command frame at entry `seq` and time `now_ns`, applying everything to `state`.
 
-    Returns the groups of the event entry: the frame's own, then one per command when it was executed.
+    What is among the `failures` is not tried but recorded. Returns the groups of the event entry: the
+    frame's own, then one per command when it was executed.
+
+    Raises:
+        CommandError, WorkError: deciding or applying failed. `state` is worthless then: restore it from
+            before the frame, and decide that again with this one failure more.
     """
     outcome, duplicate_of = judge(state.origins, frame.origin, frame.n)
     commands: list[AnyCommand] = []
@@ -130,7 +146,7 @@ def decide_frame(state: Exchange, seq: int, frame: CommandFrame, now_ns: int) ->
             commands = frame.commands()
         except UndecodableBodyError:
             outcome = Outcome.REJECTED_FRAME
-    turn = Turn(state)
+    turn = Turn(state, failures)
     turn.emit(
         FrameHeader(
             seq=seq,
@@ -142,6 +158,9 @@ def decide_frame(state: Exchange, seq: int, frame: CommandFrame, now_ns: int) ->
             duplicate_of=duplicate_of,
         )
     )
+    # In front of all that it decides; that it may is for its caller to make sure of.
+    if state.rules_version not in (0, RULES_VERSION):
+        turn.emit(RulesChanged(rules_version=RULES_VERSION, replaced=state.rules_version))
     if opens:
         replaced = known.incarnation if known is not None else ""
         turn.emit(OriginOpened(name=name, incarnation=incarnation, frame_n=frame.n, replaced=replaced))
@@ -151,9 +170,28 @@ def decide_frame(state: Exchange, seq: int, frame: CommandFrame, now_ns: int) ->
         if state.due:
             conditional.do_due(turn)
     groups = [turn.events]
-    order_id = seq * ORDERS_PER_FRAME
+    order_id = first_id = seq * ORDERS_PER_FRAME
     for command in commands:
-        _decide(turn, command, order_id)
+        try:
+            if failures is None:
+                _decide(turn, command, order_id)
+            else:
+                _decide_or_record(turn, command, order_id, failures.commands.get(order_id - first_id))
+        except WorkError:
+            raise
+        except Exception as error:
+            raise CommandError(order_id - first_id) from error
         groups.append(turn.events)
         order_id += 1
+    halting.check_sums(turn)
     return groups
+
+
+def _decide_or_record(turn: Turn, command: AnyCommand, order_id: int, failure: Failure | None) -> None:
+    if failure is None:
+        _decide(turn, command, order_id)
+        return
+    turn.begin(order_id)
+    failing.fail_command(turn, order_id % ORDERS_PER_FRAME, command, failure)
+    if turn.state.due:
+        conditional.do_due(turn)

@@ -2,8 +2,9 @@
 
 The image is the tree that the digest hashes (`canonical`), so that one list says what the state is: what is
 missing there is missing here, and a state restored from its image has the same digest or is not used. What
-follows from the rest is built again rather than read: books, sums over open orders, look-ups by a client's
-id, the timers' heap. The tree lists these sums too, and so the digest of a restored state checks them.
+follows from the rest is built again rather than read: books, sums over open orders, holders of positions,
+look-ups by a client's id, the timers' heap. The tree lists such sums too, so that the digest of a restored
+state checks them.
 
 A row below is what the function of the same subject in `canonical` lists, field by field.
 """
@@ -13,8 +14,8 @@ from typing import Final
 
 import msgspec
 
-from events.events import ConditionalAccepted, OrderAccepted
-from events.values import BUY, Leg, MarginMode, MarketSpec, MarketStatus
+from events.events import ConditionalAccepted, ExchangeHalted, OrderAccepted
+from events.values import BUY, Leg, MarginMode, MarketSpec, MarketStatus, RankRow, Side
 from exchange.aggregate.account import Account, Position, position_key
 from exchange.aggregate.canonical import (
     digest_of,
@@ -26,10 +27,29 @@ from exchange.aggregate.canonical import (
 from exchange.aggregate.market import Market
 from exchange.aggregate.order import Order
 from exchange.aggregate.origins import Origin
-from exchange.aggregate.state import Exchange, Timer
+from exchange.aggregate.ranking import Ranking
+from exchange.aggregate.state import Exchange, Timer, hold
 
 HalfRow = list[tuple[int, int, list[int]]]
-MarketRow = tuple[MarketSpec, MarketStatus, int, int, int, int, int, HalfRow, HalfRow]
+RankingRow = tuple[Side, list[RankRow], int, int]
+MarketRow = tuple[
+    MarketSpec,
+    MarketStatus,
+    int,
+    int,
+    int,
+    int,
+    int,
+    int,
+    int,
+    int,
+    int,
+    int,
+    int,
+    list[RankingRow],
+    HalfRow,
+    HalfRow,
+]
 OrderRow = tuple[OrderAccepted, int, int, int, int, int, int]
 ConditionalRow = tuple[ConditionalAccepted, int]
 PositionRow = tuple[str, Leg, MarginMode, int, int, int, int, int, int, int, int, int, int, int]
@@ -37,6 +57,7 @@ AccountRow = tuple[
     int,
     str,
     bool,
+    int,
     int,
     list[tuple[str, bytes]],
     list[OrderRow],
@@ -55,6 +76,13 @@ VenueRow = tuple[
     int,
     list[tuple[int, int]],
     list[Timer],
+    list[int],
+    list[tuple[tuple[str, int, str], int]],
+    ExchangeHalted | None,
+    int,
+    list[tuple[str, int]],
+    int,
+    list[tuple[str, int]],
     list[MarketRow],
     list[AccountRow],
 ]
@@ -96,8 +124,8 @@ def restore(body: bytes) -> Exchange:
     state = Exchange()
     try:
         venue, place = _parts_decoder.decode(body)
-        _restore_venue(state, _venue_decoder.decode(venue))
         _restore_place(state, _place_decoder.decode(place))
+        _restore_venue(state, _venue_decoder.decode(venue))
     except (msgspec.DecodeError, UnicodeDecodeError, AssertionError, LookupError) as error:
         raise ImageError(f"not the image of a state: {error!r}") from error
     return state
@@ -115,9 +143,20 @@ def _restore_venue(state: Exchange, row: VenueRow) -> None:
         state.withdrawn,
         due,
         overdue,
+        blocked,
+        keeps_failing,
+        state.halt,
+        state.money_gap,
+        lots_gaps,
+        state.accepted_money_gap,
+        accepted_lots_gaps,
         markets,
         accounts,
     ) = row
+    state.blocked = dict.fromkeys(blocked)
+    state.failing = dict(keeps_failing)
+    state.lots_gaps = dict(lots_gaps)
+    state.accepted_lots_gaps = dict(accepted_lots_gaps)
     state.due = dict(due)
     state.overdue = dict.fromkeys(overdue)
     for market_row in markets:
@@ -140,25 +179,37 @@ def _restore_market(state: Exchange, row: MarketRow) -> None:
         market.mark_ticks,
         market.last_ticks,
         market.basis_average,
+        market.index_ns,
+        market.index_wait,
+        market.funding_rate,
+        market.next_funding_ns,
+        market.premium_sum,
+        market.premium_count,
         market.open_interest_lots,
+        rankings,
         _,
         _,
     ) = row
+    for side, rows, asked, emptied in rankings:
+        ranking = market.rankings[side] = Ranking(rows)
+        ranking.asked = asked
+        ranking.emptied = emptied
 
 
 def _restore_book(market: Market, row: MarketRow, orders: dict[int, Order]) -> None:
     """Let the orders queue again. The worst price comes first: then each new level is the best."""
     insert = market.book.insert
-    for half in (row[7], row[8]):
+    for half in (row[-2], row[-1]):
         for _, _, order_ids in reversed(half):
             for order_id in order_ids:
                 insert(orders[order_id])
 
 
 def _restore_account(state: Exchange, row: AccountRow, orders: dict[int, Order]) -> None:
-    account_id, label, hedge, wallet, keys, order_rows, conditionals, countdowns, positions = row
+    account_id, label, hedge, failures, wallet, keys, order_rows, conditionals, countdowns, positions = row
     account = state.accounts[account_id] = Account(account_id, label)
     account.hedge = hedge
+    account.failures = failures
     account.wallet = wallet
     for key, sealed_secret in keys:
         account.api_keys[key] = sealed_secret
@@ -183,6 +234,7 @@ def _restore_position(state: Exchange, account: Account, row: PositionRow) -> No
     position = Position(market, leg, row[2], row[3])
     position.size_lots, position.entry_cost, position.bucket = row[4], row[5], row[6]
     account.positions[position_key(market.symbol, leg)] = position
+    hold(market, account, position)
 
 
 def _restore_order(account: Account, row: OrderRow) -> Order:
@@ -219,8 +271,11 @@ def _restore_conditional(
 
 
 def _wait(state: Exchange, timer: Timer) -> None:
-    """Set a timer whose time has not come; the caller makes a heap of them."""
-    if timer not in state.overdue:
+    """Set a timer whose time has not come; the caller makes a heap of them.
+
+    One whose time is over and that is not overdue has failed, and is due no longer.
+    """
+    if timer[0] > state.now_ns:
         state.timers.append(timer)
 
 

@@ -183,6 +183,8 @@ def _reason_to_skip(case: _Case) -> str:
 
 def _block(turn: Turn, market: Market) -> str:
     """Say why no position can be liquidated in a market, "" if they can."""
+    if turn.state.halt is not None:
+        return "the exchange is halted"
     if market.status is MarketStatus.HALTED:
         return f"{market.symbol} is halted"
     if index_is_stale(market, turn.state.now_ns):

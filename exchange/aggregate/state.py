@@ -14,9 +14,12 @@ from heapq import heappop, heappush
 from typing import Any
 
 from events.events import (
+    AccountBlocked,
     AccountOpened,
+    AccountUnblocked,
     ApiKeyAdded,
     CheckpointPassed,
+    CommandFailed,
     ConditionalAccepted,
     ConditionalCancelled,
     ConditionalRejected,
@@ -26,6 +29,8 @@ from events.events import (
     DeleverageRanked,
     Deposited,
     Event,
+    ExchangeHalted,
+    ExchangeResumed,
     FrameHeader,
     FundingSettled,
     FundingSkipped,
@@ -51,11 +56,13 @@ from events.events import (
     PositionModeSet,
     PositionTakenOver,
     Rejected,
+    RulesChanged,
     TickPassed,
     TradeExecuted,
     Withdrawn,
+    WorkFailed,
 )
-from events.values import BUY, ISOLATED, SELL, USER, Outcome
+from events.values import BUY, ISOLATED, SELL, TRADING, USER, MarketStatus, Outcome
 from exchange.aggregate.account import (
     BOTH,
     FEE_ACCOUNT_ID,
@@ -78,6 +85,7 @@ from exchange.aggregate.ranking import Sharers, rank
 from exchange.aggregate.triggers import Triggers
 from exchange.aggregate.units import RATE_ONE
 
+# What is decided with. Raised with every change after which a command can be decided otherwise than before.
 RULES_VERSION = 1
 ORDERS_PER_FRAME = 4096
 # Orders that the aggregate makes are numbered above all that commands can make, and below 2^53, up to
@@ -101,6 +109,11 @@ class Exchange:
     in the order of firing. `timers` is a heap of (ns, account, order id or 0, market) for orders with an end
     and for countdowns; `overdue` are those whose time has come. A timer that was moved or is no longer needed
     stays in the heap until its time and is then passed over.
+
+    `blocked` are accounts that may only cancel. `failing` counts by (command, account, market) what fails
+    again and again and blocks nobody. `halt` is the halt that nobody has ended yet. `money_gap` and
+    `lots_gaps` are by how much the identities do not hold, as far as `apply` has noticed: 0 and empty. An
+    administrator who ends a halt accepts what they are then.
     """
 
     def __init__(self) -> None:
@@ -124,11 +137,25 @@ class Exchange:
         self.due: dict[int, int] = {}
         self.timers: list[Timer] = []
         self.overdue: dict[Timer, None] = {}
+        self.blocked: dict[int, None] = {}
+        self.failing: dict[tuple[str, int, str], int] = {}
+        self.halt: ExchangeHalted | None = None
+        self.money_gap = 0
+        self.lots_gaps: dict[str, int] = {}
+        self.accepted_money_gap = 0
+        self.accepted_lots_gaps: dict[str, int] = {}
         self.handlers: dict[type[Event], Callable[[Any], None]] = {
             FrameHeader: self._frame_header,
             OriginOpened: self._origin_opened,
             LogCreated: self._log_created,
+            RulesChanged: self._rules_changed,
             Rejected: self._nothing,
+            CommandFailed: self._command_failed,
+            WorkFailed: self._work_failed,
+            AccountBlocked: self._account_blocked,
+            AccountUnblocked: self._account_unblocked,
+            ExchangeHalted: self._halted,
+            ExchangeResumed: self._resumed,
             MarketListed: self._market_listed,
             MarketStatusChanged: self._market_status,
             AccountOpened: self._account_opened,
@@ -205,8 +232,62 @@ class Exchange:
         self.log_id = event.log_id
         self.rules_version = event.rules_version
 
+    def _rules_changed(self, event: RulesChanged) -> None:
+        assert event.replaced == self.rules_version, (event.replaced, self.rules_version)
+        assert event.rules_version > self.rules_version, (event.rules_version, self.rules_version)
+        self.rules_version = event.rules_version
+
     def _nothing(self, event: Event) -> None:
         pass
+
+    # Failures and the halt
+
+    def _command_failed(self, event: CommandFailed) -> None:
+        if event.failures:
+            self.accounts[event.account_id].failures = event.failures
+        if event.repeats:
+            self.failing[event.command, event.account_id, event.market] = event.repeats
+
+    def _work_failed(self, event: WorkFailed) -> None:
+        account_id, number, market = event.account_id, event.number, event.market
+        account = self.accounts[account_id]
+        if event.failures:
+            account.failures = event.failures
+        if self.due.pop(number, None) is not None:
+            self._forget_conditional(account_id, number)
+            return
+        for timer in self.overdue:
+            if timer[1:] == (account_id, number, market):
+                del self.overdue[timer]
+                break
+        if number == 0:
+            del account.countdowns[market]
+
+    def _account_blocked(self, event: AccountBlocked) -> None:
+        self.blocked[event.account_id] = None
+
+    def _account_unblocked(self, event: AccountUnblocked) -> None:
+        self.failing.clear()
+        del self.blocked[event.account_id]
+        self.accounts[event.account_id].failures = 0
+
+    def _halted(self, event: ExchangeHalted) -> None:
+        assert self.halt is None, event.reason
+        self.halt = event
+        self.money_gap = event.money_gap
+        self.lots_gaps = {row.market: row.lots for row in event.lots_gaps}
+        for symbol in event.markets:
+            self.markets[symbol].status = MarketStatus.CANCEL_ONLY
+
+    def _resumed(self, event: ExchangeResumed) -> None:
+        assert self.halt is not None, event.reason
+        self.failing.clear()
+        self.halt = None
+        self.money_gap = self.accepted_money_gap = event.money_gap
+        self.lots_gaps = {row.market: row.lots for row in event.lots_gaps}
+        self.accepted_lots_gaps = dict(self.lots_gaps)
+        for symbol in event.markets:
+            self.markets[symbol].status = TRADING
 
     # Administration
 
@@ -216,6 +297,8 @@ class Exchange:
 
     def _market_status(self, event: MarketStatusChanged) -> None:
         self.markets[event.market].status = event.status
+        if event.status is TRADING:
+            self.failing.clear()
 
     def _account_opened(self, event: AccountOpened) -> None:
         assert event.account_id == self.next_account_id, event.account_id
@@ -254,11 +337,13 @@ class Exchange:
         if not event.changed:
             return
         account.wallet = event.wallet_after
+        self.money_gap += event.wallet_after - event.wallet_before
         for leg in event.legs:
             position = account.stored_position(self.markets[event.market], leg.leg)
             assert position.size_lots == leg.size_lots, event.account_id
             assert position.bucket == leg.bucket_before, event.account_id
             position.bucket = leg.bucket_after
+            self.money_gap += leg.bucket_after - leg.bucket_before
             position.mode = event.mode
             position.standing.mark_ticks = -1
 
@@ -395,6 +480,8 @@ class Exchange:
         taking = self._fill(taker, market, event.taker_order_id, lots)
         cost = signed_lots * event.price_ticks * market.unit
         open_lots = market.open_interest_lots - long_lots(making) - long_lots(taking)
+        worth_before = worth_of(maker, making, taker, taking)
+        lots_before = lots_of(making, taking)
         post(maker, making, -signed_lots, -cost, event.maker_realised, event.maker_fee)
         post(taker, taking, signed_lots, cost, event.taker_realised, event.taker_fee)
         market.open_interest_lots = open_lots + long_lots(making) + long_lots(taking)
@@ -404,7 +491,11 @@ class Exchange:
             move_margin(maker, making, event.maker_margin_moved)
         if event.taker_margin_moved:
             move_margin(taker, taking, event.taker_margin_moved)
-        self.accounts[FEE_ACCOUNT_ID].wallet += event.maker_fee + event.taker_fee
+        fees = event.maker_fee + event.taker_fee
+        self.accounts[FEE_ACCOUNT_ID].wallet += fees
+        self.money_gap += worth_of(maker, making, taker, taking) - worth_before + fees
+        if lots_of(making, taking) != lots_before:
+            self._lots_gap(market, lots_of(making, taking) - lots_before)
         market.last_ticks = event.price_ticks
         if market.last_triggers.terms:
             self._observe(market.last_triggers, event.price_ticks)
@@ -491,9 +582,14 @@ class Exchange:
         price_paid = event.entry_cost + event.realised
         fund = self.accounts[FUND_ACCOUNT_ID]
         taking = fund.stored_position(market)
+        worth_before = worth_of(account, position, fund, taking)
+        lots_before = lots_of(position, taking)
         market.open_interest_lots -= long_lots(position) + long_lots(taking)
         post(account, position, -size_lots, -price_paid, event.realised, 0)
         post(fund, taking, size_lots, price_paid, event.fund_realised, 0)
+        self.money_gap += worth_of(account, position, fund, taking) - worth_before
+        if lots_of(position, taking) != lots_before:
+            self._lots_gap(market, lots_of(position, taking) - lots_before)
         market.open_interest_lots += long_lots(position) + long_lots(taking)
         hold(market, account, position)
         hold(market, fund, taking)
@@ -538,7 +634,9 @@ class Exchange:
         sharers = Sharers(self.accounts, market, event.side, event.closed)
         assert event.equity == sharers.equity, (event.equity, sharers.equity)
         position = account.position(market, event.leg)
+        self.money_gap += event.missing - event.from_allotment - event.from_wallet - event.unpaid
         for sharer, sharing, amount in sharers.charges(event.charged):
+            self.money_gap -= amount
             if sharing.size_lots:
                 credit(sharer, sharing, -amount)
             else:  # its bucket was released
@@ -556,12 +654,30 @@ class Exchange:
 
     # What it adds up to
 
+    def _lots_gap(self, market: Market, lots: int) -> None:
+        """Note that the position sizes of a market add up to `lots` more than before."""
+        gap = self.lots_gaps.pop(market.symbol, 0) + lots
+        if gap:
+            self.lots_gaps[market.symbol] = gap
+
+    def has_gap(self) -> bool:
+        """Whether `apply` has noticed that something does not add up, beyond what was accepted."""
+        return self.money_gap != self.accepted_money_gap or self.lots_gaps != self.accepted_lots_gaps
+
     def check_identities(self) -> None:
         """Count all money and all contracts.
 
         Raises:
-            IdentityError: a sum is not what it must be.
+            IdentityError: a sum is not what it must be, and nobody has accepted that.
         """
+        money_gap, lots_gaps = self.count_gaps()
+        if money_gap != self.accepted_money_gap:
+            raise IdentityError(f"wallets + buckets − entry costs exceed what came in by {money_gap}")
+        if lots_gaps != self.accepted_lots_gaps:
+            raise IdentityError(f"position sizes do not add up to 0 lots: {lots_gaps}")
+
+    def count_gaps(self) -> tuple[int, dict[str, int]]:
+        """Count all money and all contracts; return by how much they do not add up, for each market."""
         money = self.withdrawn - self.deposited
         sizes = dict.fromkeys(self.markets, 0)
         for account in self.accounts.values():
@@ -569,11 +685,7 @@ class Exchange:
             for position in account.positions.values():
                 money += position.bucket - position.entry_cost
                 sizes[position.market.symbol] += position.size_lots
-        if money != 0:
-            raise IdentityError(f"wallets + buckets − entry costs exceed what came in by {money}")
-        for symbol, lots in sizes.items():
-            if lots != 0:
-                raise IdentityError(f"position sizes of {symbol} add up to {lots} lots, not 0")
+        return money, {symbol: lots for symbol, lots in sizes.items() if lots}
 
     def venue_digest(self) -> bytes:
         """Hash everything but the place in the log; a rejected command leaves it unchanged."""
@@ -591,6 +703,21 @@ class Exchange:
 def long_lots(position: Position) -> int:
     """Return what a position adds to the open interest."""
     return position.size_lots if position.size_lots > 0 else 0
+
+
+def worth_of(one: Account, of_one: Position, other: Account, of_other: Position) -> int:
+    """Return wallets + buckets − entry costs of two positions and their accounts, each counted once."""
+    total = one.wallet + of_one.bucket - of_one.entry_cost
+    if other is not one:
+        total += other.wallet
+    if of_other is not of_one:
+        total += of_other.bucket - of_other.entry_cost
+    return total
+
+
+def lots_of(one: Position, other: Position) -> int:
+    """Return the sizes of two positions together, each counted once."""
+    return one.size_lots if other is one else one.size_lots + other.size_lots
 
 
 def post(account: Account, position: Position, signed_lots: int, cost: int, realised: int, fee: int) -> None:

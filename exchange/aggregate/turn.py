@@ -1,10 +1,17 @@
 """One command's turn: the state it meets, the events it makes, and how it is refused."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 from events.events import Event
 from events.values import RejectCode
 from exchange.aggregate.account import FIRST_USER_ACCOUNT_ID, Account
 from exchange.aggregate.market import Market
 from exchange.aggregate.state import Exchange
+
+if TYPE_CHECKING:
+    from exchange.aggregate.failing import Failures
 
 
 class Refused(Exception):
@@ -22,13 +29,16 @@ class Refused(Exception):
 class Turn:
     """A command being decided: each event is applied as it is emitted, since later ones depend on it.
 
-    `order_id` is the number that an order placed by this command gets.
+    `order_id` is the number that an order placed by this command gets. `failures` are what is known to fail
+    in this frame; `wants_recount` asks for a full count of all sums behind it.
     """
 
-    __slots__ = ("events", "order_id", "state")
+    __slots__ = ("events", "failures", "order_id", "state", "wants_recount")
 
-    def __init__(self, state: Exchange) -> None:
+    def __init__(self, state: Exchange, failures: Failures | None = None) -> None:
         self.state = state
+        self.failures = failures
+        self.wants_recount = False
         self.order_id = 0
         self.events: list[Event] = []
 
@@ -41,6 +51,10 @@ class Turn:
         """Apply an event and keep it for the log."""
         self.state.handlers[type(event)](event)  # as `apply` does, without its call
         self.events.append(event)
+
+    def ask_for_recount(self) -> None:
+        """Have all sums counted behind this frame."""
+        self.wants_recount = True
 
     def market(self, symbol: str) -> Market:
         """Return a market, or refuse."""

@@ -1,6 +1,7 @@
-"""The commands that look at a log: `foldex replay` and `foldex log`."""
+"""The commands that look at a log: `foldex replay`, `foldex log`, `foldex verify` and `foldex head`."""
 
 import asyncio
+import gc
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
@@ -20,17 +21,22 @@ from events.log import (
     CommandReader,
     CorruptLogError,
     EventReader,
-    Log,
     LogUnavailableError,
+    ReadableLog,
+    TrimmedError,
     VerifiedEvents,
 )
 from events.values import MarketSpec, Outcome
+from exchange.aggregate.state import RULES_VERSION
 from exchange.audit.printer import Message, concerns, one_line, readable, type_of
 from exchange.audit.replay import Replayed, describe, replay, time_text
+from exchange.audit.verify import KeptHead, Report, Scope, Span, verify
 
 QUIET_S = 2.0
 ENTRIES_PER_READ = 256
 FOLLOW_WAIT_MS = 500
+# The state lives as long as the process: looking through its objects often only costs time.
+GC_THRESHOLD = (100_000, 50, 100)
 # Tables that go into a pipe are not cut to the width of a terminal.
 PIPE_COLUMNS = 200
 
@@ -39,7 +45,11 @@ class NotInLogError(Exception):
     """The log has no such entry, or no such market."""
 
 
-async def run_replay(log: Log, *, until: int | None, as_json: bool) -> None:
+class FindingError(Exception):
+    """Something is wrong with the log, and was printed."""
+
+
+async def run_replay(log: ReadableLog, *, until: int | None, as_json: bool) -> None:
     """Rebuild the state and print what it is.
 
     Raises:
@@ -60,16 +70,16 @@ async def run_replay(log: Log, *, until: int | None, as_json: bool) -> None:
 class ReplayProgress:
     """A progress bar on stderr that shows up when a replay takes longer than two seconds."""
 
-    def __init__(self) -> None:
+    def __init__(self, word: str = "replaying") -> None:
         self._bar = Progress(
-            TextColumn("replaying"),
+            TextColumn(word),
             BarColumn(),
             MofNCompleteColumn(),
             TimeRemainingColumn(),
             console=Console(stderr=True),
             transient=True,
         )
-        self._task = self._bar.add_task("replaying")
+        self._task = self._bar.add_task(word)
         self._start_s = time.monotonic()
         self._is_shown = False
 
@@ -112,6 +122,102 @@ def _print_replayed(replayed: Replayed) -> None:
     console.print(markets, accounts)
 
 
+async def run_verify(log: ReadableLog, scope: Scope, *, as_json: bool) -> None:
+    """Verify a log and print what was verified and what was found.
+
+    Raises:
+        FindingError: something was.
+        NotInLogError: the log has no entry `scope.last_seq`.
+        TrimmedError: the log no longer holds the entries.
+    """
+    head = await log.event_head()
+    if scope.last_seq is not None and head.seq < scope.last_seq:
+        raise NotInLogError(f"the log ends at entry {head.seq}; there is no entry {scope.last_seq}")
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLD)
+    start_s = time.perf_counter()
+    with ReplayProgress("verifying") as progress:
+        report = await verify(log, scope, progress.update)
+    seconds = time.perf_counter() - start_s
+    if as_json:
+        sys.stdout.write(msgspec.json.encode(_plain_report(report, seconds)).decode() + "\n")
+    else:
+        _print_report(report, seconds)
+    if report.finding is not None:
+        raise FindingError(report.finding.what)
+
+
+def _plain_report(report: Report, seconds: float) -> dict[str, Any]:
+    return {
+        "intact": report.finding is None,
+        "finding": report.finding,
+        "from": report.first_seq,
+        "to": report.head.seq,
+        "head": report.head.token,
+        "digest": report.digest.hex(),
+        "entries": report.entries,
+        "commands": report.commands,
+        "events": report.events,
+        "waiting": report.waiting,
+        "checkpoints": report.checkpoints,
+        "snapshots": report.snapshots,
+        "rules": report.spans,
+        "failures": report.failures,
+        "seconds": round(seconds, 3),
+    }
+
+
+def _print_report(report: Report, seconds: float) -> None:
+    place = f"{report.first_seq} to {report.head.seq}"
+    lines = [
+        ("entries", f"{place}, {report.entries:,} verified in {seconds:.1f} s"),
+        ("commands", f"{report.commands:,}, and {report.waiting:,} entries not answered yet"),
+        ("events", f"{report.events:,}"),
+        ("digests", f"{report.checkpoints:,} checkpoints and {report.snapshots:,} snapshots agree"),
+    ]
+    for span in report.spans:
+        lines.append(("rules", _span_text(span)))
+    lines += [("failure", f"in {failure.seq}: {failure.what}") for failure in report.failures]
+    if report.digest:
+        lines.append(("digest", report.digest.hex()))
+    lines.append(("head", report.head.token))
+    for name, value in lines:
+        sys.stdout.write(f"{name:<10} {value}\n")
+    if report.finding is None:
+        sys.stdout.write("intact\n")
+    else:
+        sys.stdout.write(f"NOT intact: entry {report.finding.seq}: {report.finding.what}\n")
+
+
+def _span_text(span: Span) -> str:
+    place = f"version {span.rules_version} in {span.first_seq} to {span.last_seq}"
+    if span.is_decided:
+        return f"{place}, decided again"
+    if span.rules_version == RULES_VERSION:
+        return f"{place}, applied; --decide decides them again"
+    return f"{place}, applied; to be decided again by a build of that version, this one has {RULES_VERSION}"
+
+
+async def run_head(log: ReadableLog, *, as_json: bool) -> None:
+    """Print the end of the log as a token to keep elsewhere.
+
+    Raises:
+        CorruptLogError: the entry that names the log is damaged.
+    """
+    head = await log.event_head()
+    reader = EventReader(log)
+    try:
+        await reader.read(1)
+    except TrimmedError:
+        pass  # the name is in an entry that is gone, and the hash covers it
+    kept = KeptHead(seq=head.seq, chain_hash=head.chain_hash, log_id=reader.log_id or "")
+    if as_json:
+        line = {"token": kept.token, "seq": kept.seq, "hash": kept.chain_hash.hex(), "log_id": kept.log_id}
+        sys.stdout.write(msgspec.json.encode(line).decode() + "\n")
+    else:
+        sys.stdout.write(kept.token + "\n")
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class LogQuery:
     """Which part of a log to print. None is any; `types` empty is all; `after` is a sequence number."""
@@ -144,7 +250,7 @@ class _Units:
                     self.specs[event.spec.symbol] = event.spec
 
 
-async def run_log(log: Log, query: LogQuery, *, as_json: bool) -> None:
+async def run_log(log: ReadableLog, query: LogQuery, *, as_json: bool) -> None:
     """Print the messages that `query` asks for, one a line, verifying the chain from the start.
 
     Commands are printed once they have been decided. With `follow`, wait for more until interrupted. That
@@ -196,7 +302,7 @@ def _numbered_events(verified: VerifiedEvents) -> list[tuple[int, Message]]:
 
 
 async def _entries(
-    log: Log, query: LogQuery, last: int
+    log: ReadableLog, query: LogQuery, last: int
 ) -> AsyncIterator[tuple[VerifiedEvents, list[AnyCommand] | None]]:
     """Give the decided entries up to `last`, or on and on, with their commands when those are asked for."""
     events = EventReader(log)

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from events.log import CorruptLogError, EventReader, Head, Log, VerifiedEvents
+from events.log import CorruptLogError, EventReader, Head, ReadableLog, VerifiedEvents
 from exchange.aggregate.account import Account, Position
 from exchange.aggregate.state import Exchange
 from exchange.decimals import lots_text, money_text, price_text
@@ -27,7 +27,9 @@ class Replayed:
     events: int
 
 
-async def replay(log: Log, *, until: int | None = None, on_progress: OnProgress | None = None) -> Replayed:
+async def replay(
+    log: ReadableLog, *, until: int | None = None, on_progress: OnProgress | None = None
+) -> Replayed:
     """Rebuild the state from entries 1 to `until`, or to the last there is when this is called.
 
     `on_progress` is told the last entry applied and the entry to reach, after each read. The result's
@@ -61,7 +63,7 @@ def apply_entry(state: Exchange, verified: VerifiedEvents) -> int:
         for event in group:
             try:
                 state.apply(event)
-            except (AssertionError, LookupError) as error:
+            except Exception as error:  # whatever it is, the event was none for this state
                 what = f"event {count}, {event.__struct_config__.tag}, does not fit the state: {error!r}"
                 raise CorruptLogError(verified.entry.seq, what) from error
             count += 1

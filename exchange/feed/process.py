@@ -15,8 +15,11 @@ import structlog
 from events.appender import Answer
 from events.commands import AnyCommand, SetIndexPrice
 from events.events import Rejected
+from events.log import LogFullError
 from events.values import IndexSource, MarketSpec
 from exchange.feed.source import FeedError, PricePoint, PriceSource
+
+FULL_RETRY_S = 1.0
 
 Submit = Callable[[AnyCommand], asyncio.Future[Answer]]
 OnPoint = Callable[[int, PricePoint], None]
@@ -46,8 +49,8 @@ async def run_feed(
 
     `speed` is source seconds per real second; 0 or None goes as fast as answers come. `specs` holds the
     listed markets (symbol → spec). `on_point` is called after each answered point, with how many there
-    were. When `stop` is set, answers under way are no longer waited for; whoever owns `submit` sees that
-    what was submitted is sent.
+    were. A point that a server without room refuses is left out. When `stop` is set, answers under way are
+    no longer waited for; whoever owns `submit` sees that what was submitted is sent.
 
     Raises:
         FeedError: the source has a symbol that is not listed; nothing was submitted.
@@ -107,7 +110,12 @@ async def _walk(
         await asyncio.wait(either, return_when=asyncio.FIRST_COMPLETED)
         if not answers.done():
             break
-        rejected += _count_rejected(source, answers.result(), rejected)
+        try:
+            rejected += _count_rejected(source, answers.result(), rejected)
+        except LogFullError as error:
+            _log.error("log_full", error=str(error), retry_s=FULL_RETRY_S)
+            await asyncio.wait({stopped}, timeout=FULL_RETRY_S)
+            continue
         points += 1
         if on_point is not None:
             on_point(points, point)

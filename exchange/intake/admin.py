@@ -15,10 +15,13 @@ from events.commands import (
     AddApiKey,
     AllotInsurance,
     Deposit,
+    HaltExchange,
     ListMarket,
     OpenAccount,
+    ResumeExchange,
     SetIndexPrice,
     SetMarketStatus,
+    UnblockAccount,
     Withdraw,
 )
 from events.events import AccountOpened
@@ -86,6 +89,18 @@ class StatusForm(Form, frozen=True):
     symbol: str
     status: str
     reason: Annotated[str, msgspec.Meta(max_length=REASON_CHARS_MAX)] = "administrator"
+
+
+class ReasonForm(Form, frozen=True):
+    """Halt the exchange, or end the halt."""
+
+    reason: Annotated[str, msgspec.Meta(min_length=1, max_length=REASON_CHARS_MAX)]
+
+
+class UnblockForm(ReasonForm, frozen=True):
+    """Let a blocked account trade again."""
+
+    account_id: _AccountId
 
 
 class AccountUnfinishedError(ApiError):
@@ -160,6 +175,24 @@ async def set_market_status(intake: Intake, form: StatusForm) -> object:
     return {"symbol": form.symbol, "status": status.name}
 
 
+async def unblock_account(intake: Intake, form: UnblockForm) -> object:
+    """Let a blocked account trade again."""
+    await intake.ask(UnblockAccount(account_id=form.account_id, reason=form.reason))
+    return {"account_id": form.account_id, "blocked": False}
+
+
+async def halt_exchange(intake: Intake, form: ReasonForm) -> object:
+    """Restrict every market to cancels; stop liquidation and withdrawals."""
+    await intake.ask(HaltExchange(reason=form.reason))
+    return _halt_row(intake.state)
+
+
+async def resume_exchange(intake: Intake, form: ReasonForm) -> object:
+    """End a halt; what does not add up is accepted as it is."""
+    await intake.ask(ResumeExchange(reason=form.reason))
+    return _halt_row(intake.state)
+
+
 async def set_index(intake: Intake, form: IndexForm) -> object:
     """Set an index price; the answer has the mark that follows from it."""
     market = intake.market(form.symbol)
@@ -191,6 +224,8 @@ def state_report(intake: Intake) -> object:
         "trades": state.trade_count,
         "deposited": money_text(state.deposited),
         "withdrawn": money_text(state.withdrawn),
+        **_halt_row(state),
+        "blocked_accounts": sorted(state.blocked),
         "markets": [_market_row(state, market) for market in state.markets.values()],
         "insurance_fund": _insurance(state),
         "liquidations": {
@@ -230,6 +265,9 @@ def admin_app(intake: Intake, is_closing: Callable[[], bool]) -> web.Application
         ("market", MarketForm, list_market),
         ("market/status", StatusForm, set_market_status),
         ("index", IndexForm, set_index),
+        ("account/unblock", UnblockForm, unblock_account),
+        ("halt", ReasonForm, halt_exchange),
+        ("resume", ReasonForm, resume_exchange),
     ):
         app.router.add_post(f"/admin/v1/{path}", _posted(intake, form, handler))
 
@@ -284,6 +322,17 @@ def _amount(name: str, text: str) -> int:
 
 def _wallet(intake: Intake, account_id: int) -> dict[str, Any]:
     return {"account_id": account_id, "wallet": money_text(intake.account(account_id).wallet)}
+
+
+def _halt_row(state: Exchange) -> dict[str, Any]:
+    """Say whether there is a halt and why, and by how much money and contracts do not add up."""
+    lots = {s: lots_text(state.markets[s].spec, gap) for s, gap in sorted(state.lots_gaps.items())}
+    return {
+        "halted": state.halt is not None,
+        "halt_reason": state.halt.reason if state.halt is not None else "",
+        "money_gap": money_text(state.money_gap),
+        "position_gaps": lots,
+    }
 
 
 def _insurance(state: Exchange) -> dict[str, Any]:

@@ -104,6 +104,30 @@ def create_account(
     _show(answer, as_json)
 
 
+Reason = Annotated[str, typer.Option(help="Why, for the record.")]
+
+
+@account_app.command("unblock")
+def unblock_account(
+    account: AccountId, reason: Reason, as_json: AsJson = False, admin_url: AdminUrl = ADMIN_URL_DEFAULT
+) -> None:
+    """Let an account trade again that was blocked after failed commands."""
+    body = {"account_id": account, "reason": reason}
+    _show(_call(admin_url, "POST", "account/unblock", body), as_json)
+
+
+@app.command("halt")
+def halt_exchange(reason: Reason, as_json: AsJson = False, admin_url: AdminUrl = ADMIN_URL_DEFAULT) -> None:
+    """Restrict every market to cancels; stop liquidation and withdrawals."""
+    _show_halt(_call(admin_url, "POST", "halt", {"reason": reason}), as_json)
+
+
+@app.command("resume")
+def resume_exchange(reason: Reason, as_json: AsJson = False, admin_url: AdminUrl = ADMIN_URL_DEFAULT) -> None:
+    """End a halt. Sums that do not add up are accepted as they are, on the record."""
+    _show_halt(_call(admin_url, "POST", "resume", {"reason": reason}), as_json)
+
+
 @app.command("deposit")
 def deposit_money(
     account: AccountId, amount: Amount, as_json: AsJson = False, admin_url: AdminUrl = ADMIN_URL_DEFAULT
@@ -199,6 +223,8 @@ def show_state(as_json: AsJson = False, admin_url: AdminUrl = ADMIN_URL_DEFAULT)
         _show(state, as_json)
         return
     markets, fund = state.pop("markets"), state.pop("insurance_fund")
+    state["blocked_accounts"] = [str(account_id) for account_id in state["blocked_accounts"]]
+    state["position_gaps"] = _gaps(state)
     _show({**state, "liquidations": state["liquidations"]["total"], "insurance_fund": fund["wallet"]}, False)
     _show_rows("markets", markets)
     _show_rows("insurance fund", fund["markets"])
@@ -215,6 +241,14 @@ def _call(admin_url: str, method: str, path: str, body: object = None) -> Any:
     except AdminUnreachableError as error:
         typer.echo(f"not reachable: {error}", err=True)
         raise typer.Exit(EXIT_UNREACHABLE) from None
+
+
+def _show_halt(answer: dict[str, Any], as_json: bool) -> None:
+    _show(answer if as_json else {**answer, "position_gaps": _gaps(answer)}, as_json)
+
+
+def _gaps(answer: dict[str, Any]) -> list[str]:
+    return [f"{symbol} {lots}" for symbol, lots in answer["position_gaps"].items()]
 
 
 def _show(answer: dict[str, Any], as_json: bool) -> None:

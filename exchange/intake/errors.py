@@ -45,6 +45,11 @@ class Fault:
 
 UNKNOWN = Fault(-1000, "An unknown error occurred while processing the request.", 500)
 NOT_EXECUTED = Fault(-1001, "Internal error; unable to process your request. Please try again.", 503)
+LOG_FULL = Fault(
+    -1001,
+    "The exchange's log has no room at the moment; nothing was executed. Please try again later.",
+    503,
+)
 STATUS_UNKNOWN = Fault(
     -1006,
     "An unexpected response was received from the message bus. Execution status unknown; query the order.",
@@ -55,6 +60,9 @@ TIMED_OUT = Fault(
     "Timeout waiting for response from backend server. Send status unknown; execution status unknown; "
     "query the order.",
     503,
+)
+OVERLOADED = Fault(
+    -1008, "Server is currently overloaded with other requests. Please try again in a few minutes.", 503
 )
 SHUTTING_DOWN = Fault(-1016, "This service is no longer available.", 503)
 TIMESTAMP_OUTSIDE = Fault(-1021, "Timestamp for this request is outside of the recvWindow.")
@@ -163,6 +171,11 @@ REFUSALS: dict[RejectCode, Fault] = {
     RejectCode.MARGIN_NOT_REMOVABLE: Fault(-4051, "{reason}"),
     RejectCode.IN_LIQUIDATION: Fault(-2023, "{reason}"),
     RejectCode.STALE_INDEX: Fault(-2010, "{reason}"),
+    RejectCode.ACCOUNT_BLOCKED: Fault(-4088, "User can not place order currently"),
+    RejectCode.KEEPS_FAILING: Fault(-1130, "{reason}"),
+    RejectCode.ACCOUNT_NOT_BLOCKED: Fault(-1130, "{reason}"),
+    RejectCode.EXCHANGE_HALTED: Fault(-1130, "{reason}"),
+    RejectCode.EXCHANGE_NOT_HALTED: Fault(-1130, "{reason}"),
 }
 
 

@@ -8,6 +8,7 @@ import structlog
 from aiohttp import web
 
 from events.log import Log
+from exchange import config
 from exchange.fold import NO_SNAPSHOTS, Snapshots
 from exchange.intake.admin import admin_app
 from exchange.intake.front import Front, FrontServer
@@ -32,13 +33,14 @@ async def run_intake(
     admin_port: int,
     key_file: Path,
     stop: asyncio.Event,
+    lag_frames: int = config.LAG_FRAMES_DEFAULT,
     snapshots: Snapshots = NO_SNAPSHOTS,
     on_ready: Callable[[Callable[[], int]], None] | None = None,
 ) -> None:
     """Serve until `stop` is set; then refuse what is new, finish what is under way, and return.
 
     `on_ready` is called once both listeners accept connections, with what tells the last entry read. A log
-    server that does not answer is waited for.
+    server that does not answer is waited for. `lag_frames` bounds what waits for the writer (see `service`).
 
     Raises:
         KeyFileError: the key file cannot be used.
@@ -46,7 +48,8 @@ async def run_intake(
         FrameRefusedError: another process opened the same name; this one may no longer append.
         OSError: an address cannot be listened on.
     """
-    intake = Intake(log, f"intake-{port}", KeyRing(load_key_file(key_file)), snapshots=snapshots)
+    keys = KeyRing(load_key_file(key_file))
+    intake = Intake(log, f"intake-{port}", keys, lag_frames=lag_frames, snapshots=snapshots)
     if not await until_available(intake.catch_up, stop):
         return
     folding = asyncio.create_task(intake.run(), name="intake fold")

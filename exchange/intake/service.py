@@ -2,6 +2,11 @@
 
 A command is answered when its events have been read back from the log, never before. When that does not
 happen in time nobody knows whether it was executed, and the answer says so.
+
+What waits for the writer is bounded: a queue that only grows would turn every answer into "unknown". When
+more than `lag_frames` entries lie between what was appended and what has been read back, new commands are
+refused at once; those that take risk away, and the administrator's hand on the market, only at twice that.
+A liquidation never comes through here and is never refused: its process has one request a bucket under way.
 """
 
 import asyncio
@@ -11,11 +16,23 @@ from typing import Any
 import structlog
 
 from events.appender import Appender, AppenderClosedError, FrameRefusedError
-from events.commands import AnyCommand, Command, Tick
-from events.events import Event, LiquidationStarted, Rejected
+from events.commands import (
+    AnyCommand,
+    CancelAllConditionals,
+    CancelAllOrders,
+    CancelConditional,
+    CancelOrder,
+    Command,
+    Liquidate,
+    SetCountdown,
+    SetMarketStatus,
+    Tick,
+)
+from events.events import CommandFailed, Event, LiquidationStarted, Rejected
 from events.frame import Groups, header_of
 from events.log import Log, LogFullError, VerifiedEvents
 from events.values import MarginMode, Outcome
+from exchange import config
 from exchange.aggregate.account import Account
 from exchange.aggregate.market import Market
 from exchange.aggregate.state import Exchange
@@ -23,10 +40,13 @@ from exchange.decimals import money_text
 from exchange.fold import NO_SNAPSHOTS, Fold, Snapshots
 from exchange.intake.errors import (
     BAD_SYMBOL,
+    LOG_FULL,
     NOT_EXECUTED,
+    OVERLOADED,
     SHUTTING_DOWN,
     STATUS_UNKNOWN,
     TIMED_OUT,
+    UNKNOWN,
     ApiError,
     refusal,
 )
@@ -35,6 +55,20 @@ from exchange.intake.orders import NS_PER_MS, OrderHistory
 
 ANSWER_DEADLINE_S = 10.0
 TIMER_CHECK_S = 0.25
+# What may still come in when orders no longer may, up to `RESERVED_FACTOR` times the bound.
+RESERVED: frozenset[type[Command]] = frozenset(
+    {
+        CancelAllConditionals,
+        CancelAllOrders,
+        CancelConditional,
+        CancelOrder,
+        Liquidate,
+        SetCountdown,
+        SetMarketStatus,
+        Tick,
+    }
+)
+RESERVED_FACTOR = 2
 
 logger = structlog.get_logger(__name__)
 
@@ -57,10 +91,13 @@ class Intake:
         keys: KeyRing,
         *,
         deadline_s: float = ANSWER_DEADLINE_S,
+        lag_frames: int = config.LAG_FRAMES_DEFAULT,
         snapshots: Snapshots = NO_SNAPSHOTS,
     ) -> None:
         self.keys = keys
         self._deadline_s = deadline_s
+        self._lag_frames = lag_frames
+        self._is_overloaded = False
         self._appender = Appender(log, name)
         self._fold = Fold(log, self._on_entry, snapshots)
         self._forget_past()
@@ -75,6 +112,14 @@ class Intake:
     def now_ms(self) -> int:
         """The exchange's time at the last entry, in ms."""
         return self._fold.state.now_ns // NS_PER_MS
+
+    @property
+    def lag(self) -> int:
+        """How many entries wait for the writer, or for this process to read their events.
+
+        Counted up to the last entry appended from here, so it grows only by what this process appends.
+        """
+        return max(0, self._appender.appended_seq - self._fold.head.seq)
 
     async def catch_up(self) -> None:
         """Read all that is in the log now; raises as `Fold.catch_up`."""
@@ -137,14 +182,18 @@ class Intake:
 
         Raises:
             RefusedError: the aggregate refused it.
-            ApiError: 503; the text says whether it may have been executed.
+            ApiError: 500: it failed by a fault of the exchange, and was not executed. 503: the text says
+                whether it may have been executed. -1008: too much waits already.
         """
         events = await self._answer(command)
         if events and isinstance(events[0], Rejected):
             raise refusal(events[0], **self._details(command))
+        if events and isinstance(events[0], CommandFailed):
+            raise UNKNOWN.error()
         return events
 
     async def _answer(self, command: AnyCommand) -> list[Event]:
+        self._refuse_overload(command)
         try:
             answer = self._appender.submit(command)
         except AppenderClosedError:
@@ -157,9 +206,20 @@ class Intake:
         error = answer.exception()
         if error is None:
             return answer.result()
-        if isinstance(error, LogFullError | AppenderClosedError | FrameRefusedError):
+        if isinstance(error, LogFullError):
+            raise LOG_FULL.error() from error
+        if isinstance(error, AppenderClosedError | FrameRefusedError):
             raise NOT_EXECUTED.error() from error
         raise STATUS_UNKNOWN.error() from error
+
+    def _refuse_overload(self, command: Command) -> None:
+        lag = self.lag
+        is_overloaded = lag > self._lag_frames
+        if is_overloaded != self._is_overloaded:
+            self._is_overloaded = is_overloaded
+            logger.warning("overloaded" if is_overloaded else "no_longer_overloaded", lag_frames=lag)
+        if is_overloaded and (type(command) not in RESERVED or lag > self._lag_frames * RESERVED_FACTOR):
+            raise OVERLOADED.error()
 
     def _details(self, command: Command) -> dict[str, Any]:
         market = self._fold.state.markets.get(getattr(command, "market", ""))

@@ -25,9 +25,9 @@ ROOT = Path(__file__).resolve().parents[2]
 SECRET = b"never to be printed"
 
 
-def foldex(*arguments: str) -> list[str]:
-    """Return the command line of a `foldex` command."""
-    return [sys.executable, "-m", "exchange.cli", *arguments]
+def foldex(*arguments: str, module: str = "exchange.cli") -> list[str]:
+    """Return the command line of a `foldex` command, by another `module` if it needs one."""
+    return [sys.executable, "-m", module, *arguments]
 
 
 def environment() -> dict[str, str]:
@@ -39,11 +39,11 @@ def environment() -> dict[str, str]:
 class Process:
     """A `foldex` process whose output goes to a file."""
 
-    def __init__(self, output: Path, *arguments: str) -> None:
+    def __init__(self, output: Path, *arguments: str, module: str = "exchange.cli") -> None:
         self.output = output
         with output.open("ab") as file:
             self._process = subprocess.Popen(
-                foldex(*arguments), env=environment(), stdout=file, stderr=subprocess.STDOUT
+                foldex(*arguments, module=module), env=environment(), stdout=file, stderr=subprocess.STDOUT
             )
 
     @property

@@ -1,4 +1,4 @@
-"""The archiver: snapshots at the marks, their digests in the log, and a restart from them."""
+"""The archiver: snapshots at the milestones, their digests in the log, and a restart from them."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable
@@ -110,10 +110,10 @@ async def test_everything_restarts_from_a_snapshot(tmp_path: Path) -> None:
 
 async def snapshot_of(record: Recorded) -> Snapshot:
     """Return the newest snapshot that folding a log gives."""
-    marks: list[Snapshot] = []
-    fold = Fold(record.log, lambda entry: None, Snapshots(every_events=EVERY_EVENTS), on_mark=marks.append)
-    await fold.catch_up()
-    return marks[-1]
+    milestones: list[Snapshot] = []
+    every = Snapshots(every_events=EVERY_EVENTS)
+    await Fold(record.log, lambda entry: None, every, on_milestone=milestones.append).catch_up()
+    return milestones[-1]
 
 
 async def test_a_checkpoint_that_a_crash_prevented_is_made_up_for(tmp_path: Path) -> None:
@@ -124,15 +124,15 @@ async def test_a_checkpoint_that_a_crash_prevented_is_made_up_for(tmp_path: Path
         async with running("writer", url, directory), connected(url) as client:
             await client.ask(OpenAccount())
             await deposit(client, EVERY_EVENTS)
-            marks: list[Snapshot] = []
+            milestones: list[Snapshot] = []
             every = Snapshots(every_events=EVERY_EVENTS)
-            await Fold(client.log, lambda entry: None, every, on_mark=marks.append).catch_up()
-            save(directory, marks[-1])
+            await Fold(client.log, lambda entry: None, every, on_milestone=milestones.append).catch_up()
+            save(directory, milestones[-1])
             for _ in range(2):
                 async with running("archiver", url, directory):
                     await checkpoint_after(client, 0)
-            assert [marks[-1].seq] == [event.seq for event in passed(client)]
-            assert [marks[-1].digest] == [event.digest for event in passed(client)]
+            assert [milestones[-1].seq] == [event.seq for event in passed(client)]
+            assert [milestones[-1].digest] == [event.digest for event in passed(client)]
 
 
 # Its loop, without a server
@@ -179,7 +179,7 @@ async def keeping(record: Recorded, started_from: Snapshot | None = None) -> Asy
 
 @pytest.fixture
 async def record() -> Recorded:
-    """Return a log of random trading with a few marks."""
+    """Return a log of random trading with a few milestones."""
     record = Recorded(MemoryLog())
     await record.begin()
     await record.trade(60)
@@ -191,7 +191,7 @@ async def test_a_snapshot_is_check_pointed_when_it_is_saved(record: Recorded) ->
     snapshot = await snapshot_of(record)
     async with keeping(record) as kept:
         kept.may_save.clear()
-        kept.archiver.on_mark(snapshot)
+        kept.archiver.on_milestone(snapshot)
         await until(lambda: bool(kept.saved), "save")
         assert [] == kept.checkpoints()
         kept.may_save.set()
@@ -210,10 +210,10 @@ async def test_only_the_newest_of_waiting_marks_is_kept(record: Recorded) -> Non
     async with keeping(record) as kept:
         kept.error = OSError(28, "No space left on device")
         kept.may_save.clear()
-        kept.archiver.on_mark(first)
+        kept.archiver.on_milestone(first)
         await until(lambda: bool(kept.saved), "save")
-        kept.archiver.on_mark(second)
-        kept.archiver.on_mark(third)
+        kept.archiver.on_milestone(second)
+        kept.archiver.on_milestone(third)
         kept.may_save.set()
         await until(lambda: len(kept.saved) == 2, "second save")
     assert [first.seq, third.seq] == kept.saved
@@ -227,10 +227,10 @@ async def test_a_full_disk_is_said_and_the_next_mark_tries_again(record: Recorde
     async with keeping(record) as kept:
         kept.error = OSError(28, "No space left on device")
         with capture_logs() as lines:
-            kept.archiver.on_mark(first)
+            kept.archiver.on_milestone(first)
             await until(lambda: bool(lines), "log line")
         kept.error = None
-        kept.archiver.on_mark(second)
+        kept.archiver.on_milestone(second)
         await until(lambda: bool(kept.checkpoints()), "checkpoint")
     assert ("snapshot_not_saved", first.seq) == (lines[0]["event"], lines[0]["seq"])
     assert [second.seq] == kept.checkpoints()
@@ -257,10 +257,10 @@ async def test_a_full_server_costs_the_checkpoint_only() -> None:
     async with keeping(record) as kept:
         log.is_full = True
         with capture_logs() as lines:
-            kept.archiver.on_mark(snapshot)
+            kept.archiver.on_milestone(snapshot)
             await until(lambda: len(lines) == 2, "log lines")
         log.is_full = False
-        kept.archiver.on_mark(snapshot)
+        kept.archiver.on_milestone(snapshot)
         await until(lambda: bool(kept.checkpoints()), "checkpoint")
     assert ["snapshot_saved", "checkpoint_not_appended"] == [line["event"] for line in lines]
 
@@ -275,8 +275,8 @@ async def test_a_checkpoint_that_is_in_the_log_is_not_repeated(record: Recorded)
     kept.archiver.on_entry(entries[-1])
     await kept.appender.open()
     task = asyncio.create_task(kept.archiver.keep(snapshot))
-    kept.archiver.on_mark(snapshot)
-    await until(lambda: len(kept.checkpoints()) == 2, "checkpoint of the mark")
+    kept.archiver.on_milestone(snapshot)
+    await until(lambda: len(kept.checkpoints()) == 2, "checkpoint of the milestone")
     assert [snapshot.seq] == kept.saved
     task.cancel()
     await asyncio.wait([task])

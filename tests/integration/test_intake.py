@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator, Callable, Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
+from functools import partial
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -24,11 +25,12 @@ from events.appender import Appender, FrameRefusedError
 from events.memory import MemoryLog
 from exchange.aggregate.units import AMOUNT_MAX
 from exchange.decimals import money_text
-from exchange.fold import Fold
+from exchange.fold import NO_SNAPSHOTS, Fold, Snapshots
 from exchange.intake.admin_cli import app as admin_cli
 from exchange.intake.process import run_intake
 from exchange.intake.specs import DEFAULT_FORMS
 from exchange.writer import run_writer
+from tests.planted import IN_DECIDING, plant
 
 DEADLINE_S = 20.0
 NOBODY = "a" * 64
@@ -41,8 +43,9 @@ class Process:
     log: MemoryLog
     stop: asyncio.Event = field(default_factory=asyncio.Event)
     is_ready: asyncio.Event = field(default_factory=asyncio.Event)
+    snapshots: Snapshots = NO_SNAPSHOTS
 
-    def ready(self, seq: Callable[[], int]) -> None:
+    def ready(self, seq: Callable[[], int], **marks: object) -> None:
         self.is_ready.set()
 
 
@@ -559,7 +562,8 @@ async def test_the_admin_command_line(venue: Venue, tmp_path: Path) -> None:
     assert '"mark":"50001.0"' in (await run("index", "BTCUSDT", "50001.0", "--json")).output
     assert "CANCEL_ONLY" in (await run("market", "status", "BTCUSDT", "cancel-only")).output
     assert '"listed":[]' in (await run("market", "list-defaults", "--json")).output
-    insured = json.loads((await run("insurance", "BTCUSDT", "2500.5", "--json")).stdout)
+    # What the intake logs meanwhile, in this very process, stands before the answer.
+    insured = json.loads((await run("insurance", "BTCUSDT", "2500.5", "--json")).stdout.splitlines()[-1])
     assert [("BTCUSDT", "2500.50000000")] == [(row["symbol"], row["allotment"]) for row in insured["markets"]]
     assert "2501.50000000" in (await run("insurance", "BTCUSDT", "1")).output
     file = tmp_path / "contract.json"
@@ -579,6 +583,48 @@ async def test_the_admin_command_line(venue: Venue, tmp_path: Path) -> None:
     assert 2 == (await run("deposit", "two", "1")).exit_code
     closed = f"http://127.0.0.1:{free_ports()[0]}"
     assert 3 == (await run("state", "--admin-url", closed)).exit_code
+
+
+async def test_a_halt_from_the_command_line(venue: Venue) -> None:
+    """Halted, nobody may order; the state says why; resumed, all go on. Both ask for a reason."""
+
+    async def run(*arguments: str) -> Any:
+        return await asyncio.to_thread(
+            CliRunner().invoke, admin_cli, list(arguments), env={"FOLDEX_ADMIN_URL": venue.admin_url}
+        )
+
+    alice = await venue.account()
+    assert 2 == (await run("halt")).exit_code
+    assert "drill" in (await run("halt", "--reason", "drill")).output
+    assert '"halted":true,"halt_reason":"drill"' in (await run("state", "--json")).output
+    assert "drill" in (await run("state")).output
+    assert 1 == (await run("halt", "--reason", "again")).exit_code
+    status, refused = await alice.order()
+    assert (400, -4140) == (status, refused["code"])
+    assert '"halted":false' in (await run("resume", "--reason", "over", "--json")).output
+    status, _ = await alice.order()
+    assert 200 == status
+
+
+async def test_an_order_that_fails_is_an_unknown_error(venue: Venue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It was not executed; the third blocks the account until an administrator lets it trade again."""
+    plant(monkeypatch.setattr, monkeypatch.setitem)
+    alice = await venue.account()
+    for _ in range(3):
+        status, failed = await alice.order(newClientOrderId=IN_DECIDING)
+        assert (500, -1000) == (status, failed["code"])
+    status, blocked = await alice.order()
+    assert (400, -4088) == (status, blocked["code"])
+    _, state = await venue.admin("state")
+    assert [alice.account_id] == state["blocked_accounts"]
+
+    arguments = ["account", "unblock", str(alice.account_id), "--reason", "seen"]
+    unblock = partial(CliRunner().invoke, admin_cli, [*arguments, "--admin-url", venue.admin_url])
+
+    assert 0 == (await asyncio.to_thread(unblock)).exit_code
+    status, _ = await alice.order()
+    assert 200 == status
+    assert 1 == (await asyncio.to_thread(unblock)).exit_code
 
 
 async def test_another_intake_takes_over_the_keys(venue: Venue, tmp_path: Path) -> None:

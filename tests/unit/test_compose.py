@@ -14,7 +14,6 @@ COMPOSE: dict[str, Any] = yaml.safe_load((ROOT / "docker-compose.yml").read_text
 SERVICES: dict[str, dict[str, Any]] = COMPOSE["services"]
 DOCKERFILE = (ROOT / "Dockerfile").read_text()
 PROCESSES = ("writer", "intake", "liquidator", "archiver", "feed")
-SNAPSHOTS = "/var/lib/foldex-snapshots"
 REDIS_URL = "redis://valkey:6379/0"
 
 
@@ -114,14 +113,16 @@ def test_the_key_file_outlives_the_container() -> None:
     assert f"--owner foldex --group foldex --mode 0700 {path}" in " ".join(DOCKERFILE.split())
 
 
-def test_snapshots_are_written_by_the_archiver_and_read_by_all() -> None:
-    """Every process starts from snapshots in a named volume, which only the archiver may write to."""
+@pytest.mark.parametrize("kind", ["snapshots", "archive"])
+def test_snapshots_and_archive_are_written_by_the_archiver_and_read_by_all(kind: str) -> None:
+    """Every process has both in a named volume, which only the archiver may write to."""
+    path = f"/var/lib/foldex-{kind}"
     for name in PROCESSES:
-        mount = "snapshots:" + SNAPSHOTS + ("" if name == "archiver" else ":ro")
+        mount = f"{kind}:{path}" + ("" if name == "archiver" else ":ro")
         assert mount in SERVICES[name]["volumes"]
-        assert SNAPSHOTS == SERVICES[name]["environment"]["FOLDEX_SNAPSHOTS"]
-    assert "snapshots" in COMPOSE["volumes"]
-    assert f"--owner foldex --group foldex --mode 0700 {SNAPSHOTS}" in " ".join(DOCKERFILE.split())
+        assert path == SERVICES[name]["environment"][f"FOLDEX_{kind.upper()}"]
+    assert kind in COMPOSE["volumes"]
+    assert f"--owner foldex --group foldex --mode 0700 {path}" in " ".join(DOCKERFILE.split())
 
 
 def test_the_image_is_pinned_and_runs_without_privileges() -> None:

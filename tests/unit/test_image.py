@@ -1,5 +1,6 @@
 """The image of a state: what is restored from it is the same exchange, now and in all it decides later."""
 
+from collections import Counter
 from random import Random
 
 import msgspec
@@ -8,16 +9,18 @@ import pytest
 from events.commands import AddApiKey, AnyCommand
 from events.frame import close_command_frame, encode_groups
 from events.values import Leg
+from exchange.aggregate import conditional, deleverage
 from exchange.aggregate.account import Account
 from exchange.aggregate.decide import decide_frame
 from exchange.aggregate.image import ImageError, restore, take_image
 from exchange.aggregate.state import Exchange
-from tests.flow import check_state, market_venue, random_command
-from tests.venue import NS_PER_MS, Trader, Venue
+from tests.flow import SYMBOLS, check_state, market_venue, random_command
+from tests.venue import NS_PER_MS, Trader, Venue, spec
 
 COMMANDS = 600
 CUT_EVERY = 60
 AFTER_EACH_CUT = 150
+CUTS_PER_KIND = 2
 BTC = "BTCUSDT"
 
 
@@ -48,6 +51,48 @@ def test_a_restored_state_decides_the_same_bytes(seed: int) -> None:
         venue.send(random_command(venue.state, random))
         if n % CUT_EVERY == 0:
             _compare_futures(restored(venue.state), restored(venue.state), venue, seed + n)
+
+
+def test_what_is_rarely_left_over_is_restored(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cut where triggers and timers wait their turn, and orders of deleveraging are used up in part.
+
+    A venue without insurance, with funding, whose commands may each do only little.
+    """
+    monkeypatch.setattr(conditional, "TRIGGERS_PER_COMMAND_MAX", 1)
+    monkeypatch.setattr(conditional, "TIMERS_PER_FRAME_MAX", 1)
+    monkeypatch.setattr(deleverage, "PARTIES_AND_ORDERS_MAX", 3)
+    terms = {"funding_interval_s": 1, "interest_rate": 50_000, "funding_cap": 750_000}
+    venue = Venue(specs=tuple(spec(symbol, **terms) for symbol in SYMBOLS))
+    venue.checks = False
+    random = Random(1)
+    for symbol, price in zip(SYMBOLS, ("50000", "3000"), strict=True):
+        venue.index(symbol, price)
+    for n in range(12):
+        trader = venue.account(str(random.randint(200, 20_000)))
+        if n % 3 == 2:
+            trader.hedge()
+    met: Counter[str] = Counter()
+    for n in range(COMMANDS):
+        venue.now_ns += 10 * NS_PER_MS
+        venue.send(random_command(venue.state, random))
+        left = left_over(venue.state)
+        if any(met[kind] < CUTS_PER_KIND for kind in left):
+            met.update(left)
+            _compare_futures(restored(venue.state), restored(venue.state), venue, n)
+    assert {"due", "overdue", "ranked", "asked", "funded"} == set(met)
+
+
+def left_over(state: Exchange) -> list[str]:
+    """Say what a state holds that most do not."""
+    rankings = [ranking for market in state.markets.values() for ranking in market.rankings.values()]
+    kinds = {
+        "due": bool(state.due),
+        "overdue": bool(state.overdue),
+        "ranked": bool(rankings),
+        "asked": any(ranking.asked for ranking in rankings),
+        "funded": any(market.funding_rate for market in state.markets.values()),
+    }
+    return [kind for kind, is_there in kinds.items() if is_there]
 
 
 def _compare_futures(state: Exchange, copy: Exchange, venue: Venue, seed: int) -> None:
@@ -129,12 +174,13 @@ def test_other_bytes_are_no_image() -> None:
         rows = [*tree[:at], row, *tree[at + 1 :]]
         return msgspec.msgpack.encode((msgspec.msgpack.encode(rows), place_bytes))
 
-    assert venue.state.digest() == restore(changed(11, tree[11])).digest()
+    accounts = len(tree) - 1
+    assert venue.state.digest() == restore(changed(accounts, tree[accounts])).digest()
     for damaged in (
         b"",
         body[:-1],
         changed(3, "many"),
-        changed(11, []),
+        changed(accounts, []),
         msgspec.msgpack.encode((venue_bytes + b"\x00", place_bytes)),
     ):
         with pytest.raises(ImageError, match="not the image of a state"):

@@ -1,0 +1,1 @@
+"""Faults done to real processes on a real server, and what must hold after each; see `__main__`."""
