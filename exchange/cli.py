@@ -414,7 +414,7 @@ def replay(
 
 @app.command("log")
 def print_log(
-    account: Annotated[int | None, typer.Option(min=0, help="Only what names this account.")] = None,
+    account: Annotated[int | None, typer.Option(min=0, help="Only what concerns this account.")] = None,
     market: Annotated[str | None, typer.Option(help="Only what concerns this market.")] = None,
     types: Annotated[list[str] | None, typer.Option("--type", help="Only these types; repeatable.")] = None,
     kind: Annotated[Kind, typer.Option(help="What was asked, or what happened.")] = Kind.EVENTS,

@@ -29,6 +29,7 @@ EXIT_FENCED = 11
 EXIT_REWOUND = 12
 EXIT_SETTINGS = 13
 EXIT_INTERNAL = 70
+EXIT_OUTPUT = 74
 
 EXIT_MEANINGS = {
     EXIT_OK: "done, or stopped on request",
@@ -40,6 +41,7 @@ EXIT_MEANINGS = {
     EXIT_REWOUND: "the log went backwards; a restart rebuilds the state",
     EXIT_SETTINGS: "the server's settings do not keep what is acknowledged; the message names them",
     EXIT_INTERNAL: "a defect in Foldex itself; the log has the traceback",
+    EXIT_OUTPUT: "the output could not be written",
 }
 # A restart would meet the same again, and for a damaged log it must not look as if nothing had happened.
 EXITS_FINAL = frozenset({EXIT_USAGE, EXIT_CORRUPT, EXIT_SETTINGS})

@@ -1,10 +1,17 @@
-"""Random trading, seeded: commands of every kind at prices that jump, and what must hold after each."""
+"""Random trading, seeded: commands of every kind at prices that jump, and what must hold after each.
+
+Everything the exchange can meet is made frequent: funding is settled every second of a clock of 1 ms a
+command, prices gap by 30 %, the insurance fund is poor and administrators take from it as often as they
+give, markets close for a while, sources of the index disagree, and one index goes stale. Prices wander but
+come home, so that trading goes on for as long as one likes.
+"""
 
 from collections.abc import Callable
 from random import Random
 
 from events.commands import (
     AdjustMargin,
+    AllotInsurance,
     AmendOrder,
     AnyCommand,
     CancelAllConditionals,
@@ -19,6 +26,7 @@ from events.commands import (
     SetIndexPrice,
     SetLeverage,
     SetMarginMode,
+    SetMarketStatus,
     SetPositionMode,
     Tick,
     Withdraw,
@@ -37,6 +45,7 @@ from events.values import (
     IndexSource,
     Leg,
     MarginMode,
+    MarketStatus,
     OrderType,
     SelfTrade,
     Side,
@@ -49,17 +58,33 @@ from exchange.aggregate.market import Market
 from exchange.aggregate.order import Order, extras_of
 from exchange.aggregate.state import Exchange
 from exchange.aggregate.triggers import rises_to_trigger
-from tests.venue import NS_PER_MS, Venue, money
+from tests.full_scan import find_liquidatable
+from tests.venue import NS_PER_MS, Venue, money, spec
 
-SYMBOLS = ("BTCUSDT", "ETHUSDT")
+FUND = "2000"
+FUNDING = {
+    "funding_interval_s": 1,
+    "interest_rate": 10_000,
+    "funding_cap": 300_000,
+    "impact_notional": money("1000"),
+    "source_band": 5_000_000,
+}
+SPECS = (
+    spec("BTCUSDT", **FUNDING),
+    spec("ETHUSDT", **FUNDING, index_age_ms_max=1_000, index_recovery_updates=3, source_age_ms_max=500),
+)
+SYMBOLS = tuple(each.symbol for each in SPECS)
+# Where prices start and come back to, in ticks.
+HOME_TICKS = {"BTCUSDT": 500_000, "ETHUSDT": 30_000}
 
 
 def market_venue(seed: int, accounts: int = 12) -> tuple[Venue, Random]:
     """Return a venue with funded accounts, a third of them hedging, and the seeded source of chance."""
     random = Random(seed)
-    venue = Venue(fund="20000")
-    venue.index("BTCUSDT", "50000")
-    venue.index("ETHUSDT", "3000")
+    venue = Venue(specs=SPECS, fund=FUND)
+    for symbol, price_ticks in HOME_TICKS.items():
+        source = IndexSource(source="flow", price_ticks=price_ticks, raw="")
+        venue.send(SetIndexPrice(market=symbol, sources=(source,)))
     for n in range(accounts):
         trader = venue.account(str(random.randint(200, 20_000)))
         if n % 3 == 2:
@@ -99,11 +124,44 @@ class Chance:
         """A client's own id, mostly none."""
         return self.random.choice(("", "", f"c{self.random.randint(0, 50)}"))
 
+    def time_in_force(self) -> TimeInForce:
+        """How long an order may wait; most wait."""
+        return TimeInForce.GTC if self.random.random() < 0.5 else self.random.choice(tuple(TimeInForce))
+
+    def way(self) -> tuple[Leg, Side, bool]:
+        """Leg, side and reduce-only of an order: one in ten at random, the others make sense."""
+        random, leg = self.random, self.leg()
+        if leg not in self.account.legs or random.random() < 0.1:
+            return leg, self.side(), random.random() < 0.15
+        size_lots = self.account.position(self.market, leg).size_lots
+        if size_lots and random.random() < 0.4:
+            return leg, Side.SELL if size_lots > 0 else Side.BUY, random.random() < 0.5
+        opening = {Leg.LONG: Side.BUY, Leg.SHORT: Side.SELL}
+        return leg, opening.get(leg) or self.side(), False
+
+    def order(self) -> Order | None:
+        """One of the account's orders; mostly, when it has none, another account becomes the sender."""
+        if not self.account.orders and self.random.random() < 0.8:
+            owners = [account for account in self.state.accounts.values() if account.orders]
+            if owners:
+                self.account = self.random.choice(owners)
+                self.account_id = self.account.account_id
+        orders = list(self.account.orders.values())
+        return self.random.choice(orders) if orders else None
+
     def expires_ns(self, time_in_force: TimeInForce) -> int:
         """The end of an order, when it has one."""
         if time_in_force is not TimeInForce.GTD:
             return 0
         return self.state.now_ns + self.random.randint(-1, 300) * NS_PER_MS
+
+
+def pause_ns(random: Random) -> int:
+    """Return how long nothing happens before the next command: mostly not at all, now and then seconds.
+
+    Long enough for orders, countdowns and an index to come to their end, and for several settlements.
+    """
+    return random.randint(300, 3_500) * NS_PER_MS if random.random() < 0.001 else 0
 
 
 def random_command(state: Exchange, random: Random) -> AnyCommand:
@@ -115,22 +173,23 @@ def random_command(state: Exchange, random: Random) -> AnyCommand:
 def _order(chance: Chance) -> PlaceOrder:
     random, market = chance.random, chance.market
     is_market = random.random() < 0.2
-    time_in_force = TimeInForce.IOC if is_market else random.choice(tuple(TimeInForce))
+    time_in_force = TimeInForce.IOC if is_market else chance.time_in_force()
     lots = chance.lots()
     mode = chance.account.positions_in(market)[0].mode
     brings_margin = random.random() < (0.3 if mode is MarginMode.ISOLATED else 0.02)
     margin = lots * market.mark_ticks * market.unit // random.randint(1, 20) if brings_margin else 0
+    leg, side, reduce_only = chance.way()
     return PlaceOrder(
         account_id=chance.account_id,
         market=chance.symbol,
-        side=chance.side(),
+        side=side,
         order_type=OrderType.MARKET if is_market else OrderType.LIMIT,
         quantity_lots=lots,
         price_ticks=0 if is_market else chance.price_near(market.mark_ticks),
         time_in_force=time_in_force,
-        reduce_only=random.random() < 0.15,
+        reduce_only=reduce_only,
         client_order_id=chance.client_id(),
-        leg=chance.leg(),
+        leg=leg,
         self_trade=random.choice(tuple(SelfTrade)),
         expires_ns=chance.expires_ns(time_in_force),
         margin_mode=random.choice((*[None] * 12, mode, mode, *MarginMode)),
@@ -139,8 +198,7 @@ def _order(chance: Chance) -> PlaceOrder:
 
 
 def _amend(chance: Chance) -> AmendOrder:
-    random, orders = chance.random, list(chance.account.orders.values())
-    order = random.choice(orders) if orders else None
+    random, order = chance.random, chance.order()
     lots = order.quantity_lots if order else 1
     price_ticks = order.price_ticks if order else chance.market.mark_ticks
     return AmendOrder(
@@ -156,7 +214,8 @@ def _amend(chance: Chance) -> AmendOrder:
 
 def _conditional(chance: Chance) -> PlaceConditional:
     random, market = chance.random, chance.market
-    kind, side = random.choice(tuple(TriggerKind)), chance.side()
+    kind = random.choice(tuple(TriggerKind))
+    leg, side, reduce_only = chance.way()
     working_price = random.choice(tuple(WorkingPrice))
     price_ticks = market.working_ticks(working_price)
     away = abs(int(random.gauss(0, 0.003) * price_ticks)) + random.choice((-1, 1))
@@ -164,7 +223,7 @@ def _conditional(chance: Chance) -> PlaceConditional:
     is_trailing = kind is TriggerKind.TRAILING
     closes = random.random() < 0.2
     is_market = closes or random.random() < 0.5
-    time_in_force = TimeInForce.GTC if is_market else random.choice(tuple(TimeInForce))
+    time_in_force = TimeInForce.GTC if is_market else chance.time_in_force()
     return PlaceConditional(
         account_id=chance.account_id,
         market=chance.symbol,
@@ -176,21 +235,24 @@ def _conditional(chance: Chance) -> PlaceConditional:
         price_ticks=0 if is_market else chance.price_near(reached_at),
         working_price=working_price,
         time_in_force=time_in_force,
-        reduce_only=not closes and random.random() < 0.3,
+        reduce_only=not closes and reduce_only,
         close_position=closes,
         callback_rate=random.randint(1, 1_000_000) if is_trailing else 0,
         activation_ticks=random.choice((0, reached_at)) if is_trailing else 0,
         client_order_id=chance.client_id(),
-        leg=chance.leg(),
+        leg=leg,
         self_trade=random.choice(tuple(SelfTrade)),
         expires_ns=chance.expires_ns(time_in_force),
     )
 
 
 def _cancel(chance: Chance) -> CancelOrder:
-    open_ids = list(chance.account.orders) or [1]
-    order_id = chance.random.choice(open_ids)
-    return CancelOrder(account_id=chance.account_id, market=chance.symbol, order_id=order_id)
+    order = chance.order()
+    return CancelOrder(
+        account_id=chance.account_id,
+        market=order.terms.market if order and chance.random.random() < 0.98 else chance.symbol,
+        order_id=order.order_id if order else 1,
+    )
 
 
 def _cancel_all(chance: Chance) -> CancelAllOrders:
@@ -215,11 +277,44 @@ def _countdown(chance: Chance) -> SetCountdown:
 
 def _index(chance: Chance) -> SetIndexPrice:
     random = chance.random
+    home_ticks, index_ticks = HOME_TICKS[chance.symbol], chance.market.index_ticks
     step = random.choice((0.001, 0.001, 0.01, 0.3))
-    drift = 1 + random.uniform(-step, step)
-    price_ticks = max(1_000, min(9_000_000, int(chance.market.index_ticks * drift)))
-    source = IndexSource(source="flow", price_ticks=price_ticks, raw="")
-    return SetIndexPrice(market=chance.symbol, sources=(source,))
+    drift = random.choice((step, random.uniform(0, step)))
+    falls = random.random() < (0.5 if home_ticks // 3 < index_ticks < home_ticks * 3 else 0.8)
+    if index_ticks < home_ticks:
+        falls = not falls
+    price_ticks = max(1, int(index_ticks * (1 - drift if falls else 1 / (1 - drift))))
+    count = random.choice((1, 1, 1, 2, 3))
+    return SetIndexPrice(
+        market=chance.symbol, sources=tuple(_source(chance, n, price_ticks) for n in range(count))
+    )
+
+
+def _source(chance: Chance, number: int, price_ticks: int) -> IndexSource:
+    """A source beside others: about the same price, sometimes an absurd one, sometimes an old one."""
+    random = chance.random
+    spread = 0.2 if number and random.random() < 0.1 else 0.0001
+    age_ms = random.choice((0, 0, 0, 0, 0, 1_000)) if number else 0
+    return IndexSource(
+        source=f"flow{number}",
+        price_ticks=chance.price_near(price_ticks, spread) if number else price_ticks,
+        raw="",
+        time_ns=chance.state.now_ns - age_ms * NS_PER_MS if age_ms else 0,
+    )
+
+
+def _liquidate_due(chance: Chance) -> Liquidate | PlaceOrder:
+    """A liquidator's request: a bucket that is due; an order when there is none.
+
+    He is away for half of the time. Meanwhile losses grow, those who gained leave with it, and what is
+    missing must be shared by those who came after them.
+    """
+    is_away = chance.state.seq % 2_000 < 1_000
+    due = [] if is_away else find_liquidatable(chance.state)
+    if not due:
+        return _order(chance)
+    account_id, symbol, leg = chance.random.choice(due)
+    return Liquidate(account_id=account_id, market=symbol, cause_seq=chance.state.seq, leg=leg)
 
 
 def _liquidate(chance: Chance) -> Liquidate:
@@ -265,31 +360,67 @@ def _deposit(chance: Chance) -> Deposit:
 
 
 def _withdraw(chance: Chance) -> Withdraw:
-    return Withdraw(account_id=chance.account_id, amount=chance.random.randint(1, money("2000")))
+    most = max(money("2000"), chance.account.wallet)
+    return Withdraw(account_id=chance.account_id, amount=chance.random.randint(1, most))
+
+
+def _allot(chance: Chance) -> AllotInsurance:
+    """An administrator gives a market part of what the fund has, or takes back part of what it was given."""
+    fund = chance.state.accounts[FUND_ACCOUNT_ID]
+    gives = chance.random.random() < 0.5
+    most = fund.wallet if gives else fund.position(chance.market).bucket
+    amount = chance.random.randint(1, max(1, most))
+    return AllotInsurance(market=chance.symbol, amount=amount if gives else -amount)
+
+
+def _refund(chance: Chance) -> Deposit:
+    """An administrator pays into the insurance fund, and what it owes if it owes something."""
+    owed = max(0, -chance.state.accounts[FUND_ACCOUNT_ID].wallet)
+    return Deposit(account_id=FUND_ACCOUNT_ID, amount=owed + chance.random.randint(1, money("2000")))
+
+
+def _defund(chance: Chance) -> Withdraw:
+    """An administrator takes out what the fund has not allotted."""
+    most = max(1, chance.state.accounts[FUND_ACCOUNT_ID].wallet)
+    return Withdraw(account_id=FUND_ACCOUNT_ID, amount=chance.random.choice((most, money("500"))))
+
+
+def _status(chance: Chance) -> SetMarketStatus:
+    """An administrator closes a market, which is rare, or opens it again."""
+    closes = chance.market.status is MarketStatus.TRADING and chance.random.random() < 0.1
+    status = chance.random.choice((MarketStatus.CANCEL_ONLY, MarketStatus.HALTED))
+    return SetMarketStatus(
+        market=chance.symbol, status=status if closes else MarketStatus.TRADING, reason="flow"
+    )
 
 
 def _tick(chance: Chance) -> Tick:
     return Tick()
 
 
-# How often each kind comes, in per mille.
+# How often each kind comes, relative to the others: about per mille.
 COMMANDS: dict[Callable[[Chance], AnyCommand], int] = {
-    _order: 405,
-    _amend: 90,
-    _cancel: 100,
+    _order: 435,
+    _amend: 55,
+    _cancel: 40,
     _cancel_all: 20,
     _conditional: 60,
     _cancel_conditional: 15,
     _cancel_all_conditionals: 5,
     _countdown: 10,
     _index: 100,
-    _liquidate: 70,
+    _liquidate: 15,
+    _liquidate_due: 80,
     _leverage: 15,
     _margin_mode: 30,
     _adjust_margin: 20,
     _position_mode: 15,
     _deposit: 15,
     _withdraw: 15,
+    _allot: 10,
+    _refund: 2,
+    _defund: 6,
+    _status: 15,
     _tick: 15,
 }
 
@@ -337,8 +468,8 @@ class Ledger:
                     entry = self.open.pop(event.order_id)
                     assert entry.filled_lots + event.open_lots == entry.whole_lots
                 case TradeExecuted():
-                    self._fill(event.maker_order_id, event.quantity_lots)
-                    self._fill(event.taker_order_id, event.quantity_lots)
+                    self._fill(event.maker_order_id, event.quantity_lots, event.maker_margin_moved)
+                    self._fill(event.taker_order_id, event.quantity_lots, event.taker_margin_moved)
                 case PositionTakenOver():
                     self._add((event.account_id, event.market, event.leg), -event.size_lots)
                     self._add((FUND_ACCOUNT_ID, event.market, Leg.BOTH), event.size_lots)
@@ -358,7 +489,7 @@ class Ledger:
         for (account_id, symbol, leg), size_lots in self.sizes.items():
             assert size_lots == state.accounts[account_id].position(state.markets[symbol], leg).size_lots
 
-    def _fill(self, order_id: int, lots: int) -> None:
+    def _fill(self, order_id: int, lots: int, margin_moved: int) -> None:
         entry = self.open[order_id]
         terms = entry.terms
         entry.filled_lots += lots
@@ -371,6 +502,8 @@ class Ledger:
         if terms.reduce_only:
             assert before * terms.side < 0, "a reduce-only order opened"
             assert abs(before) >= lots, "a reduce-only order flipped"
+        if before * terms.side < 0 and abs(before) >= lots:
+            assert margin_moved <= 0, "a loss was taken from the wallet"
 
     def _add(self, key: tuple[int, str, Leg], lots: int) -> None:
         self.sizes[key] = self.sizes.get(key, 0) + lots
@@ -416,6 +549,10 @@ def _check_conditionals(state: Exchange, account: Account) -> None:
 
 
 def _check_exposure(position: Position, orders: list[Order]) -> None:
+    if not orders:
+        assert position.order_count == position.bid_lots == position.ask_lots == position.extras == 0
+        assert position.bid_value == position.ask_value == len(position.reducers) == 0
+        return
     bids = [order for order in orders if order.side is Side.BUY]
     asks = [order for order in orders if order.side is Side.SELL]
     assert position.order_count == len(orders)

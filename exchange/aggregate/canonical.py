@@ -71,7 +71,7 @@ def _market(market: Market) -> Tree:
 
 
 def _ranking(side: Side, ranking: Ranking) -> Tree:
-    return [side, ranking.digest, ranking.asked, ranking.emptied]
+    return [side, ranking.digest, ranking.known()]
 
 
 def _half(half: Half) -> Tree:

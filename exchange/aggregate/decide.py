@@ -37,7 +37,7 @@ from events.commands import (
 )
 from events.events import Event, FrameHeader, OriginOpened, Rejected
 from events.frame import CommandFrame, Groups, UndecodableBodyError
-from events.values import Outcome
+from events.values import Outcome, RejectCode
 from exchange.aggregate import administration, conditional, modes
 from exchange.aggregate.amendment import amend_order
 from exchange.aggregate.liquidation import liquidate, unwind_fund
@@ -49,6 +49,8 @@ from exchange.aggregate.turn import Refused, Turn
 
 # How far a frame's own time may run ahead of the writer's clock before it is cut.
 CLOCK_LEAD_NS = 2_000_000_000
+# When a frame has caused so many events, its other commands are refused: about 30 MB in one entry.
+EVENTS_PER_FRAME_AIM = 200_000
 
 
 def _set_index_price_and_unwind(turn: Turn, command: SetIndexPrice) -> None:
@@ -150,8 +152,21 @@ def decide_frame(state: Exchange, seq: int, frame: CommandFrame, now_ns: int) ->
             conditional.do_due(turn)
     groups = [turn.events]
     order_id = seq * ORDERS_PER_FRAME
+    count = 0
     for command in commands:
-        _decide(turn, command, order_id)
+        if count > EVENTS_PER_FRAME_AIM:
+            _refuse_rest(turn, command)
+        else:
+            _decide(turn, command, order_id)
         groups.append(turn.events)
+        count += len(turn.events)
         order_id += 1
     return groups
+
+
+def _refuse_rest(turn: Turn, command: AnyCommand) -> None:
+    """Refuse a command whose frame has caused as many events as an entry can hold."""
+    turn.begin(0)
+    account_id = getattr(command, "account_id", 0)
+    reason = f"frame: the commands before this one have caused {EVENTS_PER_FRAME_AIM} events; send it again"
+    turn.emit(Rejected(account_id=account_id, code=RejectCode.FRAME_LIMIT, reason=reason))

@@ -6,6 +6,9 @@ from exchange.aggregate.account import FIRST_USER_ACCOUNT_ID, Account
 from exchange.aggregate.market import Market
 from exchange.aggregate.state import Exchange
 
+# When a command has caused so many events, it begins nothing new: what is left waits for a later one.
+EVENTS_PER_COMMAND_AIM = 10_000
+
 
 class Refused(Exception):
     """The caller asked for something it may not have. Raised before anything was emitted.
