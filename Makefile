@@ -1,5 +1,5 @@
 # `make demo` and `make test` each work as the first command after a clone.
-# Prices for the demonstration can be given: make demo DEMO="--prices BTC.csv.gz ETH.csv.gz"
+# Prices for the demonstration can be given: make demo DEMO="--prices BTCUSDT_5m.csv.gz ETHUSDT_5m.csv.gz"
 DEMO ?=
 # Some faults alone, few of each, as JSON: make faults FAULTS="--small --json writer-killed"
 FAULTS ?=
@@ -18,9 +18,13 @@ check: .venv/.ready
 	.venv/bin/ruff format --check $(PYTHON_FILES)
 	.venv/bin/mypy
 
+# The random tests in full, on fresh chances where hypothesis draws them; `make test` runs 5 % of each. Flow
+# commands, health sequences and pushing steps are per seed: flow has 20 seeds here, the others 4 always.
 soak: .venv/.ready
-	FOLDEX_FLOW_SEEDS=20 FOLDEX_FLOW_COMMANDS=50000 FOLDEX_NAIVE_COMMANDS=200000 \
-	FOLDEX_DETERMINISM_COMMANDS=100000 .venv/bin/pytest tests/property -x
+	FOLDEX_HYPOTHESIS=soak FOLDEX_FLOW_SEEDS=20 FOLDEX_FLOW_COMMANDS=50000 FOLDEX_NAIVE_COMMANDS=200000 \
+	FOLDEX_DETERMINISM_COMMANDS=100000 FOLDEX_MARGIN_ACCOUNTS=50000 FOLDEX_HEALTH_SEQUENCES=5000 \
+	FOLDEX_PUSHING_STEPS=50000 FOLDEX_CAPTURED_LINES=100000 \
+	.venv/bin/pytest tests/property -x -rP --durations=20
 
 # Every fault in full count against real processes and servers; takes about a quarter of an hour.
 faults: .venv/.ready

@@ -50,7 +50,8 @@ from exchange.aggregate.market import Market
 from exchange.aggregate.state import Exchange, hold, long_lots
 from exchange.aggregate.units import MONEY_ONE, ceil_div
 from exchange.intake.specs import DEFAULT_SPECS
-from exchange.watch import Bucket, Watch, find_liquidatable
+from exchange.watch import Bucket, Watch
+from tests.full_scan import find_liquidatable
 
 SEED = 4
 START_NS = 1_700_000_000 * 10**9

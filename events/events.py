@@ -10,6 +10,7 @@ from events.values import (
     CloseReason,
     DeleveragedRow,
     DeleverageStep,
+    HoleRow,
     IndexSource,
     LeftOutSource,
     Leg,
@@ -552,8 +553,7 @@ class PositionDeleveraged(Event, frozen=True, tag="position_deleveraged"):
     the bucket gained `realised`, and the entry cost changed by realised − value. No fee is charged.
 
     Parties of RANKED and AT_MARK come from the ranking of `count` rows with hash `digest`, in its order; the
-    fund, which is not in it, comes before them. `following` are the next ten. `asked` of its rows can give
-    no more at a bankruptcy price, and the first `emptied` are flat.
+    fund, which is not in it, comes before them. `following` are the next ten that have something to give.
     """
 
     liquidation_id: int
@@ -569,24 +569,25 @@ class PositionDeleveraged(Event, frozen=True, tag="position_deleveraged"):
     following: tuple[RankRow, ...] = ()
     count: int = 0
     digest: bytes = b""
-    asked: int = 0
-    emptied: int = 0
 
 
 class LossSocialised(Event, frozen=True, tag="loss_socialised"):
-    """A bucket's equity was below zero by `missing`, and was filled up to zero by others.
+    """Buckets' equities were below zero, by `missing` together, and were filled up to zero by others.
 
-    In this order: `from_allotment` and `from_wallet` by the insurance fund, down to zero; `charged` by the
-    `buckets` that stand behind the positions of `side` in this market, by account, and then by those of
-    `closed`, whose positions this liquidation closed whole; pro rata to their equities, which make `equity`
-    together: each pays ceil(charged × its own / equity) until all is paid, so none goes below zero. The
-    fund's wallet goes below zero by `unpaid`, which nobody had.
+    `holes` are that of the position under liquidation (`account_id`, `leg`), or those of parties that were
+    closed against it at mark. In this order: `from_allotment` and `from_wallet` by the insurance fund, down
+    to zero; `charged` by the `buckets` that stand behind the positions of `side` in this market and by those
+    of `closed`, whose positions this liquidation closed whole; pro rata to their equities, which make
+    `equity` together: each pays ceil(charged × its own / equity), so none goes below zero, and the fund's
+    allotment keeps the `residue` of the rounding. The fund's wallet goes below zero by `unpaid`, which nobody
+    had. `equity` and `buckets` are 0 when the fund had it all, and nobody was asked.
     """
 
     liquidation_id: int
     account_id: int
     market: str
     leg: Leg
+    holes: tuple[HoleRow, ...]
     missing: int
     from_allotment: int
     from_wallet: int
@@ -595,6 +596,7 @@ class LossSocialised(Event, frozen=True, tag="loss_socialised"):
     buckets: int
     closed: tuple[SharerRow, ...]
     charged: int
+    residue: int
     unpaid: int
 
 

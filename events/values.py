@@ -225,6 +225,7 @@ class RejectCode(StrEnum):
     MODE_NOT_COVERED = "MODE_NOT_COVERED"
     BAD_MARGIN = "BAD_MARGIN"
     NO_POSITION = "NO_POSITION"
+    NOT_ISOLATED = "NOT_ISOLATED"
     MARGIN_NOT_REMOVABLE = "MARGIN_NOT_REMOVABLE"
     IN_LIQUIDATION = "IN_LIQUIDATION"
     STALE_INDEX = "STALE_INDEX"
@@ -233,6 +234,7 @@ class RejectCode(StrEnum):
     ACCOUNT_NOT_BLOCKED = "ACCOUNT_NOT_BLOCKED"
     EXCHANGE_HALTED = "EXCHANGE_HALTED"
     EXCHANGE_NOT_HALTED = "EXCHANGE_NOT_HALTED"
+    FRAME_LIMIT = "FRAME_LIMIT"
 
 
 class Value(msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True, gc=False):
@@ -398,14 +400,25 @@ class SharerRow(Value, frozen=True):
     equity: int
 
 
+class HoleRow(Value, frozen=True):
+    """A bucket below zero by `missing` money units: that of a position, or the pool it stands on."""
+
+    account_id: int
+    leg: Leg
+    missing: int
+
+
 class DeleveragedRow(RankRow, frozen=True):
     """One party of a deleveraging: as it was ranked, and what it gave.
 
-    `quantity_lots` of its position were closed for `value`, which is signed: it paid it to take lots of a
-    long over, and is negative where lots of a short came to it. Its entry cost changes by value + realised;
-    `realised` posted to its bucket, and `released` went from an isolated bucket to the wallet.
+    `place` is its place in the ranking, from 0; −1 where it was not taken from one (the account's own other
+    leg, the fund). `quantity_lots` of its position were closed for `value`, which is signed: it paid it to
+    take lots of a long over, and is negative where lots of a short came to it. Its entry cost changes by
+    value + realised; `realised` posted to its bucket, and `released` went from an isolated bucket to the
+    wallet.
     """
 
+    place: int
     quantity_lots: int
     value: int
     realised: int

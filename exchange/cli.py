@@ -493,7 +493,7 @@ def verify(
 ) -> None:
     """Verify that the log is what was written and decided; exit 1 and name the first entry if it is not."""
     from exchange.audit.cli import FindingError, run_verify
-    from exchange.audit.verify import BadTokenError, KeptHead, Scope
+    from exchange.audit.verify import BadTokenError, Extent, KeptHead
 
     try:
         kept_head = KeptHead.parse(head) if head is not None else None
@@ -502,7 +502,7 @@ def verify(
     if kept_head is not None and not from_seq <= kept_head.seq <= (to_seq or kept_head.seq):
         message = f"entry {kept_head.seq} is not among those to verify"
         raise typer.BadParameter(message, param_hint="--head")
-    scope = Scope(
+    scope = Extent(
         first_seq=from_seq,
         last_seq=to_seq,
         decide=decide,
@@ -534,7 +534,7 @@ def print_head(
 
 @app.command("log")
 def print_log(
-    account: Annotated[int | None, typer.Option(min=0, help="Only what names this account.")] = None,
+    account: Annotated[int | None, typer.Option(min=0, help="Only what concerns this account.")] = None,
     market: Annotated[str | None, typer.Option(help="Only what concerns this market.")] = None,
     types: Annotated[list[str] | None, typer.Option("--type", help="Only these types; repeatable.")] = None,
     kind: Annotated[Kind, typer.Option(help="What was asked, or what happened.")] = Kind.EVENTS,

@@ -44,6 +44,7 @@ EXIT_REWOUND = 12
 EXIT_SETTINGS = 13
 EXIT_RULES = 14
 EXIT_INTERNAL = 70
+EXIT_OUTPUT = 74
 EXIT_INTERRUPTED = 130
 
 EXIT_MEANINGS = {
@@ -57,6 +58,7 @@ EXIT_MEANINGS = {
     EXIT_SETTINGS: "the server's settings do not keep what is acknowledged; the message names them",
     EXIT_RULES: "the log is under other rules than this build's; the message says what to do",
     EXIT_INTERNAL: "a defect in Foldex itself; the log has the traceback",
+    EXIT_OUTPUT: "the output could not be written",
     EXIT_INTERRUPTED: "verify: stopped before it was done, so nothing is known",
 }
 # A restart would meet the same again, and for a damaged log it must not look as if nothing had happened.

@@ -1,4 +1,4 @@
-"""The liquidator: follows the marks and asks for the liquidation of every bucket that has none left.
+"""The liquidator: follows the marks and asks for the liquidation of every bucket at or below maintenance.
 
 It only asks. The aggregate looks again at its own marks, so a late, repeated or mistaken request changes
 nothing; what counts is that none is forgotten. A `Watch` says which buckets are due. It is built once, after

@@ -29,6 +29,7 @@ from events.log import LogError
 from events.redis import RedisLog
 from exchange import config
 from exchange.client import ApiRefusal, ApiUnavailable, Connection
+from exchange.decimals import parse_money
 from exchange.intake.specs import DEFAULT_FORMS
 from exchange.runtime import exit_code_of, heartbeat_client, read_alive, until_available, wait_set
 
@@ -371,7 +372,7 @@ class Supervisor:
 async def list_default_markets(admin_url: str, insurance_amount: str = INSURANCE_AMOUNT) -> None:
     """List the markets of a new exchange and fund their insurance; what is there already stays as it is.
 
-    `insurance_amount` is quote for each market.
+    `insurance_amount` is quote for each market; with 0 the fund begins with nothing.
 
     Raises:
         SupervisorError: the administrator's listener does not answer, or refuses.
@@ -384,7 +385,7 @@ async def list_default_markets(admin_url: str, insurance_amount: str = INSURANCE
             for form in DEFAULT_FORMS:
                 if form.symbol not in listed:
                     await admin.request("POST", "/admin/v1/market", body=msgspec.to_builtins(form))
-                if form.symbol not in insured:
+                if form.symbol not in insured and parse_money(insurance_amount):
                     body = {"symbol": form.symbol, "amount": insurance_amount}
                     await admin.request("POST", "/admin/v1/insurance", body=body)
     except (ApiRefusal, ApiUnavailable) as error:

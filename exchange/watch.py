@@ -77,13 +77,7 @@ from events.events import (
 )
 from events.values import CROSS, Leg, LiquidationResult
 from exchange.aggregate.account import FIRST_USER_ACCOUNT_ID, Account, Position
-from exchange.aggregate.margin import (
-    bucket_equity,
-    is_liquidatable,
-    maintenance,
-    standing,
-    survey,
-)
+from exchange.aggregate.margin import is_liquidatable, standing
 from exchange.aggregate.state import Exchange
 from exchange.aggregate.units import RATE_ONE, ceil_div, floor_div
 
@@ -94,27 +88,6 @@ Bucket = tuple[int, str, Leg]  # account id; market of an isolated position, or 
 CHARGED_PER_LOOK = 500
 # How many alarms that no longer count a market keeps beside as many as do, before it throws them out.
 _STALE_ALARMS_MIN = 64
-
-
-def find_liquidatable(state: Exchange) -> list[Bucket]:
-    """Return the customers' buckets at or below maintenance, by looking at every account.
-
-    The yardstick of the watch, for tests and measurements. A bucket is (account id, market of an isolated
-    position or "" for the cross pool, leg).
-    """
-    buckets: list[Bucket] = []
-    for account_id, account in state.accounts.items():
-        if account_id < FIRST_USER_ACCOUNT_ID:
-            continue
-        for position in account.positions.values():
-            if position.mode is not CROSS and is_liquidatable(
-                bucket_equity(account, position), maintenance(position)
-            ):
-                buckets.append((account_id, position.market.symbol, position.leg))
-        pool = survey(account)
-        if is_liquidatable(pool.equity, pool.maintenance):
-            buckets.append((account_id, CROSS_POOL, Leg.BOTH))
-    return buckets
 
 
 def alarm_ticks(position: Position, collateral: int) -> int:
@@ -204,8 +177,8 @@ class Watch:
     `follow` is told each event after the state applied it; `look` reviews what they concern. Between two
     looks the state may pass many events: only the latest marks count, as they will for the aggregate.
 
-    `due` are, as of the last look, the buckets at or below maintenance by account: exactly those that
-    `find_liquidatable` finds, once no account is left in `charged`. `touched` are the accounts, and `moved`
+    `due` are, as of the last look, the buckets at or below maintenance by account: exactly those that a look
+    at every account finds, once no account is left in `charged`. `touched` are the accounts, and `moved`
     the markets, that the next look is for. `charged` are accounts that paid funding: it takes little from
     each and concerns half of the exchange at once, so they are reviewed some at a time, behind all others.
     """
@@ -217,7 +190,8 @@ class Watch:
         self.charged: dict[int, None] = {}
         self._state = state
         self._alarms = {symbol: _Alarms() for symbol in state.markets}
-        # Whose liquidation ended and who was not touched since, with the bucket.
+        # Accounts whose liquidation ended, with the bucket it was of, until something else touches them: the
+        # next look does not return that bucket, since its liquidation did all that could be done.
         self._ended: dict[int, Bucket] = {}
         # Every kind of event is here, so that a new one cannot be forgotten.
         self.handlers: dict[type[Event], Callable[[Any], bool]] = {
@@ -395,10 +369,12 @@ class Watch:
 
     def _socialised(self, event: LossSocialised) -> bool:
         # Whose position a later event of the entry closed is touched by that one.
-        self._touch(event.account_id)
-        for (account_id, _), position in self._state.markets[event.market].holders.items():
-            if position.size_lots * event.side > 0:
-                self._touch(account_id)
+        for hole in event.holes:
+            self._touch(hole.account_id)
+        if event.charged:
+            for (account_id, _), position in self._state.markets[event.market].holders.items():
+                if position.size_lots * event.side > 0:
+                    self._touch(account_id)
         for row in event.closed:
             self._touch(row.account_id)
         return True

@@ -58,14 +58,14 @@ from exchange.aggregate.market import Market
 from exchange.aggregate.order import Order, extras_of
 from exchange.aggregate.state import Exchange
 from exchange.aggregate.triggers import rises_to_trigger
-from exchange.watch import find_liquidatable
+from tests.full_scan import find_liquidatable
 from tests.venue import NS_PER_MS, Venue, money, spec
 
 FUND = "2000"
 FUNDING = {
     "funding_interval_s": 1,
     "interest_rate": 10_000,
-    "funding_cap": 2_000_000,
+    "funding_cap": 300_000,
     "impact_notional": money("1000"),
     "source_band": 5_000_000,
 }
@@ -124,6 +124,31 @@ class Chance:
         """A client's own id, mostly none."""
         return self.random.choice(("", "", f"c{self.random.randint(0, 50)}"))
 
+    def time_in_force(self) -> TimeInForce:
+        """How long an order may wait; most wait."""
+        return TimeInForce.GTC if self.random.random() < 0.5 else self.random.choice(tuple(TimeInForce))
+
+    def way(self) -> tuple[Leg, Side, bool]:
+        """Leg, side and reduce-only of an order: one in ten at random, the others make sense."""
+        random, leg = self.random, self.leg()
+        if leg not in self.account.legs or random.random() < 0.1:
+            return leg, self.side(), random.random() < 0.15
+        size_lots = self.account.position(self.market, leg).size_lots
+        if size_lots and random.random() < 0.4:
+            return leg, Side.SELL if size_lots > 0 else Side.BUY, random.random() < 0.5
+        opening = {Leg.LONG: Side.BUY, Leg.SHORT: Side.SELL}
+        return leg, opening.get(leg) or self.side(), False
+
+    def order(self) -> Order | None:
+        """One of the account's orders; mostly, when it has none, another account becomes the sender."""
+        if not self.account.orders and self.random.random() < 0.8:
+            owners = [account for account in self.state.accounts.values() if account.orders]
+            if owners:
+                self.account = self.random.choice(owners)
+                self.account_id = self.account.account_id
+        orders = list(self.account.orders.values())
+        return self.random.choice(orders) if orders else None
+
     def expires_ns(self, time_in_force: TimeInForce) -> int:
         """The end of an order, when it has one."""
         if time_in_force is not TimeInForce.GTD:
@@ -148,22 +173,23 @@ def random_command(state: Exchange, random: Random) -> AnyCommand:
 def _order(chance: Chance) -> PlaceOrder:
     random, market = chance.random, chance.market
     is_market = random.random() < 0.2
-    time_in_force = TimeInForce.IOC if is_market else random.choice(tuple(TimeInForce))
+    time_in_force = TimeInForce.IOC if is_market else chance.time_in_force()
     lots = chance.lots()
     mode = chance.account.positions_in(market)[0].mode
     brings_margin = random.random() < (0.3 if mode is MarginMode.ISOLATED else 0.02)
     margin = lots * market.mark_ticks * market.unit // random.randint(1, 20) if brings_margin else 0
+    leg, side, reduce_only = chance.way()
     return PlaceOrder(
         account_id=chance.account_id,
         market=chance.symbol,
-        side=chance.side(),
+        side=side,
         order_type=OrderType.MARKET if is_market else OrderType.LIMIT,
         quantity_lots=lots,
         price_ticks=0 if is_market else chance.price_near(market.mark_ticks),
         time_in_force=time_in_force,
-        reduce_only=random.random() < 0.15,
+        reduce_only=reduce_only,
         client_order_id=chance.client_id(),
-        leg=chance.leg(),
+        leg=leg,
         self_trade=random.choice(tuple(SelfTrade)),
         expires_ns=chance.expires_ns(time_in_force),
         margin_mode=random.choice((*[None] * 12, mode, mode, *MarginMode)),
@@ -172,8 +198,7 @@ def _order(chance: Chance) -> PlaceOrder:
 
 
 def _amend(chance: Chance) -> AmendOrder:
-    random, orders = chance.random, list(chance.account.orders.values())
-    order = random.choice(orders) if orders else None
+    random, order = chance.random, chance.order()
     lots = order.quantity_lots if order else 1
     price_ticks = order.price_ticks if order else chance.market.mark_ticks
     return AmendOrder(
@@ -189,7 +214,8 @@ def _amend(chance: Chance) -> AmendOrder:
 
 def _conditional(chance: Chance) -> PlaceConditional:
     random, market = chance.random, chance.market
-    kind, side = random.choice(tuple(TriggerKind)), chance.side()
+    kind = random.choice(tuple(TriggerKind))
+    leg, side, reduce_only = chance.way()
     working_price = random.choice(tuple(WorkingPrice))
     price_ticks = market.working_ticks(working_price)
     away = abs(int(random.gauss(0, 0.003) * price_ticks)) + random.choice((-1, 1))
@@ -197,7 +223,7 @@ def _conditional(chance: Chance) -> PlaceConditional:
     is_trailing = kind is TriggerKind.TRAILING
     closes = random.random() < 0.2
     is_market = closes or random.random() < 0.5
-    time_in_force = TimeInForce.GTC if is_market else random.choice(tuple(TimeInForce))
+    time_in_force = TimeInForce.GTC if is_market else chance.time_in_force()
     return PlaceConditional(
         account_id=chance.account_id,
         market=chance.symbol,
@@ -209,21 +235,24 @@ def _conditional(chance: Chance) -> PlaceConditional:
         price_ticks=0 if is_market else chance.price_near(reached_at),
         working_price=working_price,
         time_in_force=time_in_force,
-        reduce_only=not closes and random.random() < 0.3,
+        reduce_only=not closes and reduce_only,
         close_position=closes,
         callback_rate=random.randint(1, 1_000_000) if is_trailing else 0,
         activation_ticks=random.choice((0, reached_at)) if is_trailing else 0,
         client_order_id=chance.client_id(),
-        leg=chance.leg(),
+        leg=leg,
         self_trade=random.choice(tuple(SelfTrade)),
         expires_ns=chance.expires_ns(time_in_force),
     )
 
 
 def _cancel(chance: Chance) -> CancelOrder:
-    open_ids = list(chance.account.orders) or [1]
-    order_id = chance.random.choice(open_ids)
-    return CancelOrder(account_id=chance.account_id, market=chance.symbol, order_id=order_id)
+    order = chance.order()
+    return CancelOrder(
+        account_id=chance.account_id,
+        market=order.terms.market if order and chance.random.random() < 0.98 else chance.symbol,
+        order_id=order.order_id if order else 1,
+    )
 
 
 def _cancel_all(chance: Chance) -> CancelAllOrders:
@@ -274,11 +303,16 @@ def _source(chance: Chance, number: int, price_ticks: int) -> IndexSource:
     )
 
 
-def _liquidate_due(chance: Chance) -> Liquidate:
-    """A liquidator's request: a bucket that is due, if there is one."""
-    due = find_liquidatable(chance.state)
+def _liquidate_due(chance: Chance) -> Liquidate | PlaceOrder:
+    """A liquidator's request: a bucket that is due; an order when there is none.
+
+    He is away for half of the time. Meanwhile losses grow, those who gained leave with it, and what is
+    missing must be shared by those who came after them.
+    """
+    is_away = chance.state.seq % 2_000 < 1_000
+    due = [] if is_away else find_liquidatable(chance.state)
     if not due:
-        return _liquidate(chance)
+        return _order(chance)
     account_id, symbol, leg = chance.random.choice(due)
     return Liquidate(account_id=account_id, market=symbol, cause_seq=chance.state.seq, leg=leg)
 
@@ -326,7 +360,8 @@ def _deposit(chance: Chance) -> Deposit:
 
 
 def _withdraw(chance: Chance) -> Withdraw:
-    return Withdraw(account_id=chance.account_id, amount=chance.random.randint(1, money("2000")))
+    most = max(money("2000"), chance.account.wallet)
+    return Withdraw(account_id=chance.account_id, amount=chance.random.randint(1, most))
 
 
 def _allot(chance: Chance) -> AllotInsurance:
@@ -363,11 +398,11 @@ def _tick(chance: Chance) -> Tick:
     return Tick()
 
 
-# How often each kind comes, in per mille.
+# How often each kind comes, relative to the others: about per mille.
 COMMANDS: dict[Callable[[Chance], AnyCommand], int] = {
-    _order: 400,
-    _amend: 70,
-    _cancel: 60,
+    _order: 435,
+    _amend: 55,
+    _cancel: 40,
     _cancel_all: 20,
     _conditional: 60,
     _cancel_conditional: 15,
@@ -433,8 +468,8 @@ class Ledger:
                     entry = self.open.pop(event.order_id)
                     assert entry.filled_lots + event.open_lots == entry.whole_lots
                 case TradeExecuted():
-                    self._fill(event.maker_order_id, event.quantity_lots)
-                    self._fill(event.taker_order_id, event.quantity_lots)
+                    self._fill(event.maker_order_id, event.quantity_lots, event.maker_margin_moved)
+                    self._fill(event.taker_order_id, event.quantity_lots, event.taker_margin_moved)
                 case PositionTakenOver():
                     self._add((event.account_id, event.market, event.leg), -event.size_lots)
                     self._add((FUND_ACCOUNT_ID, event.market, Leg.BOTH), event.size_lots)
@@ -454,7 +489,7 @@ class Ledger:
         for (account_id, symbol, leg), size_lots in self.sizes.items():
             assert size_lots == state.accounts[account_id].position(state.markets[symbol], leg).size_lots
 
-    def _fill(self, order_id: int, lots: int) -> None:
+    def _fill(self, order_id: int, lots: int, margin_moved: int) -> None:
         entry = self.open[order_id]
         terms = entry.terms
         entry.filled_lots += lots
@@ -467,6 +502,8 @@ class Ledger:
         if terms.reduce_only:
             assert before * terms.side < 0, "a reduce-only order opened"
             assert abs(before) >= lots, "a reduce-only order flipped"
+        if before * terms.side < 0 and abs(before) >= lots:
+            assert margin_moved <= 0, "a loss was taken from the wallet"
 
     def _add(self, key: tuple[int, str, Leg], lots: int) -> None:
         self.sizes[key] = self.sizes.get(key, 0) + lots
@@ -512,6 +549,10 @@ def _check_conditionals(state: Exchange, account: Account) -> None:
 
 
 def _check_exposure(position: Position, orders: list[Order]) -> None:
+    if not orders:
+        assert position.order_count == position.bid_lots == position.ask_lots == position.extras == 0
+        assert position.bid_value == position.ask_value == len(position.reducers) == 0
+        return
     bids = [order for order in orders if order.side is Side.BUY]
     asks = [order for order in orders if order.side is Side.SELL]
     assert position.order_count == len(orders)

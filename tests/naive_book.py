@@ -230,6 +230,12 @@ class NaiveBook:
             self._match(order)
 
     def _match(self, taker: Row) -> None:
+        traded: list[tuple[int, Leg]] = []
+        self._meet_all(taker, traded)
+        for position in traded:
+            self._trim(position)
+
+    def _meet_all(self, taker: Row, traded: list[tuple[int, Leg]]) -> None:
         while taker["open"]:
             maker = self._best_against(taker)
             if maker is None:
@@ -244,8 +250,18 @@ class NaiveBook:
             lots = min(taker["open"], maker["open"])
             if taker["reduces"]:
                 lots = min(lots, self.reducible(taker["position"], taker["side"]))
-            assert lots > 0, taker
+                if lots == 0:
+                    self._end("expired", taker, CloseReason.REDUCE_ONLY)
+                    return
+            if maker["reduces"]:
+                lots = min(lots, self.reducible(maker["position"], maker["side"]))
+                if lots == 0:
+                    self._end("expired", maker, CloseReason.REDUCE_ONLY)
+                    continue
             self._trade(maker, taker, lots)
+            for order in (maker, taker):
+                if order["position"] not in traded:
+                    traded.append(order["position"])
         if taker["open"] and not taker["rests"]:
             reason = CloseReason.MARKET_REST if taker["market"] else CloseReason.IOC_REST
             self._end("expired", taker, reason)
@@ -260,8 +276,6 @@ class NaiveBook:
                 self.orders.remove(order)
         self.last_ticks = maker["price"]
         self._observe(WorkingPrice.LAST, maker["price"])
-        for position in (maker["position"], taker["position"]):
-            self._trim(position)
 
     def _trim(self, position: tuple[int, Leg]) -> None:
         for order in [row for row in self.orders if row["reduces"] and row["position"] == position]:
@@ -419,8 +433,9 @@ class NaiveBook:
             self.out.append(("triggered", row["id"], order_id))
             terms: PlaceConditional = row["terms"]
             lots = terms.quantity_lots
-            if terms.close_position:
-                lots = self.reducible((terms.account_id, terms.leg), terms.side)
+            if terms.close_position or terms.reduce_only or closes(terms.leg, terms.side):
+                most = self.reducible((terms.account_id, terms.leg), terms.side)
+                lots = most if terms.close_position else min(lots, most or lots)
             command = PlaceOrder(
                 account_id=terms.account_id,
                 market=terms.market,

@@ -98,7 +98,7 @@ def spec(symbol: str = "BTCUSDT", **changes: object) -> MarketSpec:
         "max_open_orders": 200,
         "max_conditional_orders": 10,
         "max_position_lots": 2_000_000,
-        "max_open_interest_lots": 40_000_000,
+        "max_open_interest_lots": 4_000_000,
         "unwind_lots": 500,
         "brackets": (
             Bracket(cap=money("50000"), maintenance_rate=400_000, max_leverage=125),

@@ -12,7 +12,7 @@ margined separately. What is set per market, margin mode and leverage, is the sa
 from typing import Final
 
 from events.events import ConditionalAccepted
-from events.values import BUY, ISOLATED, SELL, Leg, MarginMode, Side
+from events.values import BUY, CROSS, ISOLATED, SELL, Leg, MarginMode, Side
 from exchange.aggregate.market import Market
 from exchange.aggregate.order import Order, extras_of
 
@@ -206,6 +206,10 @@ class Account:
     def positions_in(self, market: Market) -> list[Position]:
         """Return the account's records in a market, one per leg of its position mode."""
         return [self.position(market, leg) for leg in self.legs]
+
+    def cross_positions(self) -> list[Position]:
+        """Return the account's records whose margin is the wallet."""
+        return [position for position in self.positions.values() if position.mode is CROSS]
 
     def _fresh_position(self, market: Market, leg: Leg) -> Position:
         """Return a record without position or orders: set as its other leg is, else with the defaults."""

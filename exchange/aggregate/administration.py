@@ -30,6 +30,7 @@ from events.events import (
 )
 from events.values import ISOLATED, TRADING, RejectCode
 from exchange.aggregate.account import FUND_ACCOUNT_ID, Position
+from exchange.aggregate.admission import check_may_leave
 from exchange.aggregate.canonical import DIGEST_BYTES
 from exchange.aggregate.halting import refuse_if_exchange_halted
 from exchange.aggregate.margin import (
@@ -40,11 +41,13 @@ from exchange.aggregate.margin import (
     survey,
     unrealised,
 )
-from exchange.aggregate.market import spec_problem
+from exchange.aggregate.market import spec_problem, value_max
 from exchange.aggregate.turn import Refused, Turn
-from exchange.aggregate.units import AMOUNT_MAX
+from exchange.aggregate.units import AMOUNT_MAX, decimal_text
 
 LABEL_CHARS_MAX = 100
+# What was ever deposited is a number of the digest and must fit what a message holds.
+TURNOVER_MAX = (1 << 63) - 1
 
 
 def create_log(turn: Turn, command: CreateLog) -> None:
@@ -63,6 +66,11 @@ def list_market(turn: Turn, command: ListMarket) -> None:
     problem = spec_problem(spec)
     if problem:
         raise Refused(RejectCode.BAD_SPEC, problem)
+    if value_max(spec) + sum(value_max(market.spec) for market in turn.state.markets.values()) > AMOUNT_MAX:
+        raise Refused(
+            RejectCode.BAD_SPEC,
+            "max_open_interest_lots × max_price_ticks: together with the other markets' must fit 62 bits",
+        )
     turn.emit(MarketListed(spec=spec))
 
 
@@ -97,8 +105,11 @@ def deposit(turn: Turn, command: Deposit) -> None:
     """Bring money in."""
     account = turn.account(command.account_id)
     _check_amount(command.amount)
-    if turn.state.deposited + command.amount > AMOUNT_MAX:
-        raise Refused(RejectCode.BAD_AMOUNT, "amount: all deposits together would exceed 2^62")
+    state = turn.state
+    if state.deposited - state.withdrawn + command.amount > AMOUNT_MAX:
+        raise Refused(RejectCode.BAD_AMOUNT, f"amount: the exchange holds at most {decimal_text(AMOUNT_MAX)}")
+    if state.deposited + command.amount > TURNOVER_MAX:
+        raise Refused(RejectCode.BAD_AMOUNT, "amount: all deposits ever made must fit 63 bits")
     turn.emit(Deposited(account_id=account.account_id, amount=command.amount))
 
 
@@ -107,9 +118,12 @@ def withdraw(turn: Turn, command: Withdraw) -> None:
     account = turn.account(command.account_id)
     refuse_if_exchange_halted(turn.state, "amount")
     _check_amount(command.amount)
+    check_may_leave(account.cross_positions(), turn.state.now_ns)
     withdrawable = max(0, survey(account).transferable)
     if command.amount > withdrawable:
-        raise Refused(RejectCode.INSUFFICIENT_BALANCE, f"amount: {withdrawable} can be withdrawn")
+        raise Refused(
+            RejectCode.INSUFFICIENT_BALANCE, f"amount: {decimal_text(withdrawable)} can be withdrawn"
+        )
     turn.emit(Withdrawn(account_id=account.account_id, amount=command.amount))
 
 
@@ -118,8 +132,12 @@ def allot_insurance(turn: Turn, command: AllotInsurance) -> None:
     market = turn.market(command.market)
     fund = turn.account(FUND_ACCOUNT_ID)
     own = fund.position(market)
-    if command.amount > fund.wallet:
-        raise Refused(RejectCode.INSUFFICIENT_BALANCE, f"amount: the fund's wallet holds {fund.wallet}")
+    if command.amount == 0:
+        raise Refused(RejectCode.BAD_AMOUNT, "amount: must not be 0")
+    if command.amount > max(0, fund.wallet):
+        raise Refused(
+            RejectCode.INSUFFICIENT_BALANCE, f"amount: the fund's wallet holds {decimal_text(fund.wallet)}"
+        )
     if command.amount < 0 and -command.amount > max(0, own.bucket + min(0, unrealised(own))):
         raise Refused(RejectCode.INSUFFICIENT_BALANCE, "amount: the allotment is needed for the position")
     turn.emit(InsuranceAllotted(market=market.symbol, amount=command.amount))
@@ -136,6 +154,8 @@ def set_leverage(turn: Turn, command: SetLeverage) -> None:
     if not 1 <= leverage <= brackets.leverages[0]:
         raise Refused(RejectCode.BAD_LEVERAGE, f"leverage: {leverage} is outside 1…{brackets.leverages[0]}")
     positions = account.positions_in(market)
+    if leverage > positions[0].leverage:
+        check_may_leave(positions, turn.state.now_ns)
     top_ups = [_top_up(position, leverage) for position in positions]
     increase = sum(top_ups)
     for position in positions:
@@ -143,7 +163,8 @@ def set_leverage(turn: Turn, command: SetLeverage) -> None:
         if known.exposure > brackets.cap_at(leverage):
             raise Refused(
                 RejectCode.BAD_LEVERAGE,
-                f"leverage: {leverage} permits {brackets.cap_at(leverage)}, exposure is {known.exposure}",
+                f"leverage: {leverage} permits {decimal_text(brackets.cap_at(leverage))}, "
+                f"exposure is {decimal_text(known.exposure)}",
             )
         margin = exposure_margin(position, position_value(position), known.exposure, leverage)
         increase += margin + position.extras - known.required
@@ -151,7 +172,8 @@ def set_leverage(turn: Turn, command: SetLeverage) -> None:
     room = pool.transferable if positions[0].mode is ISOLATED else pool.free
     if increase > max(0, room):
         raise Refused(
-            RejectCode.LEVERAGE_NOT_COVERED, f"leverage: needs {increase} more, {max(0, room)} is available"
+            RejectCode.LEVERAGE_NOT_COVERED,
+            f"leverage: needs {decimal_text(increase)} more, {decimal_text(max(0, room))} is available",
         )
     for position, moved in zip(positions, top_ups, strict=True):
         turn.emit(
@@ -197,7 +219,10 @@ def checkpoint(turn: Turn, command: Checkpoint) -> None:
 
 def _check_amount(amount: int) -> None:
     if not 0 < amount <= AMOUNT_MAX:
-        raise Refused(RejectCode.BAD_AMOUNT, f"amount: {amount} is outside 1…2^62")
+        raise Refused(
+            RejectCode.BAD_AMOUNT,
+            f"amount: {decimal_text(amount)} is outside {decimal_text(1)}…{decimal_text(AMOUNT_MAX)}",
+        )
 
 
 def _top_up(position: Position, leverage: int) -> int:

@@ -24,7 +24,7 @@ from exchange.aggregate.index import index_is_stale
 from exchange.aggregate.margin import exposure_margin, order_extras, room, standing
 from exchange.aggregate.market import Market
 from exchange.aggregate.turn import Refused
-from exchange.aggregate.units import RATE_ONE, ceil_div
+from exchange.aggregate.units import AMOUNT_MAX, RATE_ONE, ceil_div, decimal_text
 
 
 def check_leg(account: Account, leg: Leg) -> None:
@@ -55,6 +55,14 @@ def check_index(market: Market, now_ns: int) -> None:
         raise Refused(RejectCode.STALE_INDEX, f"market: the index of {market.symbol} is stale")
 
 
+def check_may_leave(positions: list[Position], now_ns: int) -> None:
+    """Refuse to take collateral from open positions that nobody could liquidate now."""
+    for position in positions:
+        if position.size_lots:
+            refuse_if_halted(position.market)
+            check_index(position.market, now_ns)
+
+
 def refuse_if_halted(market: Market) -> None:
     """Refuse even to cancel in a halted market."""
     if market.status is MarketStatus.HALTED:
@@ -82,8 +90,11 @@ def check_price(market: Market, price_ticks: int) -> None:
     """PRICE_FILTER: a limit or trigger must be within the contract's range."""
     spec = market.spec
     if not spec.min_price_ticks <= price_ticks <= spec.max_price_ticks:
-        bounds = f"{spec.min_price_ticks}…{spec.max_price_ticks}"
-        raise Refused(RejectCode.BAD_PRICE, f"price: {price_ticks} ticks is outside PRICE_FILTER {bounds}")
+        bounds = f"{_price_text(market, spec.min_price_ticks)}…{_price_text(market, spec.max_price_ticks)}"
+        raise Refused(
+            RejectCode.BAD_PRICE,
+            f"price: {_price_text(market, price_ticks)} is outside PRICE_FILTER {bounds}",
+        )
 
 
 def check_quantity(market: Market, lots: int, *, is_market: bool) -> None:
@@ -92,9 +103,18 @@ def check_quantity(market: Market, lots: int, *, is_market: bool) -> None:
     if not spec.min_lots <= lots <= (spec.max_market_lots if is_market else spec.max_lots):
         name = "MARKET_LOT_SIZE" if is_market else "LOT_SIZE"
         most = spec.max_market_lots if is_market else spec.max_lots
+        bounds = f"{_size_text(market, spec.min_lots)}…{_size_text(market, most)}"
         raise Refused(
-            RejectCode.BAD_QUANTITY, f"quantity: {lots} lots is outside {name} {spec.min_lots}…{most}"
+            RejectCode.BAD_QUANTITY, f"quantity: {_size_text(market, lots)} is outside {name} {bounds}"
         )
+
+
+def _price_text(market: Market, price_ticks: int) -> str:
+    return decimal_text(price_ticks * market.spec.tick_size)
+
+
+def _size_text(market: Market, lots: int) -> str:
+    return decimal_text(lots * market.spec.lot_size)
 
 
 def check_filters(
@@ -124,7 +144,8 @@ def check_filters(
 def _refuse_notional(market: Market, notional: int) -> None:
     raise Refused(
         RejectCode.MIN_NOTIONAL,
-        f"quantity: notional {notional} is below MIN_NOTIONAL {market.spec.min_notional}",
+        f"quantity: notional {decimal_text(notional)} is below MIN_NOTIONAL "
+        f"{decimal_text(market.spec.min_notional)}",
     )
 
 
@@ -132,7 +153,9 @@ def _check_band_up(market: Market, price_ticks: int) -> None:
     highest = market.mark_ticks + market.mark_ticks * market.spec.band_up // RATE_ONE
     if price_ticks > highest:
         raise Refused(
-            RejectCode.PRICE_ABOVE_BAND, f"price: {price_ticks} ticks is above PERCENT_PRICE {highest}"
+            RejectCode.PRICE_ABOVE_BAND,
+            f"price: {_price_text(market, price_ticks)} is above PERCENT_PRICE "
+            f"{_price_text(market, highest)}",
         )
 
 
@@ -140,7 +163,8 @@ def _check_band_down(market: Market, price_ticks: int) -> None:
     lowest = market.mark_ticks - market.mark_ticks * market.spec.band_down // RATE_ONE
     if price_ticks < lowest:
         raise Refused(
-            RejectCode.PRICE_BELOW_BAND, f"price: {price_ticks} ticks is below PERCENT_PRICE {lowest}"
+            RejectCode.PRICE_BELOW_BAND,
+            f"price: {_price_text(market, price_ticks)} is below PERCENT_PRICE {_price_text(market, lowest)}",
         )
 
 
@@ -148,7 +172,10 @@ def check_reducible(position: Position, side: Side, lots: int) -> None:
     """Refuse a reduce-only order for more than the position is."""
     reducible = position.reducible_lots(side)
     if lots > reducible:
-        raise Refused(RejectCode.REDUCE_ONLY, f"reduceOnly: the position can be reduced by {reducible} lots")
+        raise Refused(
+            RejectCode.REDUCE_ONLY,
+            f"reduceOnly: the position can be reduced by {_size_text(position.market, reducible)}",
+        )
 
 
 def check_count(account: Account, position: Position) -> None:
@@ -178,13 +205,20 @@ def check_caps(position: Position, side: Side, lots: int) -> None:
     if worst > spec.max_position_lots and worst > abs(size_lots):
         raise Refused(
             RejectCode.POSITION_CAP,
-            f"quantity: the position could reach {worst} lots, MAX_POSITION is {spec.max_position_lots}",
+            f"quantity: the position could reach {_size_text(market, worst)}, "
+            f"MAX_POSITION is {_size_text(market, spec.max_position_lots)}",
         )
-    if market.open_interest_lots + opened > spec.max_open_interest_lots:
+    check_open_interest(market, opened)
+
+
+def check_open_interest(market: Market, opened_lots: int) -> None:
+    """MAX_OPEN_INTEREST: what a taker opens adds to what all accounts hold."""
+    most = market.spec.max_open_interest_lots
+    if market.open_interest_lots + opened_lots > most:
         raise Refused(
             RejectCode.OPEN_INTEREST_CAP,
-            f"quantity: open interest is {market.open_interest_lots} lots, "
-            f"MAX_OPEN_INTEREST is {spec.max_open_interest_lots}",
+            f"quantity: open interest is {_size_text(market, market.open_interest_lots)}, "
+            f"MAX_OPEN_INTEREST is {_size_text(market, most)}",
         )
 
 
@@ -205,12 +239,24 @@ def mode_wanted(account: Account, position: Position, command: PlaceOrder) -> Ma
 def check_margin_asked(position: Position, command: PlaceOrder, *, reduces: bool) -> None:
     """Refuse collateral with an order that cannot bring any, or less than its initial margin."""
     margin, market = command.margin, position.market
-    if position.mode is not ISOLATED or reduces:
+    if not 0 < margin <= AMOUNT_MAX:
+        raise Refused(
+            RejectCode.BAD_MARGIN, f"margin: must be above 0 and at most {decimal_text(AMOUNT_MAX)}"
+        )
+    if position.mode is not ISOLATED or reduces or only_closes(position, command.side, command.quantity_lots):
         raise Refused(RejectCode.BAD_MARGIN, "margin: only an isolated order that can open brings its own")
     price_ticks = command.price_ticks or _expected_price(market, command.side)
     least = ceil_div(command.quantity_lots * price_ticks * market.unit, position.leverage)
     if margin < least:
-        raise Refused(RejectCode.BAD_MARGIN, f"margin: {margin} is less than the initial margin {least}")
+        raise Refused(
+            RejectCode.BAD_MARGIN,
+            f"margin: {decimal_text(margin)} is less than the initial margin {decimal_text(least)}",
+        )
+
+
+def only_closes(position: Position, side: Side, lots: int) -> bool:
+    """Whether an order, together with the account's others on its side, can only reduce the position."""
+    return position.open_lots(side) + lots <= position.reducible_lots(side)
 
 
 def admit(
@@ -229,9 +275,9 @@ def admit(
     """
     market = position.market
     size_lots = position.size_lots
-    resting_lots = position.bid_lots if side is BUY else position.ask_lots
-    if size_lots and resting_lots + lots <= position.reducible_lots(side):
+    if size_lots and only_closes(position, side, lots):
         return 0
+    resting_lots = position.bid_lots if side is BUY else position.ask_lots
     spec = market.spec
     if spec.index_age_ms_max:
         check_index(market, now_ns)
@@ -261,15 +307,20 @@ def admit(
     return extras
 
 
-def check_margin(account: Account, position: Position, increase: int) -> None:
-    """Refuse what takes more from the wallet than is free: available in cross, transferable in isolated."""
-    if increase <= 0:
+def check_margin(account: Account, position: Position, increase: int, *, takes: bool = False) -> None:
+    """Refuse what takes more from the wallet than is free: available in cross, transferable in isolated.
+
+    What takes nothing is not refused, even in an account that is short, unless it is to trade at once
+    (`takes`).
+    """
+    if increase <= 0 and not takes:
         return
     available = room(account, position.mode)
     if increase > available:
         raise Refused(
             RejectCode.INSUFFICIENT_MARGIN,
-            f"quantity: needs {increase} of margin, {max(0, available)} is available",
+            f"quantity: needs {decimal_text(increase)} of margin, "
+            f"{decimal_text(max(0, available))} is available",
         )
 
 
@@ -279,7 +330,8 @@ def check_exposure(position: Position, worst: int) -> None:
     if worst > cap and worst > standing(position).exposure:
         raise Refused(
             RejectCode.POSITION_LIMIT,
-            f"quantity: exposure {worst} exceeds {cap}, the most at leverage {position.leverage}",
+            f"quantity: exposure {decimal_text(worst)} exceeds {decimal_text(cap)}, "
+            f"the most at leverage {position.leverage}",
         )
 
 

@@ -13,6 +13,7 @@ from exchange.aggregate.admission import (
     check_filters,
     check_index,
     check_margin,
+    check_open_interest,
     check_reducible,
 )
 from exchange.aggregate.margin import exposure_margin, exposure_with, order_extras, position_value, standing
@@ -46,8 +47,9 @@ def amend_order(turn: Turn, command: AmendOrder) -> None:
     if open_lots <= 0:
         cancel(turn, order, CloseReason.AMENDED)
         return
-    extras = _admit_change(account, order, open_lots, command.price_ticks, turn.state.now_ns)
-    if order.terms.time_in_force is GTX and crosses(market, order.side, command.price_ticks):
+    takes = crosses(market, order.side, command.price_ticks)
+    extras = _admit_change(account, order, open_lots, command.price_ticks, turn.state.now_ns, takes=takes)
+    if takes and order.terms.time_in_force is GTX:
         cancel(turn, order, CloseReason.AMENDED)
         return
     keeps_place = (
@@ -81,8 +83,13 @@ def _check_change(command: AmendOrder, order: Order) -> None:
         raise Refused(RejectCode.TOO_MANY_AMENDMENTS, f"orderId: amended {AMENDMENTS_MAX} times already")
 
 
-def _admit_change(account: Account, order: Order, open_lots: int, price_ticks: int, now_ns: int) -> int:
-    """Refuse what the account cannot hold in place of the order; return the extras to reserve."""
+def _admit_change(
+    account: Account, order: Order, open_lots: int, price_ticks: int, now_ns: int, *, takes: bool
+) -> int:
+    """Refuse what the account cannot hold in place of the order; return the extras to reserve.
+
+    An order that `takes` at its new price needs all of its margin, as a new one would.
+    """
     position, side = order.position, order.side
     if order.reduce_only:
         check_reducible(position, side, open_lots)
@@ -93,6 +100,8 @@ def _admit_change(account: Account, order: Order, open_lots: int, price_ticks: i
     check_index(position.market, now_ns)
     if open_lots > order.open_lots:
         check_caps(position, side, open_lots - order.open_lots)
+    if takes:
+        check_open_interest(position.market, open_lots - position.reducible_lots(side))
     margin = margin_of(order, open_lots) if order.terms.margin else 0
     extras = order_extras(position, side, open_lots, price_ticks, margin)
     change = open_lots * price_ticks - order.open_lots * order.price_ticks
@@ -106,6 +115,6 @@ def _admit_change(account: Account, order: Order, open_lots: int, price_ticks: i
     known = standing(position)
     freed = extras_of(order, order.open_lots) if order.extras else 0
     needed = exposure_margin(position, value, worst, position.leverage) + position.extras - freed + extras
-    check_margin(account, position, needed - known.required)
+    check_margin(account, position, needed - known.required, takes=takes)
     check_exposure(position, worst)
     return extras

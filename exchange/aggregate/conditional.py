@@ -35,8 +35,8 @@ from exchange.aggregate.market import Market
 from exchange.aggregate.matching import cancel_all, expire, place_order
 from exchange.aggregate.state import AGGREGATE_ORDER_BASE, Exchange
 from exchange.aggregate.triggers import rises_to_trigger
-from exchange.aggregate.turn import Refused, Turn
-from exchange.aggregate.units import RATE_ONE
+from exchange.aggregate.turn import EVENTS_PER_COMMAND_AIM, Refused, Turn
+from exchange.aggregate.units import RATE_ONE, decimal_text
 
 TRIGGERS_PER_COMMAND_MAX = 100
 TIMERS_PER_FRAME_MAX = 100
@@ -157,7 +157,7 @@ def do_due(turn: Turn) -> None:
     """Place the orders of conditional orders whose price was reached, in the order of firing."""
     state = turn.state
     for _ in range(TRIGGERS_PER_COMMAND_MAX):
-        if not state.due:
+        if not state.due or len(turn.events) > EVENTS_PER_COMMAND_AIM:
             return
         conditional_id, account_id = next(iter(state.due.items()))
         terms = state.accounts[account_id].conditionals[conditional_id]
@@ -200,9 +200,11 @@ def _fire(turn: Turn, terms: ConditionalAccepted) -> None:
 
 def _order_of(state: Exchange, terms: ConditionalAccepted) -> PlaceOrder:
     lots = terms.quantity_lots
-    if terms.close_position:
+    if terms.reduce_only:
+        # The position may have shrunk since; what protects it shrinks with it.
         position = state.accounts[terms.account_id].position(state.markets[terms.market], terms.leg)
-        lots = position.reducible_lots(terms.side)
+        reducible = position.reducible_lots(terms.side)
+        lots = reducible if terms.close_position else min(lots, reducible or lots)
     return PlaceOrder(
         account_id=terms.account_id,
         market=terms.market,
@@ -271,7 +273,8 @@ def _check_trigger(command: PlaceConditional, market: Market) -> None:
     if command.trigger_ticks <= price_ticks if rises else command.trigger_ticks >= price_ticks:
         raise Refused(
             RejectCode.WOULD_TRIGGER,
-            f"triggerPrice: the price is {price_ticks} ticks, it would trigger at once",
+            f"triggerPrice: the price is {decimal_text(price_ticks * market.spec.tick_size)}, "
+            "it would trigger at once",
         )
 
 

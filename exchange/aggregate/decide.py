@@ -41,7 +41,7 @@ from events.commands import (
 )
 from events.events import Event, FrameHeader, OriginOpened, Rejected, RulesChanged
 from events.frame import CommandFrame, Groups, UndecodableBodyError
-from events.values import Outcome
+from events.values import Outcome, RejectCode
 from exchange.aggregate import administration, conditional, failing, halting, modes
 from exchange.aggregate.amendment import amend_order
 from exchange.aggregate.failing import CommandError, Failure, Failures, WorkError
@@ -54,6 +54,8 @@ from exchange.aggregate.turn import Refused, Turn
 
 # How far a frame's own time may run ahead of the writer's clock before it is cut.
 CLOCK_LEAD_NS = 2_000_000_000
+# When a frame has caused so many events, its other commands are refused: about 30 MB in one entry.
+EVENTS_PER_FRAME_AIM = 200_000
 
 
 def _set_index_price_and_unwind(turn: Turn, command: SetIndexPrice) -> None:
@@ -171,9 +173,12 @@ def decide_frame(
             conditional.do_due(turn)
     groups = [turn.events]
     order_id = first_id = seq * ORDERS_PER_FRAME
+    count = 0
     for command in commands:
         try:
-            if failures is None:
+            if count > EVENTS_PER_FRAME_AIM:
+                _refuse_rest(turn, command)
+            elif failures is None:
                 _decide(turn, command, order_id)
             else:
                 _decide_or_record(turn, command, order_id, failures.commands.get(order_id - first_id))
@@ -182,6 +187,7 @@ def decide_frame(
         except Exception as error:
             raise CommandError(order_id - first_id) from error
         groups.append(turn.events)
+        count += len(turn.events)
         order_id += 1
     halting.check_sums(turn)
     return groups
@@ -195,3 +201,11 @@ def _decide_or_record(turn: Turn, command: AnyCommand, order_id: int, failure: F
     failing.fail_command(turn, order_id % ORDERS_PER_FRAME, command, failure)
     if turn.state.due:
         conditional.do_due(turn)
+
+
+def _refuse_rest(turn: Turn, command: AnyCommand) -> None:
+    """Refuse a command whose frame has caused as many events as an entry can hold."""
+    turn.begin(0)
+    account_id = getattr(command, "account_id", 0)
+    reason = f"frame: the commands before this one have caused {EVENTS_PER_FRAME_AIM} events; send it again"
+    turn.emit(Rejected(account_id=account_id, code=RejectCode.FRAME_LIMIT, reason=reason))

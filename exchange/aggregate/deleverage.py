@@ -13,8 +13,8 @@ the share against the mark, and can take
  3. The other side's positions in the order of `ranking`, each as far as its bucket's equity goes.
  4. Nobody can take more at that price: what is missing is filled up by the fund down to zero, then by the
     buckets of the other side pro rata, those just closed included, and the rest is closed at mark, in the
-    same order. A party that had no equity itself and is left without a position has its hole filled up in
-    the same way.
+    same order. Parties that had no equity themselves and are left without a position have their holes filled
+    up in the same way, all at once.
 
 The open orders of a party in the market are cancelled first: they were made for a position that is no more.
 One liquidation uses as many parties and cancels as many orders as an entry can hold; the rest of the position
@@ -35,6 +35,7 @@ from events.values import (
     CloseReason,
     DeleveragedRow,
     DeleverageStep,
+    HoleRow,
     Leg,
     LiquidationResult,
     RankRow,
@@ -43,16 +44,19 @@ from events.values import (
 )
 from exchange.aggregate.account import BOTH, FUND_ACCOUNT_ID, Account, Position
 from exchange.aggregate.fills import realise
-from exchange.aggregate.margin import survey, unrealised
+from exchange.aggregate.margin import bucket_equity, survey, unrealised
 from exchange.aggregate.market import Market
 from exchange.aggregate.matching import cancel_all
-from exchange.aggregate.ranking import Ranking, Sharers, rank, rank_row
+from exchange.aggregate.ranking import Ranking, Shares, rank, rank_row
 from exchange.aggregate.turn import Turn
-from exchange.aggregate.units import floor_div
+from exchange.aggregate.units import ceil_div, floor_div
 
 # How many parties and cancelled orders of them one liquidation may have, so that its entry can be appended.
 PARTIES_AND_ORDERS_MAX: Final = 1000
 FOLLOWING_ROWS: Final = 10
+UNRANKED: Final = -1
+# So many rows of which more was known than they have, and a ranking is out of date.
+ROWS_IN_VAIN_MAX: Final = 1000
 
 
 class _Part:
@@ -75,8 +79,14 @@ class _Part:
             return self.lots
         return floor_div(equity * self.lots, -self.share)
 
-    def take(self, party: Position, row: RankRow, lots: int) -> None:
-        """Plan `lots` of a party; `row` has its figures."""
+    def need(self) -> int:
+        """Return the equity, at least 1, with which a bucket can take one lot."""
+        if self.share >= 0:
+            return 1
+        return ceil_div(-self.share, self.lots)
+
+    def take(self, party: Position, row: RankRow, place: int, lots: int) -> None:
+        """Plan `lots` of a party; `row` has its figures, and `place` is that in the ranking or `UNRANKED`."""
         gained = self.share if lots == self.lots else floor_div(self.share * lots, self.lots)
         market = party.market
         signed_lots = lots if self.position.size_lots > 0 else -lots
@@ -96,6 +106,7 @@ class _Part:
                 entry_cost=row.entry_cost,
                 notional=row.notional,
                 equity=row.equity,
+                place=place,
                 quantity_lots=lots,
                 value=value,
                 realised=realised,
@@ -117,7 +128,7 @@ class Deleveraging:
         self.account = account
         self.liquidation_id = liquidation_id
         self.parties_left = PARTIES_AND_ORDERS_MAX
-        # What parties of the position under way gave, and what it released from their buckets.
+        # The parties of the position under way, and what each of them released from its bucket to its wallet.
         self._released: list[tuple[Account, Position, int]] = []
 
     def net_legs(self, position: Position) -> None:
@@ -130,8 +141,8 @@ class Deleveraging:
         if other is None or position.size_lots == 0:
             return
         part = _Part(position, 0)
-        part.take(other, rank_row(self.account, other), min(part.lots, abs(other.size_lots)))
-        self._emit(part, DeleverageStep.OWN_LEG, None, 0, 0)
+        part.take(other, rank_row(self.account, other), UNRANKED, min(part.lots, abs(other.size_lots)))
+        self._emit(part, DeleverageStep.OWN_LEG, None)
 
     def close(self, position: Position, share: int) -> LiquidationResult:
         """Close a position that owns `share` of its bucket's equity; return the last step needed."""
@@ -142,65 +153,59 @@ class Deleveraging:
             share = self._against_fund(position, share)
         if position.size_lots == 0:
             return LiquidationResult.DELEVERAGED
-        ranking = position.market.rankings.get(other_side(position))
-        if ranking is None:
-            ranking = self._rank(position.market, other_side(position))
-        part = _Part(position, share)
-        asked = self._walk(part, ranking, ranking.asked, is_bounded=True)
-        if part.parties:
-            self._emit(part, DeleverageStep.RANKED, ranking, asked, ranking.emptied)
+        side = other_side(position)
+        share = self._at_bankruptcy(position, share, side)
         if position.size_lots == 0:
             return LiquidationResult.DELEVERAGED
         if self.parties_left <= 0:
             return LiquidationResult.CONTINUES
         result = LiquidationResult.DELEVERAGED
-        if part.share < 0:
-            self.fill_up(self.account, position, -part.share, other_side(position), self._closed())
+        if share < 0:
+            hole = HoleRow(account_id=self.account.account_id, leg=position.leg, missing=-share)
+            self._fill_up(position, (hole,), side, self._closed())
             result = LiquidationResult.SOCIALISED
-        left_hole = self._at_mark(position, ranking, asked)
-        if position.size_lots != 0 and self.parties_left > 0:
-            # Whoever is left opened a position after the ranking was made.
-            ranking = self._rank(position.market, other_side(position))
-            left_hole = self._at_mark(position, ranking, 0) or left_hole
-            assert position.size_lots == 0 or self.parties_left <= 0, "every lot has one on the other side"
-        if left_hole:
+        holes = self._at_mark(position, side)
+        if holes:
+            self._fill_up(position, holes, side.opposite, ())
             result = LiquidationResult.SOCIALISED
         return result if position.size_lots == 0 else LiquidationResult.CONTINUES
 
-    def fill_up(
-        self,
-        account: Account,
-        position: Position,
-        missing: int,
-        side: Side,
-        closed: tuple[SharerRow, ...] = (),
-    ) -> None:
+    def fill_up(self, account: Account, position: Position, missing: int, side: Side) -> None:
         """Bring the bucket of a position from −`missing` to zero: by the fund, then a side of its market."""
+        hole = HoleRow(account_id=account.account_id, leg=position.leg, missing=missing)
+        self._fill_up(position, (hole,), side, ())
+
+    def _fill_up(
+        self, position: Position, holes: tuple[HoleRow, ...], side: Side, closed: tuple[SharerRow, ...]
+    ) -> None:
+        """Bring buckets up to zero that stand in the market of the position under way."""
         state, market = self.turn.state, position.market
+        missing = sum([hole.missing for hole in holes])
         fund = state.accounts[FUND_ACCOUNT_ID]
         own = fund.position(market)
-        from_allotment = 0
-        if account is not fund:
-            from_allotment = min(missing, max(0, own.bucket + min(0, unrealised(own))))
+        # Nothing where one of the holes is the fund's own.
+        from_allotment = min(missing, max(0, own.bucket + min(0, unrealised(own))))
         from_wallet = min(missing - from_allotment, max(0, fund.wallet))
         rest = missing - from_allotment - from_wallet
-        sharers = Sharers(state.accounts, market, side, closed)
-        charged = min(rest, sharers.equity)
+        shares = Shares(state.accounts, market, side, closed, rest)
+        state.foresee_shares(shares)
         self.turn.emit(
             LossSocialised(
                 liquidation_id=self.liquidation_id,
-                account_id=account.account_id,
+                account_id=self.account.account_id,
                 market=market.symbol,
                 leg=position.leg,
+                holes=holes,
                 missing=missing,
                 from_allotment=from_allotment,
                 from_wallet=from_wallet,
                 side=side,
-                equity=sharers.equity,
-                buckets=sharers.buckets,
+                equity=shares.equity,
+                buckets=shares.buckets,
                 closed=closed,
-                charged=charged,
-                unpaid=rest - charged,
+                charged=shares.charged,
+                residue=shares.residue,
+                unpaid=rest - shares.charged,
             )
         )
 
@@ -236,58 +241,84 @@ class Deleveraging:
         row = rank_row(account, party)
         lots = min(part.lots, abs(party.size_lots), part.room(row.equity))
         if lots:
-            part.take(party, row, lots)
-            self._emit(part, step, None, 0, 0)
+            part.take(party, row, UNRANKED, lots)
+            self._emit(part, step, None)
         return part.share
 
-    def _at_mark(self, position: Position, ranking: Ranking, asked: int) -> bool:
-        """Close at mark against the fund and those of a ranking; return whether a party left a hole."""
-        part = _Part(position, 0)
-        fund = self.turn.state.accounts[FUND_ACCOUNT_ID]
-        own = fund.position(position.market)
-        if position.size_lots * own.size_lots < 0:
-            part.take(own, rank_row(fund, own), min(part.lots, abs(own.size_lots)))
-        emptied = self._walk(part, ranking, ranking.emptied, is_bounded=False)
-        if not part.parties:
-            return False
-        self._emit(part, DeleverageStep.AT_MARK, ranking, max(emptied, asked), emptied)
-        left_hole = False
-        for row in part.parties:
-            account = self.turn.state.accounts[row.account_id]
-            party = account.position(position.market, row.leg)
-            missing = _hole(account, party)
-            if missing > 0:
-                left_hole = True
-                self.fill_up(account, party, missing, other_side(position).opposite)
-        return left_hole
+    def _at_bankruptcy(self, position: Position, share: int, side: Side) -> int:
+        """Close against those who can bear it at the bankruptcy price; return what is left of the share."""
+        ranking = position.market.rankings.get(side)
+        if ranking is None:
+            ranking = self._rank(position.market, side)
+        while True:
+            part = _Part(position, share)
+            is_outdated = self._walk(part, ranking, at_mark=False)
+            if part.parties:
+                self._emit(part, DeleverageStep.RANKED, ranking)
+            share = part.share
+            if not is_outdated:
+                return share
+            ranking = self._rank(position.market, side)
 
-    def _walk(self, part: _Part, ranking: Ranking, at: int, *, is_bounded: bool) -> int:
-        """Plan parties in the order of the ranking from place `at`; return the place to go on from.
+    def _at_mark(self, position: Position, side: Side) -> tuple[HoleRow, ...]:
+        """Close at mark against the fund and a side; return the holes that parties left.
 
-        That is behind all that can give no more: at mark those that are flat then, otherwise (`is_bounded`)
-        also those whose equity is used up.
+        Where the ranking is used up, whoever is left opened a position after it was made.
+        """
+        market, accounts = position.market, self.turn.state.accounts
+        fund = accounts[FUND_ACCOUNT_ID]
+        ranking = market.rankings[side]
+        is_new = False
+        holes: list[HoleRow] = []
+        while True:
+            part = _Part(position, 0)
+            own = fund.position(market)
+            if position.size_lots * own.size_lots < 0:
+                part.take(own, rank_row(fund, own), UNRANKED, min(part.lots, abs(own.size_lots)))
+            self._walk(part, ranking, at_mark=True)
+            if part.parties:
+                self._emit(part, DeleverageStep.AT_MARK, ranking)
+            for row in part.parties:
+                account = accounts[row.account_id]
+                missing = _hole(account, account.position(market, row.leg))
+                if missing > 0:
+                    holes.append(HoleRow(account_id=row.account_id, leg=row.leg, missing=missing))
+            if position.size_lots == 0 or self.parties_left <= 0:
+                return tuple(holes)
+            assert not is_new, "every lot has one on the other side"
+            ranking = self._rank(market, side)
+            is_new = True
+
+    def _walk(self, part: _Part, ranking: Ranking, *, at_mark: bool) -> bool:
+        """Plan parties in the order of the ranking, at mark or each as far as its equity goes.
+
+        Return whether it was given up: too many rows could not give what was known of them.
         """
         state, market = self.turn.state, part.position.market
-        while part.lots and self.parties_left > 0 and at < len(ranking.rows):
-            row = ranking.rows[at]
+        in_vain = 0
+        place = ranking.next_with(0 if at_mark else part.need(), 0)
+        while place >= 0 and part.lots and self.parties_left > 0 and in_vain < ROWS_IN_VAIN_MAX:
+            row = ranking.rows[place]
             party = market.holders.get((row.account_id, row.leg))
+            lots = 0
             if party is not None and party.size_lots * part.position.size_lots < 0:
                 account = state.accounts[row.account_id]
                 lots = min(part.lots, abs(party.size_lots))
-                if is_bounded:
-                    lots = min(lots, part.room(rank_row(account, party).equity))
-                if lots:
-                    part.take(party, row, lots)
-                    orders = sum(each.order_count for each in account.positions_in(market))
-                    self.parties_left -= 1 + orders
-                if part.lots == 0 and lots < abs(party.size_lots):
-                    return at
-            at += 1
-        return at
+                if not at_mark:
+                    lots = min(lots, part.room(bucket_equity(account, party)))
+            if party is None or lots == 0:
+                in_vain += 1
+            else:
+                part.take(party, row, place, lots)
+                self.parties_left -= 1 + sum([each.order_count for each in account.positions_in(market)])
+            if part.lots:
+                place = ranking.next_with(0 if at_mark else part.need(), place + 1)
+        return in_vain == ROWS_IN_VAIN_MAX
 
     def _rank(self, market: Market, side: Side) -> Ranking:
         """Put a side in order at this mark."""
         fresh = rank(self.turn.state.accounts, market, side)
+        self.turn.state.foresee_ranking(fresh)
         self.turn.emit(
             DeleverageRanked(
                 market=market.symbol,
@@ -299,9 +330,7 @@ class Deleveraging:
         )
         return market.rankings[side]
 
-    def _emit(
-        self, part: _Part, step: DeleverageStep, ranking: Ranking | None, asked: int, emptied: int
-    ) -> None:
+    def _emit(self, part: _Part, step: DeleverageStep, ranking: Ranking | None) -> None:
         position = part.position
         market = position.market
         for row in part.parties:
@@ -309,13 +338,6 @@ class Deleveraging:
         size_lots = position.size_lots
         closed = abs(size_lots) - part.lots
         signed_lots = closed if size_lots > 0 else -closed
-        following: list[RankRow] = []
-        if ranking is not None:
-            at = emptied if step is DeleverageStep.AT_MARK else asked
-            last = part.parties[-1]
-            following = ranking.rows[at : at + FOLLOWING_ROWS + 1]
-            if following and (following[0].account_id, following[0].leg) == (last.account_id, last.leg):
-                following = following[1:]
         for row in part.parties:
             if row.account_id != FUND_ACCOUNT_ID:
                 account = self.turn.state.accounts[row.account_id]
@@ -332,11 +354,9 @@ class Deleveraging:
                 value=part.value,
                 realised=realise(size_lots, position.entry_cost, -signed_lots, -part.value),
                 parties=tuple(part.parties),
-                following=tuple(following[:FOLLOWING_ROWS]),
+                following=_following(part, ranking, step) if ranking is not None else (),
                 count=len(ranking.rows) if ranking is not None else 0,
                 digest=ranking.digest if ranking is not None else b"",
-                asked=asked,
-                emptied=emptied,
             )
         )
 
@@ -351,6 +371,17 @@ class Deleveraging:
 def other_side(position: Position) -> Side:
     """Return the side of the positions against which an open one can be closed."""
     return SELL if position.size_lots > 0 else BUY
+
+
+def _following(part: _Part, ranking: Ranking, step: DeleverageStep) -> tuple[RankRow, ...]:
+    """Return the rows that would have been next."""
+    equity = 0 if step is DeleverageStep.AT_MARK else 1
+    found: list[RankRow] = []
+    place = ranking.next_with(equity, part.parties[-1].place + 1)
+    while place >= 0 and len(found) < FOLLOWING_ROWS:
+        found.append(ranking.rows[place])
+        place = ranking.next_with(equity, place + 1)
+    return tuple(found)
 
 
 def _hole(account: Account, position: Position) -> int:

@@ -76,11 +76,14 @@ def impact_price(market: Market, side: Side, notional: int) -> int:
 def premium_of(index_ticks: int, impact_bid: int, impact_ask: int) -> int:
     """Return the premium over the index (1e-8), rounded toward zero and at most 1.
 
-    Impact prices are 1/65536 ticks; one that is 0 does not exist and adds nothing.
+    Impact prices are 1/65536 ticks; 0 is one that does not exist. Without both there is no premium: nobody
+    sets it by standing on one side alone.
     """
+    if not impact_bid or not impact_ask:
+        return 0
     index = index_ticks * PRICE_SCALE
     above = max(0, impact_bid - index)
-    below = max(0, index - impact_ask) if impact_ask else 0
+    below = max(0, index - impact_ask)
     return min(trunc_div((above - below) * RATE_ONE, index), RATE_ONE)
 
 

@@ -59,7 +59,7 @@ from exchange.aggregate.margin import (
 from exchange.aggregate.market import Market
 from exchange.aggregate.matching import cancel, match
 from exchange.aggregate.state import AGGREGATE_ORDER_BASE
-from exchange.aggregate.turn import Turn
+from exchange.aggregate.turn import EVENTS_PER_COMMAND_AIM, Turn
 from exchange.aggregate.units import RATE_ONE, ceil_div, charge, floor_div
 
 
@@ -261,9 +261,11 @@ def _reduce_all(case: _Case) -> LiquidationResult | None:
     for position in case.positions():
         while position.size_lots != 0 and not _block(case.turn, position.market):
             wanted = _lots_of_bracket(position)
-            closed = _reduce(case, position, wanted)
+            closed, is_cut_short = _reduce(case, position, wanted)
             if case.is_restored():
                 return LiquidationResult.RESTORED if case.positions() else LiquidationResult.CLOSED
+            if is_cut_short or len(case.turn.events) > EVENTS_PER_COMMAND_AIM:
+                return LiquidationResult.CONTINUES
             if closed < wanted:
                 break
     return None
@@ -279,19 +281,23 @@ def _lots_of_bracket(position: Position) -> int:
     return min(abs(position.size_lots), ceil_div(notional - floor, market.mark_ticks * market.unit))
 
 
-def _reduce(case: _Case, position: Position, lots: int) -> int:
-    """Trade `lots` at the bankruptcy price or better and charge the fee; return the lots that traded."""
+def _reduce(case: _Case, position: Position, lots: int) -> tuple[int, bool]:
+    """Trade `lots` at the bankruptcy price or better and charge the fee.
+
+    Returns the lots that traded, and whether there would have been more, but not in one command.
+    """
     market = position.market
     share = _equity_share(case, position)
     numerator, denominator = bankruptcy_price(position, share)
     side = SELL if position.size_lots > 0 else BUY
     rounded = ceil_div(numerator, denominator) if side is SELL else floor_div(numerator, denominator)
+    # A short without equity may be bankrupt below any price: nothing in the book is good enough.
     best = market.book.best(side.opposite)
-    limit_ticks = max(1, rounded)
+    limit_ticks = max(1, rounded) if side is SELL else rounded
     if best is None or side * (limit_ticks - best.price_ticks) < 0:
-        return 0
+        return 0, False
     size_before, cost_before, realised_before = position.size_lots, position.entry_cost, _collateral(case)
-    _trade_at_once(case.turn, case.account, position, side, lots, limit_ticks, case.liquidation_id)
+    stop = _trade_at_once(case.turn, case.account, position, side, lots, limit_ticks, case.liquidation_id)
     closed = abs(size_before - position.size_lots)
     # entry cost changes by signed quantity × price + realised, and the collateral by realised
     value = abs(position.entry_cost - cost_before - (_collateral(case) - realised_before))
@@ -306,7 +312,7 @@ def _reduce(case: _Case, position: Position, lots: int) -> int:
                 leg=position.leg,
             )
         )
-    return closed
+    return closed, stop is CloseReason.EVENT_LIMIT
 
 
 def _collateral(case: _Case) -> int:
@@ -321,7 +327,8 @@ def _trade_at_once(
     lots: int,
     limit_ticks: int,
     liquidation_id: int,
-) -> None:
+) -> CloseReason | None:
+    """Place an immediate-or-cancel order; return why its rest expired, None if nothing was left."""
     market = position.market
     order_id = AGGREGATE_ORDER_BASE + turn.state.aggregate_order_count + 1
     turn.emit(
@@ -342,7 +349,7 @@ def _trade_at_once(
             self_trade=SelfTrade.EXPIRE_MAKER,
         )
     )
-    match(turn, market, account.orders[order_id])
+    return match(turn, market, account.orders[order_id])
 
 
 def _equity_share(case: _Case, position: Position) -> int:

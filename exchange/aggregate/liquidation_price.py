@@ -18,7 +18,7 @@ Formulas: Binance, "How to Calculate Liquidation Price of USDⓈ-M Futures Contr
 
 from events.values import CROSS
 from exchange.aggregate.account import Account, Position
-from exchange.aggregate.margin import maintenance, survey, unrealised
+from exchange.aggregate.margin import Survey, maintenance, survey, unrealised
 from exchange.aggregate.units import RATE_ONE, round_half_even
 
 Fraction = tuple[int, int]
@@ -83,26 +83,26 @@ def shared_liquidation_price(legs: list[Position], collateral: int) -> Fraction 
         low = high
 
 
-def liquidation_price_of(account: Account, position: Position) -> Fraction | None:
+def liquidation_price_of(account: Account, position: Position, pool: Survey | None = None) -> Fraction | None:
     """Return the mark at which the bucket a position stands on meets maintenance, other marks unchanged.
 
     Isolated: the bucket stands behind the one position. Cross: wallet − maintenance + unrealised profit of
-    the account's positions in other markets stand behind all its legs in this one.
+    the account's positions in other markets stand behind all its legs in this one. `pool` is the account's
+    survey, for those who have it already.
     """
     if position.size_lots == 0:
         return None
     if position.mode is not CROSS:
         return liquidation_price(position, position.bucket)
     legs = [leg for leg in account.positions_in(position.market) if leg.size_lots]
-    collateral = cross_collateral(account, legs)
+    collateral = cross_collateral(pool or survey(account), legs)
     if len(legs) == 1:
         return liquidation_price(position, collateral)
     return shared_liquidation_price(legs, collateral)
 
 
-def cross_collateral(account: Account, legs: list[Position]) -> int:
+def cross_collateral(pool: Survey, legs: list[Position]) -> int:
     """Return what stands behind cross positions of a market: wallet − other maintenance + other profit."""
-    pool = survey(account)
     collateral = pool.equity - pool.maintenance
     for leg in legs:
         collateral += maintenance(leg) - unrealised(leg)
@@ -110,10 +110,10 @@ def cross_collateral(account: Account, legs: list[Position]) -> int:
 
 
 def bankruptcy_price(position: Position, share: int, share_denominator: int = 1) -> Fraction:
-    """Return the mark at which a position has used up its share of the equity, a fraction of money units.
+    """Return the mark, as a fraction of ticks, at which a position has used up its share of the equity.
 
-    mark − share / (size × unit); the position must be open. With a negative share the price lies on the
-    far side of the mark.
+    mark − share / (size × unit); the position must be open. The share is `share` / `share_denominator`
+    money units. With a negative one the price lies on the far side of the mark.
     """
     size, market = position.size_lots, position.market
     assert size != 0, market.symbol

@@ -196,7 +196,16 @@ def bucket_equity(account: Account, position: Position) -> int:
     """Return the equity of the bucket a position stands on: its own, or the account's pool."""
     if position.mode is ISOLATED:
         return position.bucket + unrealised(position)
-    return survey(account).equity
+    return pool_equity(account)
+
+
+def pool_equity(account: Account) -> int:
+    """Return what an account's cross pool is worth at mark: `survey` without its other sums."""
+    equity = account.wallet
+    for position in account.positions.values():
+        if position.mode is CROSS:
+            equity += unrealised(position)
+    return equity
 
 
 def is_liquidatable(equity: int, maintenance_margin: int) -> bool:

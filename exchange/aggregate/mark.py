@@ -2,7 +2,7 @@
 
 The mark decides who is liquidated, so it must not be one trade away from anything: it is the median of
 three views of the price, clamped to a band around the index that is narrower than the lowest maintenance
-rate. Nobody can be brought from initial margin to liquidation by moving this market alone.
+rate. However far this market is moved alone, the mark goes from one edge of the band to the other at most.
 
     mark = clamp(median(index × (1 + rate × time left / interval), index + average(mid − index), last trade),
                  index ± band)

@@ -145,6 +145,12 @@ class Market:
         return self.mark_ticks
 
 
+def value_max(spec: MarketSpec) -> int:
+    """Return the largest notional that an order or a position in a contract can have, in money units."""
+    most_lots = max(spec.max_lots, spec.max_position_lots, spec.max_open_interest_lots)
+    return spec.max_price_ticks * most_lots * (spec.tick_size * spec.lot_size // UNIT_SCALE)
+
+
 def spec_problem(spec: MarketSpec) -> str | None:
     """Say which rule a contract specification breaks, None if it keeps them all."""
     for broken, problem in (
@@ -186,7 +192,7 @@ def _index_problem(spec: MarketSpec) -> str | None:
             not 0 <= spec.funding_interval_s <= FUNDING_INTERVAL_S_MAX,
             f"funding_interval_s: must be in 0…{FUNDING_INTERVAL_S_MAX}",
         ),
-        (not 0 <= spec.funding_cap < RATE_ONE, "funding_cap: must be in [0, 1)"),
+        (spec.funding_cap < 0, "funding_cap: must not be negative"),
         (abs(spec.interest_rate) > spec.funding_cap, "interest_rate: must not exceed funding_cap either way"),
         (not 0 <= spec.impact_notional <= AMOUNT_MAX, "impact_notional: must be in 0…2^62"),
         (spec.index_age_ms_max < 0, "index_age_ms_max: must not be negative"),
@@ -213,11 +219,11 @@ def _bracket_problem(spec: MarketSpec) -> str | None:
         previous = row
     if not 0 <= spec.mark_band < spec.brackets[0].maintenance_rate:
         return "mark_band: must be below the lowest maintenance rate"
-    unit = spec.tick_size * spec.lot_size // UNIT_SCALE
+    if spec.funding_cap >= spec.brackets[0].maintenance_rate:
+        return "funding_cap: must be below the lowest maintenance rate"
     if previous.cap > AMOUNT_MAX:
         return "brackets: caps must fit 62 bits"
-    most_lots = max(spec.max_lots, spec.max_position_lots, spec.max_open_interest_lots)
-    if spec.max_price_ticks * most_lots * unit > AMOUNT_MAX:
+    if value_max(spec) > AMOUNT_MAX:
         return "max_open_interest_lots, max_position_lots, max_lots × max_price_ticks: must fit 62 bits"
     if spec.max_price_ticks > PRICE_TICKS_MAX:
         return "max_price_ticks: must fit 45 bits"

@@ -45,8 +45,8 @@ from exchange.aggregate.market import Market
 from exchange.aggregate.modes import plan_margin_mode
 from exchange.aggregate.order import Order, extras_of
 from exchange.aggregate.scratch import copy_account, fill_copy, set_copy_mode
-from exchange.aggregate.turn import Refused, Turn
-from exchange.aggregate.units import RATE_ONE, floor_div
+from exchange.aggregate.turn import EVENTS_PER_COMMAND_AIM, Refused, Turn
+from exchange.aggregate.units import RATE_ONE, decimal_text, floor_div
 
 # How many resting orders one order may meet at most, so that no entry can grow beyond what can be appended.
 MEETINGS_PER_ORDER_MAX = 1000
@@ -70,12 +70,52 @@ def place_order(turn: Turn, command: PlaceOrder, order_id: int = 0, *, closes: b
         if mode is not None:
             # Nothing is open there: the order is judged on a record that has the mode already.
             position = Position(market, leg, mode, position.leverage)
-    lots, price_ticks, side = command.quantity_lots, command.price_ticks, command.side
-    tif = command.time_in_force
+    price_ticks, side, tif = command.price_ticks, command.side, command.time_in_force
     is_market = command.order_type is MARKET
     reduces = command.reduce_only or (leg is not BOTH and only_reduces(command))
-    now_ns = turn.state.now_ns
-    if is_market or tif is GTD or command.expires_ns or command.order_type is not LIMIT:
+    extras = _admit_order(account, position, command, turn.state.now_ns, reduces=reduces, closes=closes)
+    limit_ticks = price_ticks or market_order_bound(market, side)
+    if tif is GTX and crosses(market, side, limit_ticks):
+        raise Refused(RejectCode.WOULD_TAKE, "timeInForce: GTX would trade at once")
+    terms = OrderAccepted(
+        order_id=order_id or turn.order_id,
+        account_id=command.account_id,
+        market=command.market,
+        side=side,
+        order_type=command.order_type,
+        quantity_lots=command.quantity_lots,
+        price_ticks=limit_ticks,
+        time_in_force=IOC if is_market and tif is not FOK else tif,
+        reduce_only=reduces,
+        client_order_id=command.client_order_id,
+        extras=extras,
+        leg=leg,
+        self_trade=command.self_trade,
+        expires_ns=command.expires_ns,
+        margin=command.margin,
+    )
+    if tif is FOK:
+        _check_fillable(turn, account, Order(terms, position))
+    if mode is not None:
+        turn.emit(plan_margin_mode(account, market, mode))
+    turn.emit(terms)
+    order = account.orders[terms.order_id]
+    best = (market.book.asks if side is BUY else market.book.bids).best
+    if not order.rests or (best is not None and best.key >= -order.key):
+        match(turn, market, order)
+
+
+def _admit_order(
+    account: Account, position: Position, command: PlaceOrder, now_ns: int, *, reduces: bool, closes: bool
+) -> int:
+    """Refuse what the contract or the account does not allow; return the extras to reserve.
+
+    What nearly always holds is asked here, before the function that would say what is wrong is called.
+    """
+    market = position.market
+    lots, price_ticks, side = command.quantity_lots, command.price_ticks, command.side
+    is_market = command.order_type is MARKET
+    if is_market or command.time_in_force is GTD or command.expires_ns or command.order_type is not LIMIT:
         check_form(command, now_ns)
     if not closes:
         check_filters(market, side, lots, price_ticks, is_market=is_market, reduces=reduces)
@@ -95,36 +135,7 @@ def place_order(turn: Turn, command: PlaceOrder, order_id: int = 0, *, closes: b
         check_count(account, position)
     if command.margin:
         check_margin_asked(position, command, reduces=reduces)
-    extras = 0 if reduces else admit(account, position, side, lots, price_ticks, now_ns, command.margin)
-    limit_ticks = price_ticks or market_order_bound(market, side)
-    if tif is GTX and crosses(market, side, limit_ticks):
-        raise Refused(RejectCode.WOULD_TAKE, "timeInForce: GTX would trade at once")
-    terms = OrderAccepted(
-        order_id=order_id or turn.order_id,
-        account_id=command.account_id,
-        market=command.market,
-        side=side,
-        order_type=command.order_type,
-        quantity_lots=lots,
-        price_ticks=limit_ticks,
-        time_in_force=IOC if is_market and tif is not FOK else tif,
-        reduce_only=reduces,
-        client_order_id=client_order_id,
-        extras=extras,
-        leg=leg,
-        self_trade=command.self_trade,
-        expires_ns=command.expires_ns,
-        margin=command.margin,
-    )
-    if tif is FOK:
-        _check_fillable(turn, account, Order(terms, position))
-    if mode is not None:
-        turn.emit(plan_margin_mode(account, market, mode))
-    turn.emit(terms)
-    order = account.orders[terms.order_id]
-    best = (market.book.asks if side is BUY else market.book.bids).best
-    if not order.rests or (best is not None and best.key >= -order.key):
-        match(turn, market, order)
+    return 0 if reduces else admit(account, position, side, lots, price_ticks, now_ns, command.margin)
 
 
 def cancel_order(turn: Turn, command: CancelOrder) -> None:
@@ -199,44 +210,58 @@ def crosses(market: Market, side: Side, limit_ticks: int) -> bool:
     return market.book.best_bid_ticks >= limit_ticks
 
 
-def match(turn: Turn, market: Market, taker: Order) -> None:
-    """Trade an accepted order against the book, then let its rest rest or expire."""
+def match(turn: Turn, market: Market, taker: Order) -> CloseReason | None:
+    """Trade an accepted order against the book, then let its rest rest or expire.
+
+    Returns why the rest expired, None when it rests or nothing is left. Reduce-only orders follow their
+    positions once, when all trades are done.
+    """
+    shrunk: dict[tuple[int, int], Position] = {}
+    stop = _meet_all(turn, market, taker, shrunk)
+    if stop is None and taker.open_lots and not taker.rests:
+        stop = CloseReason.MARKET_REST if taker.terms.order_type is MARKET else CloseReason.IOC_REST
+    if stop is not None:
+        expire(turn, taker, stop)
+    for position in shrunk.values():
+        trim_reducers(turn, position)
+    return stop
+
+
+def _meet_all(
+    turn: Turn, market: Market, taker: Order, shrunk: dict[tuple[int, int], Position]
+) -> CloseReason | None:
+    """Let an order trade for as long as it may; return why it has to end, None when it need not.
+
+    Notes in `shrunk` the positions whose resting reduce-only orders may be too large now.
+    """
     other = market.book.asks if taker.side is BUY else market.book.bids
     worst_key = -taker.key
-    meetings = 0
+    meetings = events = 0
     while taker.open_lots:
         best = other.best
         if best is None or best.key < worst_key:
-            break
-        if meetings == MEETINGS_PER_ORDER_MAX:
-            expire(turn, taker, CloseReason.EVENT_LIMIT)
-            return
+            return None
+        if meetings == MEETINGS_PER_ORDER_MAX or events >= EVENTS_PER_COMMAND_AIM:
+            return CloseReason.EVENT_LIMIT
         meetings += 1
+        events += 1
         maker = best.first
         assert isinstance(maker, Order), maker
-        if maker.account_id == taker.account_id and not _may_meet(turn, taker, maker):
-            if taker.order_id not in turn.state.accounts[taker.account_id].orders:
-                return
+        if maker.account_id == taker.account_id and taker.terms.self_trade is not SelfTrade.NONE:
+            if taker.terms.self_trade is not SelfTrade.EXPIRE_TAKER:
+                expire(turn, maker, CloseReason.SELF_TRADE)
+            if taker.terms.self_trade is not SelfTrade.EXPIRE_MAKER:
+                return CloseReason.SELF_TRADE
             continue
         stop = _trade(turn, market, taker, maker)
         if stop is not None:
-            expire(turn, taker, stop)
-            return
-    if taker.open_lots and not taker.rests:
-        is_market = taker.terms.order_type is MARKET
-        expire(turn, taker, CloseReason.MARKET_REST if is_market else CloseReason.IOC_REST)
-
-
-def _may_meet(turn: Turn, taker: Order, maker: Order) -> bool:
-    """Self-trade prevention: whether two orders of one account trade; if not, let expire what must."""
-    choice = taker.terms.self_trade
-    if choice is SelfTrade.NONE:
-        return True
-    if choice is not SelfTrade.EXPIRE_TAKER:
-        expire(turn, maker, CloseReason.SELF_TRADE)
-    if choice is not SelfTrade.EXPIRE_MAKER:
-        expire(turn, taker, CloseReason.SELF_TRADE)
-    return False
+            return stop
+        for order in (maker, taker):
+            position = order.position
+            if position.reducers and (order.account_id, position.leg) not in shrunk:
+                shrunk[order.account_id, position.leg] = position
+                events += len(position.reducers)
+    return None
 
 
 def _trade(turn: Turn, market: Market, taker: Order, maker: Order) -> CloseReason | None:
@@ -249,6 +274,11 @@ def _trade(turn: Turn, market: Market, taker: Order, maker: Order) -> CloseReaso
         lots = min(lots, taker.position.reducible_lots(taker.side))
         if lots == 0:
             return CloseReason.REDUCE_ONLY
+    if maker.reduce_only:
+        lots = min(lots, maker.position.reducible_lots(maker.side))
+        if lots == 0:
+            expire(turn, maker, CloseReason.REDUCE_ONLY)
+            return None
     giver = turn.state.accounts[maker.account_id]
     receiver = turn.state.accounts[taker.account_id]
     given, taken = _plan_trade(giver, maker.position, maker, receiver, taker.position, taker, lots)
@@ -277,10 +307,6 @@ def _trade(turn: Turn, market: Market, taker: Order, maker: Order) -> CloseReaso
             liquidation_id=taker.terms.liquidation_id,
         )
     )
-    if maker.position.reducers:
-        trim_reducers(turn, maker.position)
-    if taker.position.reducers:
-        trim_reducers(turn, taker.position)
     return None
 
 
@@ -351,11 +377,16 @@ def _check_fillable(turn: Turn, account: Account, taker: Order) -> None:
         set_copy_mode(mine, taker.position.mode)
     copies = {account.account_id: own}
     wanted = taker.open_lots
-    meetings = 0
+    meetings = events = 0
+    shrunk = {(account.account_id, leg): mine}
     for maker in _makers_within(market, taker):
-        if meetings == MEETINGS_PER_ORDER_MAX:
+        if meetings == MEETINGS_PER_ORDER_MAX or events >= EVENTS_PER_COMMAND_AIM:
             break
         meetings += 1
+        events += 1
+        if (maker.account_id, maker.position.leg) not in shrunk:
+            shrunk[maker.account_id, maker.position.leg] = maker.position
+            events += len(maker.position.reducers)
         giver = copies.get(maker.account_id)
         if giver is None:
             giver = copies[maker.account_id] = copy_account(turn.state.accounts[maker.account_id])
@@ -367,7 +398,8 @@ def _check_fillable(turn: Turn, account: Account, taker: Order) -> None:
         wanted -= _rehearse(giver, maker, own, mine, taker, wanted)
         if wanted == 0:
             return
-    raise Refused(RejectCode.WOULD_NOT_FILL, f"timeInForce: FOK, and {wanted} lots would stay unfilled")
+    unfilled = decimal_text(wanted * market.spec.lot_size)
+    raise Refused(RejectCode.WOULD_NOT_FILL, f"timeInForce: FOK, and {unfilled} would stay unfilled")
 
 
 def _makers_within(market: Market, taker: Order) -> Iterator[Order]:

@@ -13,7 +13,7 @@ from events.commands import AdjustMargin, SetMarginMode
 from events.events import MarginAdjusted, MarginModeSet, Rejected
 from events.values import CROSS, ISOLATED, MarginMode, ModeChange, RejectCode
 from exchange.aggregate.account import Account, Position
-from exchange.aggregate.admission import check_leg
+from exchange.aggregate.admission import check_leg, check_may_leave
 from exchange.aggregate.liquidation_price import liquidation_price_of, price_amount
 from exchange.aggregate.margin import (
     bucket_equity,
@@ -30,7 +30,7 @@ from exchange.aggregate.market import Market
 from exchange.aggregate.scratch import copy_account, set_copy_mode
 from exchange.aggregate.state import Exchange, move_margin
 from exchange.aggregate.turn import Refused, Turn
-from exchange.aggregate.units import AMOUNT_MAX, ceil_div
+from exchange.aggregate.units import AMOUNT_MAX, ceil_div, decimal_text
 
 # Removing margin leaves at least this share of the notional: 10 %.
 REMOVAL_KEEPS_DIVISOR = 10
@@ -62,16 +62,24 @@ def adjust_margin(turn: Turn, command: AdjustMargin) -> None:
     amount = command.amount
     if amount == 0:
         raise Refused(RejectCode.BAD_MARGIN, "amount: must not be 0")
-    if position.mode is not ISOLATED or position.size_lots == 0:
-        raise Refused(RejectCode.NO_POSITION, f"market: no isolated position in {market.symbol}")
+    if position.mode is not ISOLATED:
+        raise Refused(RejectCode.NOT_ISOLATED, f"market: {market.symbol} is in cross margin")
+    if position.size_lots == 0:
+        raise Refused(RejectCode.NO_POSITION, f"market: no position in {market.symbol}")
     if amount > 0:
+        check_may_leave(account.cross_positions(), turn.state.now_ns)
         transferable = max(0, survey(account).transferable)
         if amount > transferable:
-            raise Refused(RejectCode.INSUFFICIENT_BALANCE, f"amount: {transferable} can be added")
+            raise Refused(
+                RejectCode.INSUFFICIENT_BALANCE, f"amount: {decimal_text(transferable)} can be added"
+            )
     else:
+        check_may_leave([position], turn.state.now_ns)
         removable = removable_margin(position)
         if -amount > removable:
-            raise Refused(RejectCode.MARGIN_NOT_REMOVABLE, f"amount: {removable} can be removed")
+            raise Refused(
+                RejectCode.MARGIN_NOT_REMOVABLE, f"amount: {decimal_text(removable)} can be removed"
+            )
     turn.emit(
         MarginAdjusted(account_id=account.account_id, market=market.symbol, amount=amount, leg=position.leg)
     )
@@ -115,11 +123,12 @@ def _plan(turn: Turn, command: SetMarginMode) -> MarginModeSet:
     account = turn.customer(command.account_id)
     market = turn.market(command.market)
     if not 0 <= command.margin <= AMOUNT_MAX:
-        raise Refused(RejectCode.BAD_MARGIN, "margin: must be in 0…2^62")
+        raise Refused(RejectCode.BAD_MARGIN, f"margin: must be in 0…{decimal_text(AMOUNT_MAX)}")
     if command.margin and command.mode is CROSS:
         raise Refused(RejectCode.BAD_MARGIN, "margin: only an isolated position has its own")
     if command.only_flat:
         _check_is_flat(account, market, command.mode)
+    check_may_leave([*account.cross_positions(), *account.positions_in(market)], turn.state.now_ns)
     return plan_margin_mode(account, market, command.mode, command.margin)
 
 
@@ -168,7 +177,8 @@ def _switch(copy: Account, market: Market, mode: MarginMode, margin: int) -> Non
     if is_open and needed > available:
         raise Refused(
             RejectCode.MODE_NOT_COVERED,
-            f"marginMode: {mode.name} needs {needed} in {market.symbol}, {max(0, available)} is available",
+            f"marginMode: {mode.name} needs {decimal_text(needed)} in {market.symbol}, "
+            f"{decimal_text(max(0, available))} is available",
         )
     for leg, amount in zip(legs, moved, strict=True):
         if amount:

@@ -13,6 +13,9 @@ from exchange.aggregate.state import Exchange
 if TYPE_CHECKING:
     from exchange.aggregate.failing import Failures
 
+# When a command has caused so many events, it begins nothing new: what is left waits for a later one.
+EVENTS_PER_COMMAND_AIM = 10_000
+
 
 class Refused(Exception):
     """The caller asked for something it may not have. Raised before anything was emitted.

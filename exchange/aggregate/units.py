@@ -34,6 +34,13 @@ def round_half_even(numerator: int, denominator: int) -> int:
     return quotient + (2 * rest > denominator or (2 * rest == denominator and quotient % 2 == 1))
 
 
+def decimal_text(amount: int) -> str:
+    """Return an amount of 1e-8 as a decimal without trailing zeros: for the words of a refusal."""
+    whole, rest = divmod(abs(amount), MONEY_ONE)
+    sign = "-" if amount < 0 else ""
+    return f"{sign}{whole}.{rest:08d}".rstrip("0").rstrip(".")
+
+
 def charge(amount: int, rate: int) -> int:
     """Return `amount` × `rate` rounded up: a charge is never too small, a rebate never too large."""
     return -(-amount * rate // RATE_ONE)

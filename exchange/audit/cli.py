@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from events.commands import AnyCommand
-from events.events import FrameHeader, MarketListed
+from events.events import Event, FrameHeader, MarketListed
 from events.frame import UndecodableBodyError, header_of
 from events.log import (
     CommandEntry,
@@ -28,9 +28,10 @@ from events.log import (
 )
 from events.values import MarketSpec, Outcome
 from exchange.aggregate.state import RULES_VERSION
-from exchange.audit.printer import Message, concerns, one_line, readable, type_of
+from exchange.audit.printer import Message, one_line, readable, type_of
 from exchange.audit.replay import Replayed, describe, replay, time_text
-from exchange.audit.verify import KeptHead, Report, Scope, Span, verify
+from exchange.audit.scope import Scope
+from exchange.audit.verify import Extent, KeptHead, Report, Span, verify
 
 QUIET_S = 2.0
 ENTRIES_PER_READ = 256
@@ -122,22 +123,22 @@ def _print_replayed(replayed: Replayed) -> None:
     console.print(markets, accounts)
 
 
-async def run_verify(log: ReadableLog, scope: Scope, *, as_json: bool) -> None:
+async def run_verify(log: ReadableLog, extent: Extent, *, as_json: bool) -> None:
     """Verify a log and print what was verified and what was found.
 
     Raises:
         FindingError: something was.
-        NotInLogError: the log has no entry `scope.last_seq`.
+        NotInLogError: the log has no entry `extent.last_seq`.
         TrimmedError: the log no longer holds the entries.
     """
     head = await log.event_head()
-    if scope.last_seq is not None and head.seq < scope.last_seq:
-        raise NotInLogError(f"the log ends at entry {head.seq}; there is no entry {scope.last_seq}")
+    if extent.last_seq is not None and head.seq < extent.last_seq:
+        raise NotInLogError(f"the log ends at entry {head.seq}; there is no entry {extent.last_seq}")
     gc.freeze()
     gc.set_threshold(*GC_THRESHOLD)
     start_s = time.perf_counter()
     with ReplayProgress("verifying") as progress:
-        report = await verify(log, scope, progress.update)
+        report = await verify(log, extent, progress.update)
     seconds = time.perf_counter() - start_s
     if as_json:
         sys.stdout.write(msgspec.json.encode(_plain_report(report, seconds)).decode() + "\n")
@@ -231,10 +232,8 @@ class LogQuery:
     follow: bool = False
 
     def wants(self, message: Message) -> bool:
-        """Tell whether a message is asked for."""
-        if self.types and type_of(message) not in self.types:
-            return False
-        return concerns(message, account_id=self.account_id, market=self.market)
+        """Tell whether messages of this type are asked for."""
+        return not self.types or type_of(message) in self.types
 
 
 @dataclass(slots=True)
@@ -266,15 +265,20 @@ async def run_log(log: ReadableLog, query: LogQuery, *, as_json: bool) -> None:
     if query.limit == 0:
         return
     last = (await log.event_head()).seq
+    scope = Scope(query.account_id, query.market)
     async for verified, commands in _entries(log, query, last):
         units.learn(verified)
+        numbered: list[tuple[int, Message]]
+        if commands is None:
+            numbered = [(n, event) for n, event in _numbered_events(verified) if scope.covers(event)]
+        else:
+            numbered = [(n, each) for n, each in enumerate(commands) if scope.covers_command(each)]
         if query.follow and verified.entry.seq == last and query.market and query.market not in units.specs:
             sys.stderr.write(f"foldex: {_not_listed(query.market, units)}; it may come\n")
         if verified.entry.seq <= query.after:
             continue
         header = header_of(verified.groups)
         place = {"seq": verified.entry.seq, "time": time_text(header.now_ns)}
-        numbered = _numbered_events(verified) if commands is None else list(enumerate(commands))
         for index, message in numbered:
             if not query.wants(message):
                 continue
@@ -296,7 +300,7 @@ def _not_listed(symbol: str, units: _Units) -> str:
     return f"{symbol} is not listed in this log; listed: {', '.join(units.specs) or 'none'}"
 
 
-def _numbered_events(verified: VerifiedEvents) -> list[tuple[int, Message]]:
+def _numbered_events(verified: VerifiedEvents) -> list[tuple[int, Event]]:
     """Number events by the command they answer; −1 for those of the frame as a whole."""
     return [(i - 1, event) for i, group in enumerate(verified.groups) for event in group]
 

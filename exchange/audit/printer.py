@@ -1,7 +1,8 @@
 """Commands and events as people read them: decimals for integers, names for numbers, no secrets.
 
-How a field is written follows from its name, since names carry units; the few that do not are in the table
-below. What needs a market's tick or lot is written as an integer with its unit when the market is unknown.
+How a field is written follows from its name, since names carry units; those that do not are in the tables
+below, and what is in none is a plain number. What needs a market's tick or lot is written as an integer with
+its unit when the market is unknown.
 """
 
 from collections.abc import Callable, Mapping
@@ -27,10 +28,11 @@ MONEY_FIELDS = frozenset(
         "maker_realised", "margin_moved", "min_notional", "notional", "realised", "released",
         "paid", "received", "residue", "impact_notional", "taker_fee", "taker_margin_moved",
         "taker_realised", "unrealised", "value", "missing", "from_allotment", "from_wallet", "charged",
-        "unpaid",
+        "unpaid", "wallet_before", "wallet_after", "bucket_before", "bucket_after", "margin",
     }
 )  # fmt: skip
-_RATES = frozenset(
+# Rates and prices in 1e-8.
+_FIXED = frozenset(
     {
         "band_down",
         "band_up",
@@ -39,12 +41,16 @@ _RATES = frozenset(
         "funding_rate",
         "interest_rate",
         "liquidation_fee",
+        "liquidation_price_after",
+        "liquidation_price_before",
         "lot_size",
         "maintenance_rate",
         "mark_band",
         "premium",
         "premium_average",
         "rate",
+        "ratio_after",
+        "ratio_before",
         "source_band",
         "take_bound",
         "tick_size",
@@ -70,8 +76,6 @@ _RENAMED = {
     "max_lots": "max_quantity",
     "unwind_lots": "unwind_quantity",
 }
-# Tables whose rows are accounts that an event also concerns.
-_PARTIES = frozenset({"parties", "closed"})
 _HIDDEN = frozenset({"sealed_secret"})
 _UNITS: tuple[tuple[str, Callable[[MarketSpec, int], str]], ...] = (
     ("_ticks", price_text),
@@ -100,25 +104,6 @@ def readable(message: Message, specs: Specs) -> dict[str, Any]:
 def one_line(fields: Mapping[str, Any]) -> str:
     """Return readable fields as "name=value" words; rows of tables in brackets."""
     return " ".join(f"{name}={_word(value)}" for name, value in fields.items())
-
-
-def concerns(message: Message, *, account_id: int | None, market: str | None) -> bool:
-    """Tell whether a message is about an account and a market; None is any."""
-    names = message.__struct_fields__
-    if account_id is not None:
-        accounts = [getattr(message, name) for name in names if name.endswith("account_id")]
-        for table in _PARTIES.intersection(names):
-            accounts.extend(row.account_id for row in getattr(message, table))
-        if account_id not in accounts:
-            return False
-    if market is not None:
-        markets = {getattr(message, "market", None)}
-        if "spec" in names:
-            markets.add(message.spec.symbol)  # type: ignore[attr-defined]
-        if "rows" in names:
-            markets.update(row.market for row in message.rows)  # type: ignore[attr-defined]
-        return market in markets
-    return True
 
 
 def _fields(message: Message, specs: Specs, spec: MarketSpec | None) -> dict[str, Any]:
@@ -157,7 +142,7 @@ def _number(name: str, value: int, spec: MarketSpec | None, *, is_spec: bool) ->
             return _RENAMED.get(name, name.removesuffix(suffix)), text(spec, value)
     if name in _NAMED:
         return _RENAMED.get(name, name), _NAMED[name](value)
-    if name in _RATES or (is_spec and name in _RATES_OF_SPEC):
+    if name in _FIXED or (is_spec and name in _RATES_OF_SPEC):
         return name, format_fixed(value)
     if name in MONEY_FIELDS:
         return name, money_text(value)

@@ -99,7 +99,7 @@ class KeptHead:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Scope:
+class Extent:
     """What to verify.
 
     Entries up to `last_seq` (None: all, and the commands not answered yet), beginning behind the newest
@@ -162,7 +162,7 @@ class Report:
     finding: Finding | None = None
 
 
-async def verify(log: ReadableLog, scope: Scope, on_progress: OnProgress | None = None) -> Report:
+async def verify(log: ReadableLog, extent: Extent, on_progress: OnProgress | None = None) -> Report:
     """Verify a log. What is wrong with it is in the report.
 
     `on_progress` is told the last entry verified and the entry to reach.
@@ -171,7 +171,7 @@ async def verify(log: ReadableLog, scope: Scope, on_progress: OnProgress | None 
         TrimmedError: the log no longer holds the entries; the archive has them.
         LogUnavailableError: the log went away on the way.
     """
-    verifier = Verifier(log, scope)
+    verifier = Verifier(log, extent)
     try:
         await verifier.run(on_progress)
     except CorruptLogError as error:
@@ -182,10 +182,10 @@ async def verify(log: ReadableLog, scope: Scope, on_progress: OnProgress | None 
 class Verifier:
     """One pass through a log. `report` is valid at any time, also after an error."""
 
-    def __init__(self, log: ReadableLog, scope: Scope) -> None:
+    def __init__(self, log: ReadableLog, extent: Extent) -> None:
         self.report = Report(first_seq=1, head=KeptHead(seq=0, chain_hash=bytes(32)))
         self._log = log
-        self._scope = scope
+        self._extent = extent
         self._state = Exchange()
         self._events = EventReader(log)
         self._commands = CommandReader(log)
@@ -195,15 +195,15 @@ class Verifier:
         self._snapshots: dict[int, Path] = {}
 
     async def run(self, on_progress: OnProgress | None) -> None:
-        """Verify what the scope says.
+        """Verify what the extent says.
 
         Raises:
             CorruptLogError: names the first entry that is not as it should be.
         """
         head = await self._log.event_head()
         last_command_seq = await self._log.last_command_seq()
-        scope = self._scope
-        target = head.seq if scope.last_seq is None else min(scope.last_seq, head.seq)
+        extent = self._extent
+        target = head.seq if extent.last_seq is None else min(extent.last_seq, head.seq)
         await self._start()
         await self._collect_checkpoints(target)
         while self._events.seq < target:
@@ -215,18 +215,19 @@ class Verifier:
         self.report.digest = self._state.digest()
         if target == head.seq and self._events.chain_hash != head.chain_hash:
             raise CorruptLogError(target, "the head key names another hash than that of the last entry")
-        if scope.kept_head is not None and scope.kept_head.seq > head.seq:
+        if extent.kept_head is not None and extent.kept_head.seq > head.seq:
             raise CorruptLogError(
-                head.seq + 1, f"the log ends before it; the head that was kept is entry {scope.kept_head.seq}"
+                head.seq + 1,
+                f"the log ends before it; the head that was kept is entry {extent.kept_head.seq}",
             )
-        if scope.last_seq is None:
+        if extent.last_seq is None:
             await self._check_waiting(last_command_seq)
 
     # Where it starts, and what is known of the way
 
     async def _start(self) -> None:
-        """Start behind a snapshot when the scope allows it, and note those that are on the way."""
-        directory, first_seq = self._scope.directory, self._scope.first_seq
+        """Start behind a snapshot when the extent allows it, and note those that are on the way."""
+        directory, first_seq = self._extent.directory, self._extent.first_seq
         if directory is None:
             return
         paths = find(directory, await self._name_of_log())
@@ -359,7 +360,7 @@ class Verifier:
         report.head = KeptHead(seq=answer.seq, chain_hash=answer.chain_hash, log_id=self._events.log_id or "")
 
     def _check_kept_head(self, entry: EventEntry) -> None:
-        kept = self._scope.kept_head
+        kept = self._extent.kept_head
         if kept is None or kept.seq != entry.seq:
             return
         if kept.log_id and kept.log_id != self._events.log_id:
@@ -375,7 +376,7 @@ class Verifier:
         """Count the entry to its span, and return whether it is to be decided again."""
         version = _rules_version(self._state, verified.groups)
         seq, spans = verified.entry.seq, self.report.spans
-        is_decided = self._scope.decide and version == RULES_VERSION
+        is_decided = self._extent.decide and version == RULES_VERSION
         if not spans or spans[-1].rules_version != version:
             spans.append(Span(first_seq=seq, last_seq=seq, rules_version=version, is_decided=is_decided))
         spans[-1].last_seq = seq

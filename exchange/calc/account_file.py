@@ -1,46 +1,42 @@
 """An account as people describe it, in JSON with decimal strings, made into a venue of one account.
 
-The shape is checked first (fields, types), then what the values mean. Whatever is wrong is an
-`AccountFileError` that names the field, as in "positions[0].leverage: must be a whole number".
+The shape is checked first (fields, types), then what the values mean; see `shapes` for the errors.
 
 The venue has no limits beside those given: any size, any price, any number of orders. It has no other
 account, so that its books hold the account's own orders only.
 """
 
-import re
-from typing import Any, TypeVar
+from typing import Any
 
 import msgspec
 
+from events.commands import PlaceOrder
 from events.events import AccountOpened, MarketListed, OrderAccepted, PositionModeSet
 from events.values import CROSS, GTC, ISOLATED, LIMIT, Bracket, Leg, MarginMode, MarketSpec, Side
-from exchange.aggregate.account import FIRST_USER_ACCOUNT_ID, Account, Position, reducing_side
+from exchange.aggregate.account import FIRST_USER_ACCOUNT_ID, Account, Position
+from exchange.aggregate.admission import check_reducible, only_closes, only_reduces
 from exchange.aggregate.margin import order_extras
 from exchange.aggregate.market import Market, spec_problem
+from exchange.aggregate.order import Order
 from exchange.aggregate.state import Exchange, hold
+from exchange.aggregate.turn import Refused
 from exchange.aggregate.units import AMOUNT_MAX, MONEY_ONE, RATE_ONE, ceil_div
-from exchange.decimals import DecimalError, parse_fixed, parse_lots, parse_money, parse_price
-
-S = TypeVar("S")
-
-_FIELD_ERRORS = (
-    (re.compile(r"Object missing required field `(.+?)`"), "is missing"),
-    (re.compile(r"Object contains unknown field `(.+?)`"), "is not a known field"),
+from exchange.calc.shapes import (
+    AccountFileError,
+    Shape,
+    choice,
+    named,
+    number,
+    price,
+    read_json,
+    shaped,
+    shown,
+    whole_number,
 )
-_PLACE = re.compile(r" - at `\$\.?(.*)`$")
+from exchange.decimals import parse_fixed, parse_lots, parse_money
 
-
-class AccountFileError(ValueError):
-    """The description cannot be used. `field` says where, `problem` which rule it breaks."""
-
-    def __init__(self, field: str, problem: str) -> None:
-        super().__init__(f"{field}: {problem}")
-        self.field = field
-        self.problem = problem
-
-
-class Shape(msgspec.Struct, kw_only=True, forbid_unknown_fields=True):
-    """Base of the objects in the file."""
+# Numbers of the orders of `what_if`: above those of the file's, below those that the aggregate makes.
+STEP_ORDER_ID_FIRST = 1 << 40
 
 
 class BracketShape(Shape):
@@ -90,9 +86,9 @@ class _FileShape(Shape):
     markets: dict[str, Any]
     wallet: str
     position_mode: str = "one_way"
-    positions: list[Any] = []
-    orders: list[Any] = []
-    what_if: list[Any] = []
+    positions: list[Any] = msgspec.field(default_factory=list)
+    orders: list[Any] = msgspec.field(default_factory=list)
+    what_if: list[Any] = msgspec.field(default_factory=list)
 
 
 class Scenario:
@@ -117,25 +113,8 @@ class Scenario:
         """Return one of the markets given."""
         market = self.state.markets.get(symbol)
         if market is None:
-            raise AccountFileError(field, f"{symbol!r} is not among the markets")
+            raise AccountFileError(field, f"{shown(symbol)} is not among the markets")
         return market
-
-
-class OrderTerms:
-    """An order's values in the market's units."""
-
-    __slots__ = ("leg", "lots", "market", "price_ticks", "reduce_only", "side")
-
-    def __init__(self, scenario: Scenario, shape: OrderShape, field: str) -> None:
-        self.market = scenario.market(shape.market, f"{field}.market")
-        self.side = choice(f"{field}.side", shape.side, Side)
-        self.leg = leg_of(scenario, shape.leg, f"{field}.leg")
-        self.price_ticks = price(f"{field}.price", self.market.spec, shape.price)
-        self.lots = number(f"{field}.size", lambda: parse_lots(self.market.spec, shape.size))
-        if self.lots == 0:
-            raise AccountFileError(f"{field}.size", "must be positive")
-        _check_notional(f"{field}.size", self.market, self.lots, self.price_ticks)
-        self.reduce_only = shape.reduce_only
 
 
 def read_scenario(text: bytes) -> Scenario:
@@ -144,11 +123,7 @@ def read_scenario(text: bytes) -> Scenario:
     Raises:
         AccountFileError: the text is no JSON, or a field is missing, unknown, of a wrong type or impossible.
     """
-    try:
-        data = msgspec.json.decode(text)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
-        raise AccountFileError("input", f"is not JSON: {error}") from None
-    file = shaped("", data, _FileShape)
+    file = shaped("", read_json(text), _FileShape)
     if not file.markets:
         raise AccountFileError("markets", "must not be empty")
     scenario = Scenario(file.what_if)
@@ -162,77 +137,67 @@ def read_scenario(text: bytes) -> Scenario:
     scenario.account.wallet = number("wallet", lambda: parse_money(file.wallet, signed=True))
     for n, each in enumerate(file.positions):
         _hold_position(scenario, each, f"positions[{n}]")
+    if scenario.account.wallet < 0 and all(held.mode is ISOLATED for held in scenario.open_positions):
+        raise AccountFileError("wallet", "must not be negative without a cross position")
     for n, each in enumerate(file.orders):
         _accept_order(scenario, each, f"orders[{n}]", n + 1)
     return scenario
 
 
-def shaped(field: str, data: object, kind: type[S]) -> S:
-    """Return a piece of the file as one of the shapes; `field` is where it stands, "" for the whole."""
-    try:
-        return msgspec.convert(data, kind)
-    except msgspec.ValidationError as error:
-        message = str(error)
-        place = _PLACE.search(message)
-        inside = place.group(1) if place else ""
-        if place:
-            message = message[: place.start()]
-        for pattern, problem in _FIELD_ERRORS:
-            known = pattern.match(message)
-            if known:
-                raise AccountFileError(_join(field, inside, known.group(1)), problem) from None
-        problem = message[:1].lower() + message[1:].replace("`str`", "a string").replace("`", "")
-        raise AccountFileError(_join(field, inside) or "input", problem) from None
-
-
-def number(field: str, parse: Any) -> int:
-    """Return what `parse` makes of a decimal string; what is wrong with it is said of `field`."""
-    try:
-        return int(parse())
-    except DecimalError as error:
-        raise AccountFileError(field, str(error)) from None
-
-
-def price(field: str, spec: MarketSpec, text: str) -> int:
-    """Return a positive price in ticks."""
-    price_ticks = number(field, lambda: parse_price(spec, text))
-    if price_ticks == 0:
-        raise AccountFileError(field, "must be positive")
-    return price_ticks
-
-
-def whole_number(field: str, value: int | str) -> int:
-    """Return a positive whole number, written as one or as a string."""
-    if isinstance(value, str):
-        value = int(value) if value.isascii() and value.isdigit() and len(value) < 10 else 0
-    if value < 1:
-        raise AccountFileError(field, "must be a whole number of at least 1")
-    return value
-
-
-def choice(field: str, text: str, kind: type[S]) -> S:
-    """Return a member of an enumeration by its name; upper or lower case does not matter."""
-    members: dict[str, S] = kind.__members__  # type: ignore[attr-defined]
-    member = members.get(text.upper())
-    if member is None:
-        raise AccountFileError(field, f"must be {' or '.join(members)}")
-    return member
-
-
 def leg_of(scenario: Scenario, text: str | None, field: str) -> Leg:
     """Return the leg named, one of the position mode's; BOTH need not be named."""
-    leg = choice(field, text or "BOTH", Leg)
-    if leg not in scenario.account.legs:
-        raise AccountFileError(field, f"must be {' or '.join(each.name for each in scenario.account.legs)}")
+    legs = {leg.name: leg for leg in scenario.account.legs}
+    leg = legs.get("BOTH" if text is None else text.upper())
+    if leg is None:
+        raise AccountFileError(field, f"must be {' or '.join(legs)}")
     return leg
 
 
-def _join(*parts: str) -> str:
-    return ".".join(part for part in parts if part).replace(".[", "[")
+def read_order(scenario: Scenario, data: object, field: str) -> PlaceOrder:
+    """Return the command that places a limit order of the file."""
+    shape = shaped(field, data, OrderShape)
+    market = scenario.market(shape.market, f"{field}.market")
+    price_ticks = price(f"{field}.price", market.spec, shape.price)
+    lots = number(f"{field}.size", lambda: parse_lots(market.spec, shape.size))
+    if lots == 0:
+        raise AccountFileError(f"{field}.size", "must be positive")
+    _check_notional(f"{field}.size", market, lots, price_ticks)
+    return PlaceOrder(
+        account_id=scenario.account.account_id,
+        market=market.symbol,
+        side=choice(f"{field}.side", shape.side, Side),
+        order_type=LIMIT,
+        quantity_lots=lots,
+        price_ticks=price_ticks,
+        reduce_only=shape.reduce_only,
+        leg=leg_of(scenario, shape.leg, f"{field}.leg"),
+    )
+
+
+def crossing(scenario: Scenario, command: PlaceOrder) -> str | None:
+    """Say which of the account's own open orders an order would meet, None if none.
+
+    Nobody else is there, so an order that meets none of them rests.
+    """
+    for order in scenario.account.orders.values():
+        if _is_met_by(order, command):
+            n = order.order_id - STEP_ORDER_ID_FIRST
+            return f"crosses what_if[{n}].order" if n >= 0 else f"crosses orders[{order.order_id - 1}]"
+    return None
+
+
+def _is_met_by(order: Order, command: PlaceOrder) -> bool:
+    return (
+        order.terms.market == command.market
+        and order.side is not command.side
+        and (command.price_ticks - order.price_ticks) * command.side >= 0
+    )
 
 
 def _list_market(scenario: Scenario, symbol: str, data: object) -> None:
-    field = f"markets.{symbol}"
+    if not symbol:
+        raise AccountFileError("markets", "a market must have a name")
+    field = f"markets.{named(symbol)}"
     shape = shaped(field, data, MarketShape)
     brackets = tuple(_bracket(f"{field}.brackets[{n}]", each) for n, each in enumerate(shape.brackets))
     spec = MarketSpec(
@@ -261,6 +226,8 @@ def _list_market(scenario: Scenario, symbol: str, data: object) -> None:
         unwind_lots=1,
         brackets=brackets,
     )
+    if spec.tick_size * spec.lot_size > AMOUNT_MAX * MONEY_ONE:
+        raise AccountFileError(f"{field}.tick_size × lot_size", "is too large")
     problem = spec_problem(spec)
     if problem:
         problem = problem.replace("maintenance_rate", "maintenance_margin_rate")
@@ -340,26 +307,33 @@ def _check_notional(field: str, market: Market, lots: int, price_ticks: int) -> 
 
 def _accept_order(scenario: Scenario, data: object, field: str, order_id: int) -> None:
     """Let an order rest with the reserve that it has when accepted at the marks given."""
-    terms = OrderTerms(scenario, shaped(field, data, OrderShape), field)
-    position = scenario.account.position(terms.market, terms.leg)
-    reducible = position.reducible_lots(terms.side)
-    reduces = terms.reduce_only or terms.side is reducing_side(terms.leg)
-    if reduces and terms.lots > reducible:
-        raise AccountFileError(f"{field}.size", "reduces more than the position is")
-    needs_none = reduces or position.open_lots(terms.side) + terms.lots <= reducible
+    command = read_order(scenario, data, field)
+    crosses = crossing(scenario, command)
+    if crosses:
+        raise AccountFileError(f"{field}.price", crosses)
+    account, market = scenario.account, scenario.state.markets[command.market]
+    position = account.position(market, command.leg)
+    side, lots = command.side, command.quantity_lots
+    reduces = only_reduces(command)
+    if reduces:
+        try:
+            check_reducible(position, side, lots)
+        except Refused as refused:
+            raise AccountFileError(f"{field}.size", refused.reason.partition(": ")[2]) from None
+    needs_none = reduces or only_closes(position, side, lots)
     scenario.state.apply(
         OrderAccepted(
             order_id=order_id,
-            account_id=scenario.account.account_id,
-            market=terms.market.symbol,
-            side=terms.side,
+            account_id=account.account_id,
+            market=market.symbol,
+            side=side,
             order_type=LIMIT,
-            quantity_lots=terms.lots,
-            price_ticks=terms.price_ticks,
+            quantity_lots=lots,
+            price_ticks=command.price_ticks,
             time_in_force=GTC,
             reduce_only=reduces,
             client_order_id="",
-            extras=0 if needs_none else order_extras(position, terms.side, terms.lots, terms.price_ticks),
-            leg=terms.leg,
+            extras=0 if needs_none else order_extras(position, side, lots, command.price_ticks),
+            leg=command.leg,
         )
     )

@@ -3,6 +3,8 @@
 Imports wait until it runs, so that the command line answers at once.
 """
 
+import os
+import sys
 from typing import Annotated
 
 import typer
@@ -24,7 +26,9 @@ def _calc() -> None:
 def margin(
     file: Annotated[
         typer.FileBinaryRead,
-        typer.Argument(show_default=False, help="The account, in JSON.  [default: standard input]"),
+        typer.Argument(
+            metavar="FILE", show_default=False, help="The account, in JSON; standard input when left out."
+        ),
     ] = "-",  # type: ignore[assignment]
     as_json: Annotated[bool, typer.Option("--json", help="Print the JSON on one line.")] = False,
 ) -> None:
@@ -52,7 +56,8 @@ def margin(
         {"set_leverage": {"market", "leverage"}},
         {"add_margin": {"market", "leg", "amount" (negative: remove)}},
         {"set_margin_mode": {"market", "margin_mode",
-           "margin" (optional: what each leg gets)}}, ...]}
+           "margin" (optional: what each leg gets),
+           "dry_run": false}}, ...]}
 
     \b
     Out: equity, initial_margin, maintenance_margin, margin_ratio, available
@@ -60,11 +65,13 @@ def margin(
     position (bracket 0 is the lowest); with what_if, for each step whether
     it was accepted or why not, and the result after it. A ratio is null
     without equity, a price where there is no positive one.
+    See docs/calc.md.
     """
     import msgspec
 
-    from exchange.calc.account_file import AccountFileError, read_scenario
+    from exchange.calc.account_file import read_scenario
     from exchange.calc.report import margin_report
+    from exchange.calc.shapes import AccountFileError
     from exchange.calc.what_if import read_steps, try_steps
 
     try:
@@ -77,4 +84,14 @@ def margin(
     if steps:
         result["what_if"] = try_steps(scenario, steps)
     encoded = msgspec.json.encode(result)
-    typer.echo((encoded if as_json else msgspec.json.format(encoded, indent=2)).decode())
+    text = (encoded if as_json else msgspec.json.format(encoded, indent=2)).decode()
+    try:
+        typer.echo(text)
+        sys.stdout.flush()
+    except OSError as error:
+        # What could not be written must not be tried again at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):
+            raise typer.Exit(config.EXIT_OK) from None
+        typer.echo(f"foldex: standard output: {error.strerror}", err=True)
+        raise typer.Exit(config.EXIT_OUTPUT) from None

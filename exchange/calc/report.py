@@ -6,6 +6,7 @@ rounded up. The rules themselves use neither.
 
 from typing import Any
 
+from events.events import MarginModeSet
 from events.values import ISOLATED
 from exchange.aggregate.account import Account, Position
 from exchange.aggregate.liquidation_price import (
@@ -15,7 +16,7 @@ from exchange.aggregate.liquidation_price import (
     price_amount,
 )
 from exchange.aggregate.margin import (
-    bucket_equity,
+    Survey,
     initial_margin,
     maintenance,
     margin_ratio,
@@ -24,7 +25,7 @@ from exchange.aggregate.margin import (
     unrealised,
 )
 from exchange.calc.account_file import Scenario
-from exchange.decimals import format_fixed, money_text
+from exchange.decimals import format_fixed, lots_text, money_text
 
 
 def margin_report(scenario: Scenario) -> dict[str, Any]:
@@ -38,10 +39,10 @@ def margin_report(scenario: Scenario) -> dict[str, Any]:
         "equity": money_text(pool.equity),
         "initial_margin": money_text(pool.required + pool.reserved),
         "maintenance_margin": money_text(pool.maintenance),
-        "margin_ratio": _ratio_text(pool.equity, pool.maintenance),
+        "margin_ratio": _fixed_text(margin_ratio(pool.equity, pool.maintenance)),
         "available": money_text(max(0, pool.free)),
         "withdrawable": money_text(max(0, pool.transferable)),
-        "positions": [_row(scenario.account, position) for position in scenario.open_positions],
+        "positions": [_row(scenario.account, position, pool) for position in scenario.open_positions],
     }
 
 
@@ -62,11 +63,37 @@ def collateral_report(scenario: Scenario) -> dict[str, Any]:
     }
 
 
-def _row(account: Account, position: Position) -> dict[str, Any]:
+def change_report(scenario: Scenario, event: MarginModeSet) -> dict[str, Any]:
+    """Return what a switch of the margin mode moves, or would: the wallet and each leg before and after.
+
+    `margin_ratio` and `liquidation_price` are those of what the leg stands on, its bucket or the pool.
+    """
+    spec = scenario.state.markets[event.market].spec
+    return {
+        "wallet_before": money_text(event.wallet_before),
+        "wallet_after": money_text(event.wallet_after),
+        "legs": [
+            {
+                "leg": leg.leg.name,
+                "size": lots_text(spec, leg.size_lots),
+                "bucket_before": money_text(leg.bucket_before),
+                "bucket_after": money_text(leg.bucket_after),
+                "margin_ratio_before": _fixed_text(leg.ratio_before),
+                "margin_ratio_after": _fixed_text(leg.ratio_after),
+                "liquidation_price_before": _fixed_text(leg.liquidation_price_before),
+                "liquidation_price_after": _fixed_text(leg.liquidation_price_after),
+            }
+            for leg in event.legs
+        ],
+    }
+
+
+def _row(account: Account, position: Position, pool: Survey) -> dict[str, Any]:
     market = position.market
     notional = abs(position_value(position))
-    equity = bucket_equity(account, position)
-    total = maintenance(position) if position.mode is ISOLATED else survey(account).maintenance
+    equity, total = pool.equity, pool.maintenance
+    if position.mode is ISOLATED:
+        equity, total = position.bucket + unrealised(position), maintenance(position)
     # The share of the bucket's equity that is the position's, E × MM_i / Σ MM.
     bankruptcy = bankruptcy_price(position, equity * maintenance(position), total)
     return {
@@ -77,15 +104,16 @@ def _row(account: Account, position: Position) -> dict[str, Any]:
         "unrealized_pnl": money_text(unrealised(position)),
         "initial_margin": money_text(initial_margin(position)),
         "maintenance_margin": money_text(maintenance(position)),
-        "margin_ratio": _ratio_text(equity, total),
-        "liquidation_price": _price_text(liquidation_price_of(account, position), market.spec.tick_size),
+        "margin_ratio": _fixed_text(margin_ratio(equity, total)),
+        "liquidation_price": _price_text(
+            liquidation_price_of(account, position, pool), market.spec.tick_size
+        ),
         "bankruptcy_price": _price_text(bankruptcy, market.spec.tick_size),
     }
 
 
-def _ratio_text(equity: int, maintenance_margin: int) -> str | None:
-    ratio = margin_ratio(equity, maintenance_margin)
-    return None if ratio is None else format_fixed(ratio)
+def _fixed_text(value: int | None) -> str | None:
+    return None if value is None else format_fixed(value)
 
 
 def _price_text(price: Fraction | None, tick_size: int) -> str | None:

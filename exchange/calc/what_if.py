@@ -6,34 +6,42 @@ Each step is an object with one name:
     {"order": {…}}                                             a limit order, as in `orders`
     {"set_leverage": {"market", "leverage"}}
     {"add_margin": {"market", "leg", "amount"}}                a negative amount removes margin
-    {"set_margin_mode": {"market", "margin_mode", "margin"}}   margin (may be left out): what each leg gets
+    {"set_margin_mode": {"market", "margin_mode", …}}          "margin": what each leg gets; "dry_run"
 
-A step that is refused changes nothing. Nobody is liquidated: a margin ratio of 1 or more says that the
+A step that is refused changes nothing. An order that would meet one of the account's own is refused, since on
+an exchange one of the two would disappear. Nobody is liquidated: a margin ratio of 1 or more says that the
 account would be.
 """
 
 from collections.abc import Callable
 from typing import Any
 
+import msgspec
+
 from events.commands import AdjustMargin, AnyCommand, PlaceOrder, SetLeverage, SetMarginMode
-from events.events import Rejected
-from events.values import LIMIT, MarginMode
+from events.events import Event, MarginModeSet, Rejected
+from events.values import MarginMode
 from exchange.aggregate.decide import decide
+from exchange.aggregate.modes import preview_margin_mode
 from exchange.calc.account_file import (
-    AccountFileError,
-    OrderShape,
-    OrderTerms,
+    STEP_ORDER_ID_FIRST,
     Scenario,
+    crossing,
+    leg_of,
+    read_order,
+    set_mark,
+)
+from exchange.calc.report import change_report, collateral_report, margin_report
+from exchange.calc.shapes import (
+    AccountFileError,
     Shape,
     choice,
-    leg_of,
+    named,
     number,
     price,
-    set_mark,
     shaped,
     whole_number,
 )
-from exchange.calc.report import collateral_report, margin_report
 from exchange.decimals import parse_money
 
 
@@ -58,13 +66,21 @@ class ModeShape(Shape):
     market: str
     margin_mode: str
     margin: str = "0"
+    dry_run: bool = False
+
+
+class DryRun(msgspec.Struct, frozen=True):
+    """A switch of the margin mode that is only to be looked at."""
+
+    command: SetMarginMode
 
 
 Marks = dict[str, int]
-Step = AnyCommand | Marks
+Step = AnyCommand | DryRun | Marks
 
-# Above the numbers of the orders that the file gives, below those that the aggregate makes.
-_ORDER_ID_FIRST = 1 << 40
+SELF_TRADE = "SELF_TRADE"
+# The file's names for the fields that refusals name as the API does.
+_FIELDS = {"quantity": "size", "marginMode": "margin_mode", "reduceOnly": "reduce_only"}
 
 
 def read_steps(scenario: Scenario) -> list[Step]:
@@ -88,7 +104,7 @@ def try_steps(scenario: Scenario, steps: list[Step]) -> list[dict[str, Any]]:
     return [
         {
             "step": data,
-            **_outcome(_take(scenario, step, n)),
+            **_take(scenario, step, n),
             **collateral_report(scenario),
             "result": margin_report(scenario),
         }
@@ -96,44 +112,47 @@ def try_steps(scenario: Scenario, steps: list[Step]) -> list[dict[str, Any]]:
     ]
 
 
-def _take(scenario: Scenario, step: Step, n: int) -> Rejected | None:
-    """Take one step; return the refusal if there is one."""
+def _take(scenario: Scenario, step: Step, n: int) -> dict[str, Any]:
+    """Take one step; return what became of it."""
     if isinstance(step, dict):
         for symbol, mark_ticks in step.items():
             set_mark(scenario.state.markets[symbol], mark_ticks)
-        return None
-    first = decide(scenario.state, step, _ORDER_ID_FIRST + n)[0]
-    return first if isinstance(first, Rejected) else None
+        return _accepted()
+    if isinstance(step, DryRun):
+        return _outcome(scenario, preview_margin_mode(scenario.state, step.command))
+    if isinstance(step, PlaceOrder):
+        crosses = crossing(scenario, step)
+        if crosses:
+            return _refused(SELF_TRADE, f"price: {crosses}")
+    return _outcome(scenario, decide(scenario.state, step, STEP_ORDER_ID_FIRST + n)[0])
 
 
-def _outcome(refusal: Rejected | None) -> dict[str, Any]:
-    if refusal is None:
-        return {"accepted": True, "refusal": None}
-    return {"accepted": False, "refusal": {"code": refusal.code.value, "reason": refusal.reason}}
+def _outcome(scenario: Scenario, event: Event) -> dict[str, Any]:
+    if isinstance(event, Rejected):
+        field, colon, problem = event.reason.partition(": ")
+        return _refused(event.code.value, f"{_FIELDS.get(field, field)}{colon}{problem}")
+    if isinstance(event, MarginModeSet):
+        return {**_accepted(), "change": change_report(scenario, event)}
+    return _accepted()
+
+
+def _accepted() -> dict[str, Any]:
+    return {"accepted": True, "refusal": None}
+
+
+def _refused(code: str, reason: str) -> dict[str, Any]:
+    return {"accepted": False, "refusal": {"code": code, "reason": reason}}
 
 
 def _read_marks(scenario: Scenario, data: object, field: str) -> Marks:
-    texts = shaped(field, data, dict[str, str])
+    texts = shaped(field, data, dict[str, Any])
     if not texts:
         raise AccountFileError(field, "must name a market")
-    return {
-        symbol: price(f"{field}.{symbol}", scenario.market(symbol, f"{field}.{symbol}").spec, text)
-        for symbol, text in texts.items()
-    }
-
-
-def _read_order(scenario: Scenario, data: object, field: str) -> PlaceOrder:
-    terms = OrderTerms(scenario, shaped(field, data, OrderShape), field)
-    return PlaceOrder(
-        account_id=scenario.account.account_id,
-        market=terms.market.symbol,
-        side=terms.side,
-        order_type=LIMIT,
-        quantity_lots=terms.lots,
-        price_ticks=terms.price_ticks,
-        reduce_only=terms.reduce_only,
-        leg=terms.leg,
-    )
+    marks = {}
+    for symbol, text in texts.items():
+        place = f"{field}.{named(symbol)}"
+        marks[symbol] = price(place, scenario.market(symbol, place).spec, shaped(place, text, str))
+    return marks
 
 
 def _read_leverage(scenario: Scenario, data: object, field: str) -> SetLeverage:
@@ -155,20 +174,21 @@ def _read_margin(scenario: Scenario, data: object, field: str) -> AdjustMargin:
     )
 
 
-def _read_mode(scenario: Scenario, data: object, field: str) -> SetMarginMode:
+def _read_mode(scenario: Scenario, data: object, field: str) -> SetMarginMode | DryRun:
     shape = shaped(field, data, ModeShape)
-    return SetMarginMode(
+    command = SetMarginMode(
         account_id=scenario.account.account_id,
         market=scenario.market(shape.market, f"{field}.market").symbol,
         mode=choice(f"{field}.margin_mode", shape.margin_mode, MarginMode),
         margin=number(f"{field}.margin", lambda: parse_money(shape.margin)),
         only_flat=False,
     )
+    return DryRun(command) if shape.dry_run else command
 
 
 _READERS: dict[str, Callable[[Scenario, object, str], Step]] = {
     "mark": _read_marks,
-    "order": _read_order,
+    "order": read_order,
     "set_leverage": _read_leverage,
     "add_margin": _read_margin,
     "set_margin_mode": _read_mode,

@@ -54,7 +54,8 @@ def demo(
         str,
         typer.Option(
             metavar="AMOUNT",
-            help="What the insurance fund has for each market, in USDT. With little, others are deleveraged.",
+            help="What the insurance fund has for each market, in USDT, or 0. With little, others are "
+            "deleveraged.",
         ),
     ] = INSURANCE_FUND_DEFAULT,
     as_json: Annotated[
@@ -157,9 +158,7 @@ def _amount(text: str) -> str:
     from exchange.decimals import DecimalError, parse_money
 
     try:
-        amount = parse_money(text)
+        parse_money(text)
     except DecimalError as error:
         raise typer.BadParameter(str(error), param_hint="--insurance-fund") from error
-    if amount == 0:
-        raise typer.BadParameter("must be positive", param_hint="--insurance-fund")
     return text

@@ -180,7 +180,7 @@ def list_market(
     as_json: AsJson = False,
     admin_url: AdminUrl = ADMIN_URL_DEFAULT,
 ) -> None:
-    """List a market; the file is JSON as POST /admin/v1/market takes it."""
+    """List a market; docs/market.md has the file's format, which POST /admin/v1/market takes too."""
     try:
         form = msgspec.json.decode(file.read_bytes())
     except (OSError, msgspec.DecodeError, UnicodeDecodeError) as error:

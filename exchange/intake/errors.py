@@ -167,15 +167,17 @@ REFUSALS: dict[RejectCode, Fault] = {
     RejectCode.MODE_CONFLICT: Fault(-2010, "{reason}"),
     RejectCode.MODE_NOT_COVERED: Fault(-4050, "{reason}"),
     RejectCode.BAD_MARGIN: Fault(-1130, "{reason}"),
-    RejectCode.NO_POSITION: Fault(-4054, "{reason}"),
+    RejectCode.NO_POSITION: Fault(-4054, "Cannot add position margin: position is 0."),
+    RejectCode.NOT_ISOLATED: Fault(-4049, "Add margin only support for isolated position."),
     RejectCode.MARGIN_NOT_REMOVABLE: Fault(-4051, "{reason}"),
-    RejectCode.IN_LIQUIDATION: Fault(-2023, "{reason}"),
+    RejectCode.IN_LIQUIDATION: Fault(-2023, "User in liquidation mode now."),
     RejectCode.STALE_INDEX: Fault(-2010, "{reason}"),
     RejectCode.ACCOUNT_BLOCKED: Fault(-4088, "User can not place order currently"),
     RejectCode.KEEPS_FAILING: Fault(-1130, "{reason}"),
     RejectCode.ACCOUNT_NOT_BLOCKED: Fault(-1130, "{reason}"),
     RejectCode.EXCHANGE_HALTED: Fault(-1130, "{reason}"),
     RejectCode.EXCHANGE_NOT_HALTED: Fault(-1130, "{reason}"),
+    RejectCode.FRAME_LIMIT: Fault(-1008, "{reason}", 503),
 }
 
 

@@ -4,6 +4,8 @@ A form holds decimal strings; `market_spec` turns it into the integers of a `Mar
 BTCUSDT and ETHUSDT are our own, in the range of what large venues use.
 """
 
+import re
+
 import msgspec
 
 from events.values import Bracket, MarketSpec
@@ -13,6 +15,19 @@ from exchange.decimals import (
     parse_fixed,
     parse_steps,
 )
+
+# What fields of a specification are called in a form, which has no ticks and lots.
+_FORM_FIELDS = {
+    "min_price_ticks": "min_price",
+    "max_price_ticks": "max_price",
+    "min_lots": "min_quantity",
+    "max_lots": "max_quantity",
+    "max_market_lots": "max_market_quantity",
+    "max_position_lots": "max_position",
+    "max_open_interest_lots": "max_open_interest",
+    "unwind_lots": "unwind_quantity",
+}
+_FIELD_OF_SPEC = re.compile(rf"\b({'|'.join(_FORM_FIELDS)})\b")
 
 
 class SpecError(ValueError):
@@ -113,7 +128,7 @@ def market_spec(form: MarketForm) -> MarketSpec:
     )
     problem = spec_problem(spec)
     if problem:
-        raise SpecError(problem)
+        raise SpecError(_FIELD_OF_SPEC.sub(lambda found: _FORM_FIELDS[found.group()], problem))
     return spec
 
 
@@ -153,7 +168,7 @@ DEFAULT_FORMS: tuple[MarketForm, ...] = (
         tick_size="0.1",
         lot_size="0.001",
         min_price="100",
-        max_price="1000000",
+        max_price="500000",
         min_quantity="0.001",
         max_quantity="1000",
         min_notional="50",
@@ -168,7 +183,7 @@ DEFAULT_FORMS: tuple[MarketForm, ...] = (
         max_open_orders=200,
         max_conditional_orders=10,
         max_position="5000",
-        max_open_interest="20000",
+        max_open_interest="10000",
         unwind_quantity="2",
         brackets=_brackets(
             (125, "300000", "0.004"),
@@ -194,7 +209,7 @@ DEFAULT_FORMS: tuple[MarketForm, ...] = (
         tick_size="0.01",
         lot_size="0.001",
         min_price="10",
-        max_price="100000",
+        max_price="50000",
         min_quantity="0.001",
         max_quantity="10000",
         min_notional="20",
@@ -209,7 +224,7 @@ DEFAULT_FORMS: tuple[MarketForm, ...] = (
         max_open_orders=200,
         max_conditional_orders=10,
         max_position="100000",
-        max_open_interest="400000",
+        max_open_interest="200000",
         unwind_quantity="40",
         brackets=_brackets(
             (125, "200000", "0.004"),

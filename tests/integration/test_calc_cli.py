@@ -1,6 +1,8 @@
 """`foldex calc margin` as a user runs it: a file or standard input, JSON out, exit codes."""
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 from typer.testing import CliRunner, Result
@@ -59,3 +61,18 @@ def test_a_file_that_is_not_there(tmp_path: Path) -> None:
     result = run(str(tmp_path / "nothing.json"))
 
     assert (2, "") == (result.exit_code, result.stdout)
+
+
+def test_output_that_cannot_be_written_is_said() -> None:
+    """A full disk: one line on standard error, and an exit code of its own."""
+    with Path("/dev/full").open("w") as full:
+        result = subprocess.run(
+            [sys.executable, "-m", "exchange.cli", "calc", "margin"],
+            input=json.dumps(account()),
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+
+    assert (74, "foldex: standard output: No space left on device\n") == (result.returncode, result.stderr)

@@ -119,6 +119,19 @@ async def test_markets_and_fund_are_there_once(data_dir: Path, monkeypatch: pyte
     assert "2000000.00000000" == states[1]["deposited"]
 
 
+async def test_a_fund_may_begin_with_nothing(data_dir: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As `foldex demo --insurance-fund 0` asks: the markets are there, and no money is."""
+    for name, value in environment().items():
+        monkeypatch.setenv(name, value)
+    async with Supervisor(data_dir, port=free_ports(), insurance_amount="0") as supervisor:
+        state = await admin(supervisor.admin_url, "GET", "state")
+
+    assert (["BTCUSDT", "ETHUSDT"], "0.00000000") == (
+        [row["symbol"] for row in state["markets"]],
+        state["deposited"],
+    )
+
+
 async def test_ctrl_c_stops_everything_and_the_log_rebuilds_the_state(data_dir: Path) -> None:
     """SIGINT ends `foldex up` with 0 and leaves no process; a replay has the digest of the live state."""
     up = Up(data_dir, "--feed", "none")

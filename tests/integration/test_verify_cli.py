@@ -23,7 +23,7 @@ from events.snapshot import SnapshotError, load, save
 from exchange import config
 from exchange.aggregate.state import RULES_VERSION
 from exchange.archiving import export_log
-from exchange.audit.verify import Scope, verify
+from exchange.audit.verify import Extent, verify
 from exchange.cli import app
 from tests.fixtures.make_schema_v1 import OTHER_RULES, record
 from tests.fixtures.recorder import Recorder, flip, traded
@@ -187,12 +187,12 @@ async def test_every_flipped_bit_in_a_stream_is_found_there(server: EmbeddedServ
         fields[field] = flip(fields[field], random)
         rewrite(client, name, entries)
 
-        report = await verify(log, Scope())
+        report = await verify(log, Extent())
 
         assert report.finding is not None, (name, at, field)
         assert at + 1 == report.finding.seq, report.finding
         rewrite(client, name, streams[name])
-    assert (await verify(log, Scope())).finding is None
+    assert (await verify(log, Extent())).finding is None
     client.close()
     await log.close()
 
@@ -213,7 +213,7 @@ def rewrite(client: "redis.Redis", name: str, entries: Stream) -> None:
 async def finding_in(archive: Path) -> int:
     """Return the entry at which an archive is found to be damaged, 0 when it is not."""
     try:
-        report = await verify(ArchivedLog(archive), Scope())
+        report = await verify(ArchivedLog(archive), Extent())
     except CorruptLogError as error:
         return error.seq
     return report.finding.seq if report.finding else 0

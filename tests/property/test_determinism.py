@@ -23,7 +23,6 @@ from events.commands import (
     ListMarket,
     OpenAccount,
     SetIndexPrice,
-    SetMarketStatus,
     SetPositionMode,
 )
 from events.events import Rejected, TradeExecuted
@@ -35,12 +34,12 @@ from events.frame import (
     close_command_frame,
     encode_groups,
 )
-from events.values import IndexSource, MarketStatus
+from events.values import IndexSource
 from exchange.aggregate.account import FIRST_USER_ACCOUNT_ID, FUND_ACCOUNT_ID
 from exchange.aggregate.decide import decide_frame, propose_now
 from exchange.aggregate.state import RULES_VERSION, Exchange
-from tests.flow import SYMBOLS, random_command
-from tests.venue import NS_PER_MS, money, spec
+from tests.flow import FUND, HOME_TICKS, SPECS, pause_ns, random_command
+from tests.venue import NS_PER_MS, money
 
 COMMANDS = int(os.environ.get("FOLDEX_DETERMINISM_COMMANDS", "5000"))
 COMMANDS_PER_FRAME_MAX = 8
@@ -86,31 +85,18 @@ class Decider:
 def setup_commands(random: Random) -> Iterator[AnyCommand]:
     """Yield what makes an exchange with two markets, a fund and funded accounts, a third of them hedging."""
     yield CreateLog(log_id="0" * 32, rules_version=RULES_VERSION)
-    yield Deposit(account_id=FUND_ACCOUNT_ID, amount=money("40000"))
-    for symbol, price_ticks in zip(SYMBOLS, (500_000, 30_000), strict=True):
-        yield ListMarket(spec=spec(symbol))
-        yield AllotInsurance(market=symbol, amount=money("20000"))
-        source = IndexSource(source="flow", price_ticks=price_ticks, raw="")
-        yield SetIndexPrice(market=symbol, sources=(source,))
+    yield Deposit(account_id=FUND_ACCOUNT_ID, amount=money(FUND) * len(SPECS))
+    for spec in SPECS:
+        yield ListMarket(spec=spec)
+        yield AllotInsurance(market=spec.symbol, amount=money(FUND))
+        source = IndexSource(source="flow", price_ticks=HOME_TICKS[spec.symbol], raw="")
+        yield SetIndexPrice(market=spec.symbol, sources=(source,))
     for n in range(ACCOUNTS):
         yield OpenAccount()
         account_id = FIRST_USER_ACCOUNT_ID + n
         yield Deposit(account_id=account_id, amount=money(str(random.randint(200, 20_000))))
         if n % 3 == 2:
             yield SetPositionMode(account_id=account_id, hedge=True)
-
-
-def reopening_commands(state: Exchange) -> list[AnyCommand]:
-    """Return what opens markets again whose fund was used up: otherwise all trading soon comes to its end."""
-    commands: list[AnyCommand] = []
-    for symbol, market in state.markets.items():
-        if market.status is not MarketStatus.TRADING:
-            commands += [
-                Deposit(account_id=FUND_ACCOUNT_ID, amount=money("20000")),
-                AllotInsurance(market=symbol, amount=money("20000")),
-                SetMarketStatus(market=symbol, status=MarketStatus.TRADING, reason="funded"),
-            ]
-    return commands
 
 
 def write_log(path: Path, count: int) -> Decider:
@@ -121,18 +107,18 @@ def write_log(path: Path, count: int) -> Decider:
     random = Random(3)
     decider = Decider()
     frames: list[CommandFrame] = []
+    time_ns = START_NS
 
     def send(commands: list[AnyCommand]) -> None:
-        n = len(frames) + 1
-        frames.append(close_command_frame(ORIGIN, n, START_NS + n * NS_PER_MS, commands))
+        nonlocal time_ns
+        time_ns += NS_PER_MS + pause_ns(random)
+        frames.append(close_command_frame(ORIGIN, len(frames) + 1, time_ns, commands))
         decider.decide(frames[-1])
 
     for command in setup_commands(random):
         send([command])
     while count:
         size = min(count, random.randint(1, COMMANDS_PER_FRAME_MAX))
-        if reopening := reopening_commands(decider.state):
-            send(reopening)
         send([random_command(decider.state, random) for _ in range(size)])
         count -= size
     path.write_bytes(msgspec.msgpack.encode(frames))

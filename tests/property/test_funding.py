@@ -196,8 +196,9 @@ def test_a_mark_follows_from_its_event(
 
         index = Fraction(index_ticks * 65_536)
         above = max(Fraction(0), changed.impact_bid - index)
-        below = max(Fraction(0), index - changed.impact_ask) if changed.impact_ask else Fraction(0)
-        assert int((above - below) / index * RATE_ONE) == changed.premium
+        below = max(Fraction(0), index - changed.impact_ask)
+        premium = int((above - below) / index * RATE_ONE) if bid and ask else 0
+        assert premium == changed.premium
         premiums.append(changed.premium)
 
         mid = Fraction(changed.bid_ticks + changed.ask_ticks, 2)

@@ -20,8 +20,9 @@ from events.values import ISOLATED, Leg, LiquidationResult, MarketStatus
 from exchange.aggregate.account import FIRST_USER_ACCOUNT_ID, FUND_ACCOUNT_ID, Account, Position
 from exchange.aggregate.margin import is_liquidatable
 from exchange.aggregate.state import Exchange
-from exchange.watch import CROSS_POOL, Bucket, Watch, alarm_ticks, find_liquidatable
+from exchange.watch import CROSS_POOL, Bucket, Watch, alarm_ticks
 from tests.flow import market_venue, random_command
+from tests.full_scan import find_liquidatable
 from tests.venue import NS_PER_MS, Trader, Venue, every, money, spec
 
 BTC, ETH = "BTCUSDT", "ETHUSDT"
@@ -49,7 +50,7 @@ def open_position(venue: Venue, trader: Trader, symbol: str, side: str, size: st
 def eventful_venue(seed: int) -> tuple[Venue, Random]:
     """Return a venue with funding every two seconds of its time and a fund that soon has nothing left."""
     random = Random(seed)
-    terms = {"funding_interval_s": 2, "interest_rate": 50_000, "funding_cap": 750_000}
+    terms = {"funding_interval_s": 2, "interest_rate": 50_000, "funding_cap": 390_000}
     venue = Venue(specs=(spec(BTC, **terms), spec(ETH, **terms)), fund="20")
     venue.checks = False
     venue.index(BTC, "50000")

@@ -26,7 +26,7 @@ def _spec(symbol: str, tick_size: int, max_price_ticks: int = 10_000_000) -> Mar
         max_open_orders=200,
         max_conditional_orders=10,
         max_position_lots=1_000_000,
-        max_open_interest_lots=40_000_000,
+        max_open_interest_lots=4_000_000,
         unwind_lots=1_000,
         brackets=(Bracket(cap=10**16, maintenance_rate=400_000, max_leverage=125),),
     )

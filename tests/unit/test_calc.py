@@ -13,8 +13,9 @@ from exchange.aggregate.liquidation_price import (
     price_amount,
     shared_liquidation_price,
 )
-from exchange.calc.account_file import AccountFileError, Scenario, read_scenario
+from exchange.calc.account_file import Scenario, read_scenario
 from exchange.calc.report import margin_report
+from exchange.calc.shapes import AccountFileError
 from exchange.calc.what_if import read_steps, try_steps
 
 File = dict[str, Any]
@@ -239,7 +240,8 @@ def test_a_refused_step_says_why_and_changes_nothing() -> None:
     refused, after = tried(account(), {"order": order("BUY", "10", "50000")}, {"mark": {"BTCUSDT": "50000"}})
 
     assert (False, "INSUFFICIENT_MARGIN") == (refused["accepted"], refused["refusal"]["code"])
-    assert refused["refusal"]["reason"].startswith("quantity: needs ")
+    needed = "25250"  # 25,000 for ten at 20×, and a fee of 250
+    assert f"size: needs {needed} of margin, 750 is available" == refused["refusal"]["reason"]
     assert report(account()) == refused["result"] == after["result"]
     assert after["refusal"] is None
 
@@ -263,6 +265,52 @@ def test_switching_modes_and_back() -> None:
     assert report(account()) == steps[-1]["result"]
 
 
+def test_a_switch_shows_both_sides_and_a_dry_run_moves_nothing() -> None:
+    """600 would leave the pool, and the long die at (5,000 − 600) / (0.1 × 0.996) instead of 40,160.64."""
+    switch = {"market": "BTCUSDT", "margin_mode": "isolated", "margin": "600"}
+
+    dry, done = tried(
+        account(), {"set_margin_mode": {**switch, "dry_run": True}}, {"set_margin_mode": switch}
+    )
+
+    assert dry["change"] == done["change"]
+    assert {
+        "wallet_before": "1000.00000000",
+        "wallet_after": "400.00000000",
+        "legs": [
+            {
+                "leg": "BOTH",
+                "size": "0.100",
+                "bucket_before": "0.00000000",
+                "bucket_after": "600.00000000",
+                "margin_ratio_before": "0.02000000",
+                "margin_ratio_after": "0.03333334",
+                "liquidation_price_before": "40160.64257028",
+                "liquidation_price_after": "44176.70682731",
+            }
+        ],
+    } == dry["change"]
+    assert (report(account()), "1000.00000000") == (dry["result"], dry["wallet"])
+    assert "400.00000000" == done["wallet"]
+
+
+def test_an_order_that_would_meet_ones_own_is_refused() -> None:
+    """On an exchange one of the two would disappear; the file's orders and those of steps are named."""
+    file = account(orders=[order("BUY", "0.1", "49000")])
+    ask = {"order": order("SELL", "0.1", "49500")}
+
+    asked, first, second = tried(
+        file, ask, {"order": order("SELL", "0.1", "49000")}, {"order": order("BUY", "0.1", "49500")}
+    )
+
+    assert asked["accepted"]
+    assert [
+        {"code": "SELF_TRADE", "reason": "price: crosses orders[0]"},
+        {"code": "SELF_TRADE", "reason": "price: crosses what_if[0].order"},
+    ] == [first["refusal"], second["refusal"]]
+    assert asked["result"] == second["result"]
+
+
 def in_market(**changes: Any) -> File:
     """The account, its market changed."""
     file = account()
@@ -275,6 +323,7 @@ def without(name: str) -> File:
     return {key: value for key, value in account().items() if key != name}
 
 
+LISTED = account()["markets"]["BTCUSDT"]
 LOW, HIGH = account()["markets"]["BTCUSDT"]["brackets"]
 LONG, SHORT = position("1", "50000", leg="LONG"), position("-1", "50000", leg="SHORT")
 
@@ -334,7 +383,10 @@ WRONG: list[tuple[Callable[[], Any], str]] = [
         lambda: account(positions=[position("1", "50000", leverage=126)]),
         "positions[0].leverage: must be at most 125",
     ),
-    (lambda: account(positions=[position("1", "50000", leverage=True)]), "positions[0].leverage: expected"),
+    (
+        lambda: account(positions=[position("1", "50000", leverage=True)]),
+        "positions[0].leverage: must be a whole number, got bool",
+    ),
     (
         lambda: account(positions=[position("1", "1", margin_mode="x")]),
         "positions[0].margin_mode: must be CROSS or",
@@ -363,7 +415,29 @@ WRONG: list[tuple[Callable[[], Any], str]] = [
         lambda: account(orders=[order("BUY", "1", "1", reduce_only="no")]),
         "orders[0].reduce_only: expected bool",
     ),
-    (lambda: account(orders=[order("BUY", "1", "1", reduce_only=True)]), "orders[0].size: reduces more than"),
+    (
+        lambda: account(orders=[order("BUY", "1", "1", reduce_only=True)]),
+        "orders[0].size: the position can be reduced by 0",
+    ),
+    (
+        lambda: account(orders=[order("BUY", "0.1", "50000"), order("SELL", "0.1", "50000")]),
+        "orders[1].price: crosses orders[0]",
+    ),
+    (lambda: account(positions=[position("1", "1", leg="LEFT")]), "positions[0].leg: must be BOTH"),
+    (lambda: account(positions=[position("1", "1", leg="")]), "positions[0].leg: must be BOTH"),
+    (lambda: account(wallet="-1", positions=[]), "wallet: must not be negative without a cross position"),
+    (lambda: account(wallet="-1", positions=[position("1", "50000", bucket="1")]), "wallet: must not be neg"),
+    (lambda: account(markets={"": LISTED}), "markets: a market must have a name"),
+    (lambda: account(markets={"BTC\n": {}}), "markets.'BTC\\n'.mark: is missing"),
+    (lambda: account(**{"x" * 50: 1}), f"'{'x' * 40}…': is not a known field"),
+    (
+        lambda: in_market(tick_size="40000000000", lot_size="40000000000"),
+        "markets.BTCUSDT.tick_size × lot_size: is too large",
+    ),
+    (
+        lambda: account(what_if=[{"mark": {"BTCUSDT": 1}}]),
+        "what_if[0].mark.BTCUSDT: expected a string, got int",
+    ),
     (lambda: account(what_if=[{}]), "what_if[0]: must have one of the names mark, order"),
     (lambda: account(what_if=["mark"]), "what_if[0]: must have one of the names"),
     (lambda: account(what_if=[{"mark": {}}]), "what_if[0].mark: must name a market"),
@@ -386,6 +460,21 @@ def test_what_is_wrong_is_named(make: Callable[[], Any], message: str) -> None:
         read_steps(read(make()))
 
     assert str(caught.value).startswith(message)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        (b'{"wallet": "1", "wallet": "2"}', "wallet: is given twice"),
+        (b'{"orders": [{}, {"size": "1", "size": "1"}]}', r"orders\[1\].size: is given twice"),
+        (b'{"positions": [{"leverage": NaN}]}', r"positions\[0\].leverage: must not be NaN"),
+        (b"-Infinity", "input: must not be -Infinity"),
+    ],
+)
+def test_what_has_no_one_meaning_is_refused(text: bytes, message: str) -> None:
+    """Readers of JSON differ in what they make of these; nothing is guessed."""
+    with pytest.raises(AccountFileError, match=f"^{message}$"):
+        read_scenario(text)
 
 
 @pytest.mark.parametrize("text", [b"", b"{", b"\xff", b'{"markets": {}, }', b"[" * 100_000], ids=range(5))

@@ -20,7 +20,8 @@ from exchange.aggregate import deleverage
 from exchange.aggregate.account import FUND_ACCOUNT_ID
 from exchange.aggregate.margin import bucket_equity
 from exchange.aggregate.ranking import rank
-from exchange.audit.printer import concerns, readable
+from exchange.audit.printer import readable
+from tests.unit.test_scope import covered
 from tests.venue import Trader, Venue, every, money, only, plain, spec
 
 BTC = "BTCUSDT"
@@ -162,6 +163,8 @@ def test_a_party_gives_only_what_its_bucket_has_and_the_rest_is_socialised() -> 
     ]
     shared = only(LossSocialised, events)
     assert (money("28"), money("28"), 0) == (shared.missing, shared.charged, shared.unpaid)
+    bearers = [each for each in (bob, carol, dave) if shared in covered(venue, each.account_id)]
+    assert [dave] == bearers, "the log shows it to who paid"
     assert (0, 0, 0, 0) == tuple(lots(each) for each in (alice, bob, carol, dave))
     assert ("500", "78", "922", "0") == (alice.wallet, carol.wallet, dave.wallet, fund_wallet(venue))
     assert venue.state.digest() == venue.replayed().digest()
@@ -293,9 +296,8 @@ def test_the_log_shows_it_to_whoever_was_closed() -> None:
 
     done = only(PositionDeleveraged, venue.liquidate(alice, BTC))
 
-    assert [True, True, False] == [
-        concerns(done, account_id=each.account_id, market=BTC) for each in (alice, bob, carol)
-    ]
+    seen = [covered(venue, each.account_id, BTC) for each in (alice, bob, carol)]
+    assert [True, True, False] == [done in events for events in seen]
     shown = readable(done, {BTC: venue.state.markets[BTC].spec})
     assert ("4500.00000000", "0.100") == (shown["value"], shown["parties"][0]["quantity"])
 

@@ -1,6 +1,7 @@
 """Whole frames: origins, repeats, late and closed frames, bodies that do not decode, order numbers."""
 
 import msgspec
+import pytest
 
 from events.commands import CreateLog, OpenAccount, PlaceOrder, Tick
 from events.events import AccountOpened, FrameHeader, LogCreated, OriginOpened, Rejected
@@ -16,6 +17,7 @@ from events.frame import (
     new_origin,
 )
 from events.values import OrderType, Outcome, RejectCode, Side
+from exchange.aggregate import decide
 from exchange.aggregate.decide import CLOCK_LEAD_NS, decide_frame, propose_now
 from exchange.aggregate.origins import REMEMBERED_FRAMES
 from exchange.aggregate.state import Exchange
@@ -190,3 +192,16 @@ def test_groups_survive_encoding() -> None:
     groups = desk.decide(close_command_frame(new_origin("intake"), 1, NOW_NS, [OpenAccount(), Tick()]))
 
     assert groups == decode_groups(encode_groups(groups))
+
+
+def test_a_frame_that_causes_too_much_is_cut_short(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Once the commands of a frame have caused all that an entry can hold, the rest are refused."""
+    monkeypatch.setattr(decide, "EVENTS_PER_FRAME_AIM", 2)
+    desk = Desk()
+
+    groups = desk.decide(desk.frame(new_origin("intake"), 1, 5))
+
+    assert [AccountOpened] * 3 + [Rejected] * 2 == [type(group[0]) for group in groups[1:]]
+    refused = groups[5][0]
+    assert isinstance(refused, Rejected)
+    assert RejectCode.FRAME_LIMIT is refused.code

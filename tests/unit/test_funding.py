@@ -35,7 +35,7 @@ def market(*, fund: str = "0", **changes: object) -> Venue:
     """Return a venue with one market: funding each hour, no interest, cap 1 %, impact notional 5,000."""
     terms: dict[str, object] = {
         "funding_interval_s": HOUR_S,
-        "funding_cap": 1_000_000,
+        "funding_cap": 300_000,
         "impact_notional": money("5000"),
     }
     return Venue(specs=(spec(BTC, **(terms | changes)),), fund=fund)
@@ -97,13 +97,13 @@ def test_a_book_that_is_too_thin_has_no_impact_price() -> None:
         (98 * TICK, 99 * TICK, -1_000_000),
         (99 * TICK, 101 * TICK, 0),
         (0, 0, 0),
-        (0, 99 * TICK, -1_000_000),
-        (101 * TICK, 0, 1_000_000),
+        (0, 99 * TICK, 0),
+        (101 * TICK, 0, 0),
         (300 * TICK, 301 * TICK, MONEY),
     ],
 )
 def test_the_premium_is_how_far_the_book_is_from_the_index(bid: int, ask: int, expected: int) -> None:
-    """Bids above the index or asks below it; a side without a price adds nothing; at most 100 %."""
+    """Bids above the index or asks below it; nothing when a side has no price; at most 100 %."""
     assert expected == premium_of(100, bid, ask)
 
 
@@ -141,14 +141,19 @@ def test_the_rate_averages_the_premiums_of_the_interval() -> None:
     venue = market()
     at(venue, FIRST_BOUNDARY_NS - 4 * NS_PER_S)
     at(venue, FIRST_BOUNDARY_NS - 3 * NS_PER_S)
-    buyer = venue.account("100000")
+    buyer, seller = venue.account("100000"), venue.account("100000")
     buyer.buy(BTC, "1", "50500")
+    seller.sell(BTC, "1", "51000")
     raised = only(MarkPriceChanged, at(venue, FIRST_BOUNDARY_NS - 2 * NS_PER_S))
     buyer.cancel_all(BTC)
 
     settled = only(FundingSettled, at(venue, FIRST_BOUNDARY_NS))
 
-    assert (505_000 * TICK, 0, 1_000_000) == (raised.impact_bid, raised.impact_ask, raised.premium)
+    assert (505_000 * TICK, 510_000 * TICK, 1_000_000) == (
+        raised.impact_bid,
+        raised.impact_ask,
+        raised.premium,
+    )
     assert (250_000, 4, 200_000) == (settled.premium_average, settled.premium_count, settled.rate)
     assert (0, 0) == (venue.state.markets[BTC].premium_sum, venue.state.markets[BTC].premium_count)
 
@@ -245,7 +250,7 @@ def test_payers_round_up_receivers_down_and_the_fund_keeps_the_rest() -> None:
 
 def test_an_isolated_position_pays_from_its_own_bucket_even_below_zero() -> None:
     """The wallet is not touched; a bucket that cannot pay goes negative, and the fund takes it over."""
-    venue = market(interest_rate=1_000_000, funding_cap=2_000_000, fund="100")
+    venue = market(interest_rate=100_000, fund="100")
     venue.index(BTC, "50000")
     alice, bob = venue.account("100000"), venue.account("100000")
     alice.mode(BTC, "ISOLATED")
@@ -256,7 +261,7 @@ def test_an_isolated_position_pays_from_its_own_bucket_even_below_zero() -> None
     assert money("50") == bucket
 
     for hour in range(3):
-        # A rate of 0.05 % an hour: the interest of 1 % pulls by no more than that.
+        # A rate of 0.05 % an hour: the interest of 0.1 % pulls by no more than that.
         at(venue, FIRST_BOUNDARY_NS + hour * HOUR_S * NS_PER_S)
     assert money("42.5") == alice.position(BTC).bucket
 
@@ -433,8 +438,10 @@ def test_published_rates_settle_to_the_unit(shared_data: Path) -> None:
     for rate in rates:
         if rate > 10_000:
             quoting.buy(BTC, "1", str(Decimal(100_000_000 + rate + 50_000) / 1000))
+            quoting.sell(BTC, "1", "110000")
         elif rate < 10_000:
             quoting.sell(BTC, "1", str(Decimal(100_000_000 + rate - 50_000) / 1000))
+            quoting.buy(BTC, "1", "90000")
         found.append(only(FundingSettled, at(venue, book.next_funding_ns, "100000")).rate)
         quoting.cancel_all(BTC)
 

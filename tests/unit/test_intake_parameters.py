@@ -1,5 +1,7 @@
 """Parameters, the tables of errors and endpoints, and specifications as forms."""
 
+from pathlib import Path
+
 import msgspec
 import pytest
 
@@ -9,7 +11,7 @@ from exchange.aggregate.market import spec_problem
 from exchange.intake.endpoints import ENDPOINTS, ROUTES
 from exchange.intake.errors import REFUSALS, ApiError, refusal
 from exchange.intake.parameters import parse_parameters, split_form
-from exchange.intake.specs import DEFAULT_FORMS, DEFAULT_SPECS, SpecError, market_spec
+from exchange.intake.specs import DEFAULT_FORMS, DEFAULT_SPECS, MarketForm, SpecError, market_spec
 
 NEW_ORDER = ROUTES["POST", "/fapi/v1/order"].parameters
 QUERY_ORDER = ROUTES["GET", "/fapi/v1/order"].parameters
@@ -140,6 +142,17 @@ def test_default_contracts_keep_the_rules() -> None:
         assert (25_000 * 10**8, 0, 0) == (spec.impact_notional, spec.index_age_ms_max, spec.source_age_ms_max)
 
 
+def test_the_documented_example_is_a_specification_with_every_field() -> None:
+    """docs/market.md."""
+    text = (Path(__file__).parents[2] / "docs" / "market.md").read_text()
+    example = text.partition("```json\n")[2].partition("```")[0]
+
+    form = msgspec.json.decode(example, type=MarketForm)
+
+    assert "SOLUSDT" == market_spec(form).symbol
+    assert set(msgspec.json.decode(example)) == set(MarketForm.__struct_fields__)
+
+
 @pytest.mark.parametrize(
     ("field", "value", "named"),
     [
@@ -154,6 +167,8 @@ def test_default_contracts_keep_the_rules() -> None:
         ("impact_notional", "-1", "impact_notional"),
         ("source_band", "", "source_band"),
         ("brackets", [], "brackets"),
+        ("max_open_interest", "0", "^max_open_interest: must be at least min_quantity"),
+        ("max_price", "1", "^min_price: must be in 1…max_price"),
     ],
 )
 def test_a_bad_specification_names_the_field(field: str, value: object, named: str) -> None:

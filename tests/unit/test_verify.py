@@ -20,12 +20,12 @@ from exchange.aggregate.failing import Failure, Failures
 from exchange.aggregate.state import RULES_VERSION
 from exchange.aggregate.turn import Refused
 from exchange.audit import verify as verify_module
-from exchange.audit.verify import BadTokenError, KeptHead, Scope, Span, verify
+from exchange.audit.verify import BadTokenError, Extent, KeptHead, Span, verify
 from tests.fixtures.recorder import Recorder, flip, small, traded
 
 FLIPS = 60
 NEXT_RULES = RULES_VERSION + 1
-ALL = Scope(decide=True)
+ALL = Extent(decide=True)
 
 
 def rewritten(log: MemoryLog, seq: int, change: Callable[[EventEntry], EventEntry]) -> MemoryLog:
@@ -39,7 +39,7 @@ def rewritten(log: MemoryLog, seq: int, change: Callable[[EventEntry], EventEntr
     return log
 
 
-async def found(log: MemoryLog, scope: Scope = ALL) -> tuple[int, str]:
+async def found(log: MemoryLog, scope: Extent = ALL) -> tuple[int, str]:
     """Return the finding: entry and words; (0, "") when there is none."""
     report = await verify(log, scope)
     return (report.finding.seq, report.finding.what) if report.finding else (0, "")
@@ -50,7 +50,7 @@ async def test_a_log_as_it_was_written_is_intact(decide: bool) -> None:
     """Everything is counted, the checkpoint compared, and the digest is the one that the writer had."""
     recorder = traded()
 
-    report = await verify(recorder.log, Scope(decide=decide))
+    report = await verify(recorder.log, Extent(decide=decide))
 
     assert report.finding is None
     assert recorder.state.digest() == report.digest
@@ -67,7 +67,7 @@ async def test_a_range_is_verified() -> None:
     log = recorder.log
     log.events[5] = replace(log.events[5], body=b"")
 
-    assert (0, "") == await found(log, Scope(last_seq=5))
+    assert (0, "") == await found(log, Extent(last_seq=5))
     assert 6 == (await found(log))[0]
 
 
@@ -124,7 +124,7 @@ async def test_a_forged_amount_with_good_hashes_is_found_by_deciding_again() -> 
 
     log = rewritten(small().log, 4, enrich)
 
-    assert (0, "") == await found(log, Scope())
+    assert (0, "") == await found(log, Extent())
     said = "command 0, event 0: the log says deposited account_id=2 amount=0.00000900; "
     said += "deciding it again gives deposited account_id=2 amount=0.00000100"
     assert (4, said) == await found(log)
@@ -172,7 +172,7 @@ async def test_snapshots_on_the_way_are_verified(tmp_path: Path) -> None:
     recorder = small()
     path = save(tmp_path, recorder.snapshot())
     recorder.send(Tick())
-    scope = Scope(decide=True, directory=tmp_path)
+    scope = Extent(decide=True, directory=tmp_path)
 
     assert 1 == (await verify(recorder.log, scope)).snapshots
 
@@ -199,7 +199,7 @@ async def test_it_begins_behind_the_newest_snapshot_before_the_range(tmp_path: P
     newest = save(tmp_path, recorder.snapshot())
     recorder.send(Tick())
     last = recorder.head.seq
-    scope = Scope(first_seq=last, decide=True, directory=tmp_path)
+    scope = Extent(first_seq=last, decide=True, directory=tmp_path)
 
     report = await verify(recorder.log, scope)
     assert (None, last, 1) == (report.finding, report.first_seq, report.entries)
@@ -219,7 +219,7 @@ async def test_a_log_that_is_not_the_snapshots_is_found(tmp_path: Path) -> None:
     path = save(tmp_path, replace(recorder.snapshot(), chain_hash=bytes(32)))
     recorder.send(Tick())
 
-    seq, what = await found(recorder.log, Scope(first_seq=7, directory=tmp_path))
+    seq, what = await found(recorder.log, Extent(first_seq=7, directory=tmp_path))
 
     assert (6, f"it is not the one of the snapshot {path}") == (seq, what)
 
@@ -228,7 +228,7 @@ async def test_a_head_kept_elsewhere_shows_what_was_cut_off() -> None:
     """A shortened log is intact by itself; the head that it once had is not in it."""
     recorder = small()
     kept = KeptHead(seq=6, chain_hash=recorder.head.chain_hash, log_id="1" * 32)
-    scope = Scope(decide=True, kept_head=kept)
+    scope = Extent(decide=True, kept_head=kept)
     recorder.send(Tick())
     assert (0, "") == await found(recorder.log, scope)
 
@@ -248,7 +248,7 @@ async def test_a_head_kept_elsewhere_shows_a_log_written_anew() -> None:
         forged.send(*entry.frame.commands())
 
     assert (0, "") == await found(forged.log)
-    seq, what = await found(forged.log, Scope(kept_head=kept))
+    seq, what = await found(forged.log, Extent(kept_head=kept))
     assert (5, True) == (seq, what.endswith(f"that of the head that was kept {kept.chain_hash.hex()}"))
 
 
@@ -258,7 +258,7 @@ async def test_a_head_of_another_log_is_told_by_its_name() -> None:
     kept = KeptHead(seq=6, chain_hash=recorder.head.chain_hash, log_id="2" * 32)
 
     said = f"the head that was kept is of log {'2' * 32}, this is log {'1' * 32}"
-    assert (6, said) == await found(recorder.log, Scope(kept_head=kept))
+    assert (6, said) == await found(recorder.log, Extent(kept_head=kept))
 
 
 def test_a_token_is_read_as_it_is_printed() -> None:
@@ -385,7 +385,7 @@ async def test_every_flipped_bit_in_a_stored_entry_is_found_there() -> None:
         else:
             log.events[at] = flip_event(log.events[at], random)
 
-        assert at + 1 == (await found(log, Scope()))[0]
+        assert at + 1 == (await found(log, Extent()))[0]
 
 
 async def test_mark_and_timing_are_unprotected_by_design() -> None:
