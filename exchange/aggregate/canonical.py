@@ -71,7 +71,7 @@ def _market(market: Market) -> Tree:
 
 
 def _ranking(side: Side, ranking: Ranking) -> Tree:
-    return [side, ranking.digest, ranking.known()]
+    return [side, ranking.digest, ranking.known(), sorted(ranking.joined)]
 
 
 def _half(half: Half) -> Tree:
