@@ -576,11 +576,12 @@ class LossSocialised(Event, frozen=True, tag="loss_socialised"):
 
     `holes` are that of the position under liquidation (`account_id`, `leg`), or those of parties that were
     closed against it at mark. In this order: `from_allotment` and `from_wallet` by the insurance fund, down
-    to zero; `charged` by the `buckets` that stand behind the positions of `side` in this market and by those
-    of `closed`, whose positions this liquidation closed whole; pro rata to their equities, which make
-    `equity` together: each pays ceil(charged × its own / equity), so none goes below zero, and the fund's
-    allotment keeps the `residue` of the rounding. The fund's wallet goes below zero by `unpaid`, which nobody
-    had. `equity` and `buckets` are 0 when the fund had it all, and nobody was asked.
+    to zero; `charged` by the `buckets` that stand behind positions of `side` in this market (ranked with
+    something left, or traded since), and by those of `closed`, whose positions this liquidation closed whole.
+    That is pro rata to their equities, which make `equity` together: each pays ceil(charged × its own /
+    equity), so none goes below zero, and the fund's allotment keeps the `residue` of the rounding. The fund's
+    wallet goes below zero by `unpaid`, which nobody had. `equity` and `buckets` are 0 when the fund had it
+    all, and nobody was asked.
     """
 
     liquidation_id: int

@@ -275,9 +275,9 @@ def admit(
     """
     market = position.market
     size_lots = position.size_lots
-    if size_lots and only_closes(position, side, lots):
-        return 0
     resting_lots = position.bid_lots if side is BUY else position.ask_lots
+    if resting_lots + lots <= abs(size_lots) and only_closes(position, side, lots):
+        return 0
     spec = market.spec
     if spec.index_age_ms_max:
         check_index(market, now_ns)

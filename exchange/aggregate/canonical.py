@@ -114,7 +114,7 @@ def _market(market: Market) -> Tree:
 
 
 def _ranking(side: Side, ranking: Ranking) -> Tree:
-    return [side, ranking.rows, ranking.known()]
+    return [side, ranking.rows, ranking.known(), sorted(ranking.joined)]
 
 
 def _half(half: Half) -> Tree:

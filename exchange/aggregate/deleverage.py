@@ -52,11 +52,11 @@ from exchange.aggregate.turn import Turn
 from exchange.aggregate.units import ceil_div, floor_div
 
 # How many parties and cancelled orders of them one liquidation may have, so that its entry can be appended.
-PARTIES_AND_ORDERS_MAX: Final = 1000
+PARTIES_AND_ORDERS_MAX = 1000
 FOLLOWING_ROWS: Final = 10
 UNRANKED: Final = -1
 # So many rows of which more was known than they have, and a ranking is out of date.
-ROWS_IN_VAIN_MAX: Final = 1000
+ROWS_IN_VAIN_MAX = 1000
 
 
 class _Part:
@@ -187,6 +187,8 @@ class Deleveraging:
         from_allotment = min(missing, max(0, own.bucket + min(0, unrealised(own))))
         from_wallet = min(missing - from_allotment, max(0, fund.wallet))
         rest = missing - from_allotment - from_wallet
+        if rest and side not in market.rankings:
+            self._rank(market, side)
         shares = Shares(state.accounts, market, side, closed, rest)
         state.foresee_shares(shares)
         self.turn.emit(

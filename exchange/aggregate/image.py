@@ -31,7 +31,7 @@ from exchange.aggregate.ranking import Ranking
 from exchange.aggregate.state import Exchange, Timer, hold
 
 HalfRow = list[tuple[int, int, list[int]]]
-RankingRow = tuple[Side, list[RankRow], int, int]
+RankingRow = tuple[Side, list[RankRow], list[int], list[tuple[int, int]]]
 MarketRow = tuple[
     MarketSpec,
     MarketStatus,
@@ -190,10 +190,11 @@ def _restore_market(state: Exchange, row: MarketRow) -> None:
         _,
         _,
     ) = row
-    for side, rows, asked, emptied in rankings:
-        ranking = market.rankings[side] = Ranking(rows)
-        ranking.asked = asked
-        ranking.emptied = emptied
+    for side, rows, known, joined in rankings:
+        if len(known) != len(rows):
+            raise ImageError(f"a ranking of {len(rows)} rows knows of {len(known)}")
+        ranking = market.rankings[side] = Ranking([(0, (row.account_id, row.leg), row) for row in rows])
+        ranking.restore(known, joined)
 
 
 def _restore_book(market: Market, row: MarketRow, orders: dict[int, Order]) -> None:

@@ -59,7 +59,7 @@ def place_order(turn: Turn, command: PlaceOrder, order_id: int = 0, *, closes: b
     that is, whatever the lot size filters say.
     """
     account = turn.customer(command.account_id)
-    market = turn.market(command.market)
+    market = turn.markets.get(command.market) or turn.market(command.market)
     leg = command.leg
     if account.hedge is (leg is BOTH):
         check_leg(account, leg)
@@ -141,7 +141,7 @@ def _admit_order(
 def cancel_order(turn: Turn, command: CancelOrder) -> None:
     """Cancel one open order of the account, or refuse."""
     account = turn.customer(command.account_id)
-    market = turn.market(command.market)
+    market = turn.markets.get(command.market) or turn.market(command.market)
     order = find_order(account, market, command.order_id, command.client_order_id)
     if market.status is not TRADING:
         refuse_if_halted(market)

@@ -39,20 +39,21 @@ class Order(BookOrder):
         # The base's assignments, repeated: this runs for every order, and a call costs as much as they do.
         side = terms.side
         price_ticks = terms.price_ticks
+        lots = terms.quantity_lots
         self.order_id = terms.order_id
         self.account_id = terms.account_id
         self.side = side
         self.price_ticks = price_ticks
         self.key = price_ticks if side is BUY else -price_ticks
-        self.open_lots = terms.quantity_lots
+        self.open_lots = lots
         self.level = None
         self.older = None
         self.newer = None
         self.terms = terms
         self.position = position
-        self.quantity_lots = terms.quantity_lots
+        self.quantity_lots = lots
         self.extras = terms.extras
-        self.extras_lots = terms.quantity_lots
+        self.extras_lots = lots
         self.reduce_only = terms.reduce_only
         self.rests = terms.time_in_force in RESTING
         self.amendments = 0

@@ -25,19 +25,21 @@ from events.values import ISOLATED, RankRow, SharerRow, Side
 from exchange.aggregate.account import FUND_ACCOUNT_ID, Account, Position
 from exchange.aggregate.margin import bucket_equity, pool_equity, standing
 from exchange.aggregate.market import Market
-from exchange.aggregate.units import ceil_div, floor_div
+from exchange.aggregate.units import floor_div
 
 _HASH_DOMAIN: Final = b"foldex ranking\x00"
 # Scores that differ mostly do so in the whole part at this scale; only where that is equal fractions meet.
 _COARSE_SCALE: Final = 1 << 128
 _FLAT: Final = -1
 
-# A coarse key, the account and the leg, which sort; then what they belong to.
-_Scored = tuple[int, int, int, RankRow]
+# Account and leg.
+_Key = tuple[int, int]
+# A coarse score, the lower the earlier, and the key, which sort; then what they belong to.
+_Scored = tuple[int, _Key, RankRow]
 
 
 class Ranking:
-    """The order of one side at one mark, and what its rows can still give.
+    """The order of one side at one mark, and what its rows can still give. `keys` are account and leg.
 
     Known of each row is the equity of its bucket as ranked, or after it last gave or shared a loss, −1 once
     it is flat. It may be out of date: other events change equities too. Who uses a row looks at its bucket.
@@ -46,11 +48,14 @@ class Ranking:
     that the next row with enough is found in O(log rows).
     """
 
-    __slots__ = ("_size", "_tree", "digest", "rows")
+    __slots__ = ("_size", "_tree", "digest", "joined", "keys", "rows")
 
-    def __init__(self, rows: list[RankRow]) -> None:
-        self.rows = rows
+    def __init__(self, scored: list[_Scored]) -> None:
+        self.rows: list[RankRow] = [row for _, _, row in scored]
+        rows = self.rows
+        self.keys: list[_Key] = [key for _, key, _ in scored]
         self.digest: bytes = blake2b(_HASH_DOMAIN + msgspec.msgpack.encode(rows), digest_size=32).digest()
+        self.joined: dict[_Key, None] = {}
         self._size = 1
         while self._size < len(rows):
             self._size *= 2
@@ -60,6 +65,12 @@ class Ranking:
     def known(self) -> list[int]:
         """Return what is known of each row."""
         return self._tree[self._size : self._size + len(self.rows)]
+
+    def restore(self, known: list[int], joined: list[_Key]) -> None:
+        """Know of the rows what another ranking of the same rows knew, and who traded since."""
+        assert len(known) == len(self.rows), len(known)
+        self._grow(known)
+        self.joined = dict.fromkeys(joined)
 
     def next_with(self, equity: int, place: int) -> int:
         """Return the first place from `place` on that is known to have this equity, −1 if there is none."""
@@ -95,12 +106,12 @@ class Ranking:
         self._grow([known * left // equity if known > 0 else known for known in self.known()])
 
     def _grow(self, known: list[int]) -> None:
-        size = self._size
-        tree = [_FLAT] * size + known + [_FLAT] * (size - len(known))
-        for node in range(size - 1, 0, -1):
-            left, right = tree[2 * node], tree[2 * node + 1]
-            tree[node] = left if left > right else right
-        self._tree = tree
+        level = known + [_FLAT] * (self._size - len(known))
+        tree = level
+        while len(level) > 1:
+            level = list(map(max, level[::2], level[1::2]))
+            tree = level + tree
+        self._tree = [_FLAT, *tree]
 
 
 class _Score:
@@ -110,31 +121,32 @@ class _Score:
 
     def __init__(self, scored: _Scored) -> None:
         self.scored = scored
-        self.numerator, self.denominator = _fraction(scored[3])
+        self.numerator, self.denominator = _fraction(scored[2])
 
     def __lt__(self, other: "_Score") -> bool:
         mine, others = self.numerator * other.denominator, other.numerator * self.denominator
         if mine != others:
             return mine > others
-        return self.scored[1:3] < other.scored[1:3]
+        return self.scored[1] < other.scored[1]
 
 
 def rank(accounts: dict[int, Account], market: Market, side: Side) -> Ranking:
     """Put the open positions of a side into the order in which they are deleveraged at the market's mark."""
     scored: list[_Scored] = []
     last: list[_Scored] = []
-    for (account_id, leg), position in market.holders.items():
+    for key, position in market.holders.items():
+        account_id = key[0]
         if account_id == FUND_ACCOUNT_ID or position.size_lots * side < 0:
             continue
         row = rank_row(accounts[account_id], position)
         if row.equity <= 0:
-            last.append((0, account_id, leg, row))
+            last.append((0, key, row))
             continue
         numerator, denominator = _fraction(row)
-        scored.append((-floor_div(numerator * _COARSE_SCALE, denominator), account_id, leg, row))
+        scored.append((-floor_div(numerator * _COARSE_SCALE, denominator), key, row))
     scored.sort()
     last.sort()
-    return Ranking([each[3] for each in _settle_ties(scored)] + [each[3] for each in last])
+    return Ranking(_settle_ties(scored) + last)
 
 
 def rank_row(account: Account, position: Position) -> RankRow:
@@ -176,28 +188,29 @@ def _settle_ties(scored: list[_Scored]) -> list[_Scored]:
 
 
 def _are_equal(run: list[_Scored]) -> bool:
-    numerator, denominator = _fraction(run[0][3])
+    numerator, denominator = _fraction(run[0][2])
     for each in run:
-        others, under = _fraction(each[3])
+        others, under = _fraction(each[2])
         if others * denominator != numerator * under:
             return False
     return True
 
 
 class Shares:
-    """How a loss of `amount` is shared: by the buckets behind the positions of one side of a market that have
-    equity, and by those of parties that the liquidation closed whole.
+    """How a loss of `amount` is shared: by the buckets behind the positions of one side of a market, if its
+    ranking knows of equity in them or they traded since, and by those of parties that the liquidation closed.
 
     An account has at most one position on a side of a market, so no bucket is there twice. `buckets` counts
     the first kind, `equity` is the sum over both, and `charged` what they can bear of the amount. Each pays
     ceil(charged × its own / equity), which is never more than it has; what that makes too much, less than
     one unit each, is `residue`. Nobody's part depends on an order, so that there is nothing to sort.
+    `parts` are those of `accounts` with `positions`, in parallel lists: there may be very many.
 
-    Two passes over the holders of the market, O(n) for every loss: since each of them pays, it cannot be
-    less. Nobody is looked at when there is nothing to share.
+    Every loss costs O(n) in the positions ranked, since each with equity pays; it cannot be less while they
+    can. Once a loss took all they had, and when there is nothing to share, it costs nothing at that mark.
     """
 
-    __slots__ = ("buckets", "charged", "equity", "parts", "residue")
+    __slots__ = ("accounts", "buckets", "charged", "equity", "parts", "positions", "residue")
 
     def __init__(
         self,
@@ -207,44 +220,46 @@ class Shares:
         closed: tuple[SharerRow, ...],
         amount: int,
     ) -> None:
-        self.parts: list[tuple[Account, Position, int]] = []
+        self.accounts: list[Account] = []
+        self.positions: list[Position] = []
+        self.parts: list[int] = []
         self.buckets = self.charged = self.equity = self.residue = 0
         if amount == 0:
             return
-        sharers = _sharers(accounts, market, side)
-        self.buckets = len(sharers)
+        self._gather(accounts, market, side)
+        self.buckets = len(self.parts)
         for row in closed:
             account = accounts[row.account_id]
-            sharers.append((account, account.position(market, row.leg), row.equity))
-        total = 0
-        for _, _, equity in sharers:
-            total += equity
-        self.equity = total
+            self._add(account, account.position(market, row.leg), row.equity)
+        self.equity = total = sum(self.parts)
         self.charged = charged = min(amount, total)
-        if charged == total:  # all they have
-            self.parts = sharers
-            return
-        paid = 0
-        for account, position, equity in sharers:
-            part = ceil_div(charged * equity, total)
-            paid += part
-            self.parts.append((account, position, part))
-        self.residue = paid - charged
+        if charged < total:  # else all they have
+            self.parts = [-(-charged * equity // total) for equity in self.parts]
+            self.residue = sum(self.parts) - charged
 
+    def _gather(self, accounts: dict[int, Account], market: Market, side: Side) -> None:
+        """Add the positions of a side whose buckets have equity."""
+        ranking = market.rankings[side]
+        joined = ranking.joined
+        holders = market.holders
+        value_of_lot = market.mark_ticks * market.unit
+        keys = list(joined)
+        if ranking.next_with(1, 0) >= 0:
+            known = ranking.known()
+            keys += [key for n, key in enumerate(ranking.keys) if known[n] > 0 and key not in joined]
+        for key in keys:
+            position = holders.get(key)
+            if position is None or position.size_lots * side < 0 or key[0] == FUND_ACCOUNT_ID:
+                continue
+            account = accounts[key[0]]
+            if position.mode is ISOLATED:
+                equity = position.bucket + position.size_lots * value_of_lot - position.entry_cost
+            else:
+                equity = pool_equity(account)
+            if equity > 0:
+                self._add(account, position, equity)
 
-def _sharers(accounts: dict[int, Account], market: Market, side: Side) -> list[tuple[Account, Position, int]]:
-    """Return the positions of a side whose buckets have equity, with that, in no order."""
-    found: list[tuple[Account, Position, int]] = []
-    value_of_lot = market.mark_ticks * market.unit
-    for (account_id, _), position in market.holders.items():
-        size_lots = position.size_lots
-        if size_lots * side < 0 or account_id == FUND_ACCOUNT_ID:
-            continue
-        account = accounts[account_id]
-        if position.mode is ISOLATED:
-            equity = position.bucket + size_lots * value_of_lot - position.entry_cost
-        else:
-            equity = pool_equity(account)
-        if equity > 0:
-            found.append((account, position, equity))
-    return found
+    def _add(self, account: Account, position: Position, equity: int) -> None:
+        self.accounts.append(account)
+        self.positions.append(position)
+        self.parts.append(equity)

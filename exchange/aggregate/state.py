@@ -490,6 +490,10 @@ class Exchange:
         market.open_interest_lots = open_lots + long_lots(making) + long_lots(taking)
         hold(market, maker, making)
         hold(market, taker, taking)
+        if market.rankings:
+            for ranking in market.rankings.values():
+                ranking.joined[maker.account_id, making.leg] = None
+                ranking.joined[taker.account_id, taking.leg] = None
         if event.maker_margin_moved:
             move_margin(maker, making, event.maker_margin_moved)
         if event.taker_margin_moved:
@@ -654,7 +658,7 @@ class Exchange:
         assert (event.charged, event.residue) == (shares.charged, shares.residue), event.liquidation_id
         self.money_gap += event.missing + event.residue
         self.money_gap -= event.from_allotment + event.from_wallet + event.unpaid
-        for sharer, sharing, amount in shares.parts:
+        for sharer, sharing, amount in zip(shares.accounts, shares.positions, shares.parts, strict=True):
             self.money_gap -= amount
             if sharing.mode is ISOLATED and sharing.size_lots:
                 sharing.bucket -= amount

@@ -36,12 +36,24 @@ class Turn:
     in this frame; `wants_recount` asks for a full count of all sums behind it.
     """
 
-    __slots__ = ("events", "failures", "order_id", "state", "wants_recount")
+    __slots__ = (
+        "_handlers",
+        "accounts",
+        "events",
+        "failures",
+        "markets",
+        "order_id",
+        "state",
+        "wants_recount",
+    )
 
     def __init__(self, state: Exchange, failures: Failures | None = None) -> None:
         self.state = state
         self.failures = failures
         self.wants_recount = False
+        self.accounts = state.accounts
+        self.markets = state.markets
+        self._handlers = state.handlers
         self.order_id = 0
         self.events: list[Event] = []
 
@@ -52,7 +64,7 @@ class Turn:
 
     def emit(self, event: Event) -> None:
         """Apply an event and keep it for the log."""
-        self.state.handlers[type(event)](event)  # as `apply` does, without its call
+        self._handlers[type(event)](event)  # as `apply` does, without its call
         self.events.append(event)
 
     def ask_for_recount(self) -> None:
@@ -61,21 +73,21 @@ class Turn:
 
     def market(self, symbol: str) -> Market:
         """Return a market, or refuse."""
-        market = self.state.markets.get(symbol)
+        market = self.markets.get(symbol)
         if market is None:
             raise Refused(RejectCode.UNKNOWN_MARKET, f"market: {symbol!r} is not listed")
         return market
 
     def account(self, account_id: int) -> Account:
         """Return any account, the exchange's own included, or refuse."""
-        account = self.state.accounts.get(account_id)
+        account = self.accounts.get(account_id)
         if account is None:
             raise Refused(RejectCode.UNKNOWN_ACCOUNT, f"account_id: there is no account {account_id}")
         return account
 
     def customer(self, account_id: int) -> Account:
         """Return a customer's account, or refuse."""
-        account = self.state.accounts.get(account_id)
+        account = self.accounts.get(account_id)
         if account is None or account_id < FIRST_USER_ACCOUNT_ID:
             account = self.account(account_id)
             raise Refused(RejectCode.RESERVED_ACCOUNT, f"account_id: {account_id} belongs to the exchange")

@@ -74,7 +74,8 @@ def accounts(draw: Draw) -> dict[str, Any]:
     hedge = draw(st.booleans())
     names = draw(st.sampled_from(SELECTIONS))
     pick = Random(draw(st.integers(0, 2**64)))  # draws of their own would take longer than the checks
-    markets, positions, orders = {}, [], []
+    markets, positions = {}, []
+    orders: list[dict[str, Any]] = []
     for name in names:
         lots, mark_ticks = size_and_mark(pick, name)
         markets[name] = market(name, mark_ticks)
@@ -88,14 +89,25 @@ def accounts(draw: Draw) -> dict[str, Any]:
         positions += opened
         held = {each["leg"]: units(each["size"]) // units(MARKETS[name][1]) for each in opened}
         for _ in range(pick.randint(0, 2)):
-            orders.append(order(pick, name, hedge, held, lots, mark_ticks))
+            one = order(pick, name, hedge, held, lots, mark_ticks)
+            if one and not any(cross(one, other) for other in orders):
+                orders.append(one)
+    is_cross = any(each["margin_mode"] == "cross" for each in positions)
     return {
         "markets": markets,
         "position_mode": "hedge" if hedge else "one_way",
-        "wallet": decimal(pick.randint(-(10**11), 10 ** pick.randint(11, 14))),
+        "wallet": decimal(pick.randint(-(10**11) if is_cross else 0, 10 ** pick.randint(11, 14))),
         "positions": positions,
-        "orders": [each for each in orders if each],
+        "orders": orders,
     }
+
+
+def cross(one: dict[str, Any], other: dict[str, Any]) -> bool:
+    """Whether two orders would trade with each other."""
+    if one["market"] != other["market"] or one["side"] == other["side"]:
+        return False
+    bid, ask = (one, other) if one["side"] == "BUY" else (other, one)
+    return units(bid["price"]) >= units(ask["price"])
 
 
 def size_and_mark(pick: Random, name: str) -> tuple[int, int]:
@@ -215,7 +227,11 @@ def onto_the_edge(file: dict[str, Any], beside: int) -> None:
     """Set wallet and buckets such that equity is `beside` units above maintenance."""
     wealth = understood(file)
     excess = wealth.equity - wealth.maintenance
-    file["wallet"] = decimal(int((wealth.wallet - excess) / UNIT) + beside)
+    wallet = int((wealth.wallet - excess) / UNIT) + beside
+    # Without a cross position there is no edge, and no wallet below zero.
+    file["wallet"] = decimal(
+        wallet if any(each["margin_mode"] == "cross" for each in file["positions"]) else abs(wallet)
+    )
     for each in file["positions"]:
         if each["margin_mode"] == "isolated":
             holding = wealth.holdings[each["market"], each["leg"]]

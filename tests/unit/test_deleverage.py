@@ -19,7 +19,7 @@ from events.values import CloseReason, DeleverageStep, LiquidationResult, Market
 from exchange.aggregate import deleverage
 from exchange.aggregate.account import FUND_ACCOUNT_ID
 from exchange.aggregate.margin import bucket_equity
-from exchange.aggregate.ranking import rank
+from exchange.aggregate.ranking import Shares, rank
 from exchange.audit.printer import readable
 from tests.unit.test_scope import covered
 from tests.venue import Trader, Venue, every, money, only, plain, spec
@@ -354,6 +354,115 @@ def test_who_opened_after_the_ranking_is_found_when_all_others_are_used() -> Non
     assert LiquidationResult.SOCIALISED == finished(events)
     assert (0, 0) == (lots(eve), lots(late))
     assert "4900" == late.wallet
+
+
+@pytest.mark.parametrize("order", ["alice first", "eve first"])
+def test_who_cannot_bear_one_position_is_asked_for_the_next(order: str) -> None:
+    """Alice lacks 44 a lot and eve 4: carol's 12.49 a lot are passed over for the one, not for the other."""
+    names = ("max_lots", "max_market_lots", "max_position_lots", "max_open_interest_lots")
+    venue = venue_without_fund("0", lot_size=100_000_000, **dict.fromkeys(names, 10_000))
+    venue.index(BTC, "1000")
+    alice, eve = isolated(venue, 100), isolated(venue, 20)
+    bob, carol, whale = isolated(venue, 1, "10000"), isolated(venue, 100), isolated(venue, 10)
+    trade(alice, bob, "1", "1000")
+    trade(eve, bob, "3", "1000")
+    venue.index(BTC, "949")
+    trade(whale, carol, "3", "949")
+    venue.index(BTC, "946")
+    assert ("-44", "-12", "37.47") == (equity(alice), equity(eve), equity(carol))
+
+    used = {}
+    for loser in (alice, eve) if order == "alice first" else (eve, alice):
+        done = only(PositionDeleveraged, venue.liquidate(loser, BTC))
+        used[loser] = [(row.account_id, row.place, row.quantity_lots) for row in done.parties]
+
+    assert {alice: [(bob.account_id, 1, 1)], eve: [(carol.account_id, 0, 3)]} == used
+    assert venue.state.digest() == venue.replayed().digest()
+
+
+def test_a_ranking_finds_the_next_row_that_has_enough() -> None:
+    """Buckets of 12.5, 25 and 50: what was noted or shared counts from then on."""
+    venue = venue_without_fund()
+    whale = venue.account("1000000")
+    shorts = [isolated(venue, leverage) for leverage in (40, 20, 10)]
+    for short in shorts:
+        trade(whale, short, "0.01", "50000")
+    market = venue.state.markets[BTC]
+    ranking = rank(venue.state.accounts, market, Side.SELL)
+    assert [money("12.5"), money("25"), money("50")] == ranking.known()  # equal scores, by account
+    assert [0, 1, 2, -1] == [ranking.next_with(money(each), 0) for each in ("0", "25", "26", "51")]
+
+    ranking.note(2, shorts[2].position(BTC), money("20"))
+    assert [1, -1] == [ranking.next_with(money("20"), 0), ranking.next_with(money("26"), 0)]
+    ranking.share(money("3"), money("5"))
+
+    assert [money("5"), money("10"), money("8")] == ranking.known()
+
+
+def test_rows_that_are_not_what_was_known_are_ranked_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After the ranking, two shorts close by themselves: looking at both is enough to rank again."""
+    monkeypatch.setattr(deleverage, "ROWS_IN_VAIN_MAX", 2)
+    venue = venue_without_fund()
+    alice, eve, whale = isolated(venue, 10), isolated(venue, 10), venue.account("1000000")
+    shorts = [isolated(venue, leverage) for leverage in (10, 9, 8, 7)]
+    for short in shorts:
+        trade(alice if short is shorts[0] else eve, short, "0.03", "50000")
+    venue.index(BTC, "44000")
+    assert only(DeleverageRanked, venue.liquidate(alice, BTC))
+    for short in shorts[1:3]:
+        trade(short, whale, "0.03", "44000")
+    whale.buy(BTC, "0.06", "44000")
+
+    events = venue.liquidate(eve, BTC)
+
+    assert 2 == only(DeleverageRanked, events).count
+    assert [shorts[3].account_id, whale.account_id] == [
+        row.account_id for done in every(PositionDeleveraged, events) for row in done.parties
+    ]
+    assert venue.state.digest() == venue.replayed().digest()
+
+
+def test_holes_of_parties_are_filled_up_at_once_by_their_other_side() -> None:
+    """Two bankrupt shorts close a bankrupt long: one event fills both, and the longs pay for it."""
+    venue = venue_without_fund()
+    alice, bob, dave = isolated(venue, 10), venue.account("10000"), isolated(venue, 2, "50000")
+    carols = [isolated(venue, 125), isolated(venue, 125)]
+    trade(alice, bob, "0.1", "50000")
+    venue.index(BTC, "43000")
+    for carol in carols:
+        trade(bob, carol, "0.05", "43000")  # a bucket of 17.2, and −32.8 at 44,000
+    eric = venue.account("100000")
+    trade(dave, eric, "0.1", "43000")
+    eric_buys = isolated(venue, 125)
+    trade(eric, eric_buys, "0.1", "43000")  # all shorts are bankrupt at 44,000
+    venue.index(BTC, "44000")
+
+    events = venue.liquidate(alice, BTC)
+
+    first, holes = every(LossSocialised, events)
+    assert (money("100"), Side.SELL, money("100")) == (first.missing, first.side, first.unpaid)
+    assert Side.BUY == holes.side
+    assert [(carols[0].account_id, money("32.8")), (carols[1].account_id, money("32.8"))] == [
+        (hole.account_id, hole.missing) for hole in holes.holes
+    ]
+    assert (money("65.6"), 1, 0) == (holes.charged, holes.buckets, holes.unpaid)
+    assert "2184.4" == equity(dave)  # 2,150 and a profit of 100
+    assert venue.state.digest() == venue.replayed().digest()
+
+
+def test_the_rounding_of_a_shared_loss_goes_to_the_allotment() -> None:
+    """Three equal buckets share 0.00000100: each pays 34 units, and 2 are too much."""
+    venue = venue_without_fund()
+    market = venue.state.markets[BTC]
+    whale = venue.account("1000000")
+    shorts = [isolated(venue, 10) for _ in range(3)]
+    for short in shorts:
+        trade(whale, short, "0.01", "50000")
+    market.rankings[Side.SELL] = rank(venue.state.accounts, market, Side.SELL)
+
+    shares = Shares(venue.state.accounts, market, Side.SELL, (), 100)
+
+    assert ([34, 34, 34], 100, 2) == (shares.parts, shares.charged, shares.residue)
 
 
 def test_a_bankrupt_party_is_closed_last_and_leaves_no_hole() -> None:

@@ -54,6 +54,22 @@ def test_the_bounds_themselves_are_allowed(side: str, size: str, price: str | No
     assert only(OrderAccepted, alice.place(side, "BTCUSDT", size, price))
 
 
+@pytest.mark.parametrize(
+    ("size", "price", "reason"),
+    [
+        ("0.1", "1000000.1", "price: 1000000.1 is outside PRICE_FILTER 0.1…1000000"),
+        ("1001", "50000", "quantity: 1001 is outside LOT_SIZE 0.001…1000"),
+        ("0.001", "4999.9", "quantity: notional 4.9999 is below MIN_NOTIONAL 5"),
+        ("0.1", "75000.1", "price: 75000.1 is above PERCENT_PRICE 75000"),
+    ],
+)
+def test_refusals_count_as_people_do(size: str, price: str, reason: str) -> None:
+    """In decimals of quote and base, not in ticks and lots."""
+    _, alice = venue_of()
+
+    assert reason == refused_by(alice.buy("BTCUSDT", size, price))[1]
+
+
 def test_max_num_orders_counts_open_orders() -> None:
     """One order more than allowed is refused, and there is room again once one is gone."""
     _, alice = venue_of(max_open_orders=2)
