@@ -28,7 +28,7 @@ MONEY_FIELDS = frozenset(
         "maker_realised", "margin_moved", "min_notional", "notional", "realised", "released",
         "paid", "received", "residue", "impact_notional", "taker_fee", "taker_margin_moved",
         "taker_realised", "unrealised", "value", "missing", "from_allotment", "from_wallet", "charged",
-        "unpaid", "wallet_before", "wallet_after", "bucket_before", "bucket_after", "margin",
+        "unpaid", "money_gap", "wallet_before", "wallet_after", "bucket_before", "bucket_after", "margin",
     }
 )  # fmt: skip
 # Rates and prices in 1e-8.

@@ -61,7 +61,7 @@ def test_what_is_rarely_left_over_is_restored(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(conditional, "TRIGGERS_PER_COMMAND_MAX", 1)
     monkeypatch.setattr(conditional, "TIMERS_PER_FRAME_MAX", 1)
     monkeypatch.setattr(deleverage, "PARTIES_AND_ORDERS_MAX", 3)
-    terms = {"funding_interval_s": 1, "interest_rate": 50_000, "funding_cap": 750_000}
+    terms = {"funding_interval_s": 1, "interest_rate": 50_000, "funding_cap": 390_000}
     venue = Venue(specs=tuple(spec(symbol, **terms) for symbol in SYMBOLS))
     venue.checks = False
     random = Random(1)

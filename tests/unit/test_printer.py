@@ -18,7 +18,8 @@ PLAIN = frozenset(
         "duplicate_of", "frame_n", "funding_interval_s", "index_age_ms_max", "index_recovery_updates",
         "index_wait", "leverage", "liquidation_id", "maker_account_id", "maker_order_id",
         "max_conditional_orders", "max_leverage", "max_open_orders", "order_id", "place", "premium_count",
-        "rules_version", "seq", "source_age_ms_max", "taker_account_id", "taker_order_id", "trade_id",
+        "rules_version", "seq", "source_age_ms_max", "failures", "index", "lots", "number", "repeats",
+        "replaced", "taker_account_id", "taker_order_id", "trade_id",
     }
 )  # fmt: skip
 
