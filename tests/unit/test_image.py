@@ -14,10 +14,11 @@ from exchange.aggregate.account import Account
 from exchange.aggregate.decide import decide_frame
 from exchange.aggregate.image import ImageError, restore, take_image
 from exchange.aggregate.state import Exchange
-from tests.flow import SYMBOLS, check_state, market_venue, random_command
-from tests.venue import NS_PER_MS, Trader, Venue, spec
+from tests.flow import check_state, market_venue, pause_ns, random_command
+from tests.venue import NS_PER_MS, Trader, Venue
 
 COMMANDS = 600
+RARE_COMMANDS = 4_000
 CUT_EVERY = 60
 AFTER_EACH_CUT = 150
 CUTS_PER_KIND = 2
@@ -56,30 +57,22 @@ def test_a_restored_state_decides_the_same_bytes(seed: int) -> None:
 def test_what_is_rarely_left_over_is_restored(monkeypatch: pytest.MonkeyPatch) -> None:
     """Cut where triggers and timers wait their turn, and orders of deleveraging are used up in part.
 
-    A venue without insurance, with funding, whose commands may each do only little.
+    The commands may each do only little.
     """
     monkeypatch.setattr(conditional, "TRIGGERS_PER_COMMAND_MAX", 1)
     monkeypatch.setattr(conditional, "TIMERS_PER_FRAME_MAX", 1)
     monkeypatch.setattr(deleverage, "PARTIES_AND_ORDERS_MAX", 3)
-    terms = {"funding_interval_s": 1, "interest_rate": 50_000, "funding_cap": 390_000}
-    venue = Venue(specs=tuple(spec(symbol, **terms) for symbol in SYMBOLS))
+    venue, random = market_venue(1)
     venue.checks = False
-    random = Random(1)
-    for symbol, price in zip(SYMBOLS, ("50000", "3000"), strict=True):
-        venue.index(symbol, price)
-    for n in range(12):
-        trader = venue.account(str(random.randint(200, 20_000)))
-        if n % 3 == 2:
-            trader.hedge()
     met: Counter[str] = Counter()
-    for n in range(COMMANDS):
-        venue.now_ns += 10 * NS_PER_MS
+    for n in range(RARE_COMMANDS):
+        venue.now_ns += pause_ns(random)
         venue.send(random_command(venue.state, random))
         left = left_over(venue.state)
         if any(met[kind] < CUTS_PER_KIND for kind in left):
             met.update(left)
             _compare_futures(restored(venue.state), restored(venue.state), venue, n)
-    assert {"due", "overdue", "ranked", "asked", "funded"} == set(met)
+    assert {"due", "overdue", "ranked", "emptied", "funded"} == set(met)
 
 
 def left_over(state: Exchange) -> list[str]:
@@ -89,7 +82,7 @@ def left_over(state: Exchange) -> list[str]:
         "due": bool(state.due),
         "overdue": bool(state.overdue),
         "ranked": bool(rankings),
-        "asked": any(ranking.asked for ranking in rankings),
+        "emptied": any(-1 in ranking.known() for ranking in rankings),
         "funded": any(market.funding_rate for market in state.markets.values()),
     }
     return [kind for kind, is_there in kinds.items() if is_there]
