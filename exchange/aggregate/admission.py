@@ -298,12 +298,14 @@ def admit(
     else:
         worst = abs(value - (position.ask_value + lots * price_ticks) * unit)
     # An order can only widen the worst-side exposure, so the other side need not be looked at.
+    increase = extras
     if worst > known.exposure:
-        margin = exposure_margin(position, value, worst, position.leverage)
-        check_margin(account, position, margin + position.extras + extras - known.required)
+        increase += exposure_margin(position, value, worst, position.leverage) + position.extras
+        increase -= known.required
+    if increase > 0 and increase > room(account, position.mode):
+        check_margin(account, position, increase)
+    if worst > market.brackets.caps_at[position.leverage]:
         check_exposure(position, worst)
-    else:
-        check_margin(account, position, extras)
     return extras
 
 

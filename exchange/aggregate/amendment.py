@@ -70,7 +70,7 @@ def amend_order(turn: Turn, command: AmendOrder) -> None:
             reason=USER,
         )
     )
-    if not keeps_place:
+    if takes:
         match(turn, market, order)
 
 

@@ -63,7 +63,9 @@ def place_order(turn: Turn, command: PlaceOrder, order_id: int = 0, *, closes: b
     leg = command.leg
     if account.hedge is (leg is BOTH):
         check_leg(account, leg)
-    position = account.position(market, leg)
+    position = account.positions.get(market.symbol) if leg is BOTH else None
+    if position is None:
+        position = account.position(market, leg)
     mode = None
     if command.margin_mode is not None:
         mode = mode_wanted(account, position, command)
