@@ -35,6 +35,7 @@ bench: .venv/.ready
 	.venv/bin/python -m bench.decide
 	.venv/bin/python -m bench.scaling
 	.venv/bin/python -m bench.pipeline
+	.venv/bin/python -m bench.liquidator
 
 # The rules compiled by mypyc from the same sources, in .compiled: tests, speed, and the same bytes.
 compiled: .venv/.ready

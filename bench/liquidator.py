@@ -97,7 +97,9 @@ class Venue:
         self.accounts = 0
         self.symbols = [f"M{n:02}USDT" for n in range(markets)]
         self.send([CreateLog(log_id="0" * 32, rules_version=1)])
-        spec = DEFAULT_SPECS[0]
+        # With a lower highest price, so that twenty markets fit what all of them together may hold.
+        most_ticks = DEFAULT_SPECS[0].max_price_ticks // 4
+        spec = msgspec.structs.replace(DEFAULT_SPECS[0], max_price_ticks=most_ticks)
         self.send([ListMarket(spec=msgspec.structs.replace(spec, symbol=symbol)) for symbol in self.symbols])
         self.send([index_price(symbol, START_TICKS) for symbol in self.symbols])
 
