@@ -47,7 +47,8 @@ from events.values import CROSS, ISOLATED, IndexSource, LiquidationResult, Order
 from exchange.aggregate.account import FIRST_USER_ACCOUNT_ID, FUND_ACCOUNT_ID, Account
 from exchange.aggregate.decide import decide_frame
 from exchange.aggregate.market import Market
-from exchange.aggregate.state import Exchange, hold, long_lots
+from exchange.aggregate.posting import hold, long_lots
+from exchange.aggregate.state import Exchange
 from exchange.aggregate.units import MONEY_ONE, ceil_div
 from exchange.intake.specs import DEFAULT_SPECS
 from exchange.watch import Bucket, Watch

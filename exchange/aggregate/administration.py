@@ -158,6 +158,8 @@ def set_leverage(turn: Turn, command: SetLeverage) -> None:
         check_may_leave(positions, turn.state.now_ns)
     top_ups = [_top_up(position, leverage) for position in positions]
     increase = sum(top_ups)
+    if increase:
+        check_may_leave(account.cross_positions(), turn.state.now_ns)
     for position in positions:
         known = standing(position)
         if known.exposure > brackets.cap_at(leverage):

@@ -281,6 +281,8 @@ def admit(
     spec = market.spec
     if spec.index_age_ms_max:
         check_index(market, now_ns)
+    if position.mode is ISOLATED:
+        check_may_leave(account.cross_positions(), now_ns)
     if (
         abs(size_lots) + resting_lots + lots > spec.max_position_lots
         or market.open_interest_lots + lots > spec.max_open_interest_lots

@@ -5,7 +5,7 @@ Filters and margin are asked as of a new order with the old one gone; a refusal 
 
 from events.commands import AmendOrder
 from events.events import OrderAmended
-from events.values import BUY, GTX, USER, CloseReason, RejectCode
+from events.values import BUY, GTX, ISOLATED, USER, CloseReason, RejectCode
 from exchange.aggregate.account import Account
 from exchange.aggregate.admission import (
     check_caps,
@@ -13,6 +13,7 @@ from exchange.aggregate.admission import (
     check_filters,
     check_index,
     check_margin,
+    check_may_leave,
     check_open_interest,
     check_reducible,
 )
@@ -98,6 +99,8 @@ def _admit_change(
     if others + open_lots <= position.reducible_lots(side):
         return 0
     check_index(position.market, now_ns)
+    if position.mode is ISOLATED:
+        check_may_leave(account.cross_positions(), now_ns)
     if open_lots > order.open_lots:
         check_caps(position, side, open_lots - order.open_lots)
     if takes:

@@ -27,8 +27,9 @@ from exchange.aggregate.canonical import (
 from exchange.aggregate.market import Market
 from exchange.aggregate.order import Order
 from exchange.aggregate.origins import Origin
+from exchange.aggregate.posting import hold
 from exchange.aggregate.ranking import Ranking
-from exchange.aggregate.state import Exchange, Timer, hold
+from exchange.aggregate.state import Exchange, Timer
 
 HalfRow = list[tuple[int, int, list[int]]]
 RankingRow = tuple[Side, list[RankRow], list[int], list[tuple[int, int]]]

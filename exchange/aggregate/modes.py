@@ -27,8 +27,9 @@ from exchange.aggregate.margin import (
     unrealised,
 )
 from exchange.aggregate.market import Market
+from exchange.aggregate.posting import move_margin
 from exchange.aggregate.scratch import copy_account, set_copy_mode
-from exchange.aggregate.state import Exchange, move_margin
+from exchange.aggregate.state import Exchange
 from exchange.aggregate.turn import Refused, Turn
 from exchange.aggregate.units import AMOUNT_MAX, ceil_div, decimal_text
 
@@ -128,7 +129,9 @@ def _plan(turn: Turn, command: SetMarginMode) -> MarginModeSet:
         raise Refused(RejectCode.BAD_MARGIN, "margin: only an isolated position has its own")
     if command.only_flat:
         _check_is_flat(account, market, command.mode)
-    check_may_leave([*account.cross_positions(), *account.positions_in(market)], turn.state.now_ns)
+    legs = account.positions_in(market)
+    if legs[0].mode is not command.mode and any(leg.size_lots or leg.order_count for leg in legs):
+        check_may_leave([*account.cross_positions(), *legs], turn.state.now_ns)
     return plan_margin_mode(account, market, command.mode, command.margin)
 
 

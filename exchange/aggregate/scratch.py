@@ -9,7 +9,7 @@ from events.values import MarginMode
 from exchange.aggregate.account import Account, Position
 from exchange.aggregate.fills import Fill
 from exchange.aggregate.order import Order
-from exchange.aggregate.state import move_margin, post
+from exchange.aggregate.posting import move_margin, post
 
 
 def copy_account(account: Account) -> Account:

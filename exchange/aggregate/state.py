@@ -82,6 +82,7 @@ from exchange.aggregate.margin import bucket_equity
 from exchange.aggregate.market import Market
 from exchange.aggregate.order import Order
 from exchange.aggregate.origins import Origin
+from exchange.aggregate.posting import credit, hold, long_lots, lots_of, move_margin, post, worth_of
 from exchange.aggregate.ranking import Ranking, Shares, rank
 from exchange.aggregate.triggers import Triggers
 from exchange.aggregate.units import RATE_ONE
@@ -147,7 +148,14 @@ class Exchange:
         self.accepted_lots_gaps: dict[str, int] = {}
         self._foreseen_ranking: Ranking | None = None
         self._foreseen_shares: Shares | None = None
-        self.handlers: dict[type[Event], Callable[[Any], None]] = {
+        self.handlers: dict[type[Event], Callable[[Any], None]] = self._table()
+
+    def apply(self, event: Event) -> None:
+        """Let one event change the state."""
+        self.handlers[type(event)](event)
+
+    def _table(self) -> dict[type[Event], Callable[[Any], None]]:
+        return {
             FrameHeader: self._frame_header,
             OriginOpened: self._origin_opened,
             LogCreated: self._log_created,
@@ -195,10 +203,6 @@ class Exchange:
             TickPassed: self._nothing,
             CheckpointPassed: self._nothing,
         }
-
-    def apply(self, event: Event) -> None:
-        """Let one event change the state."""
-        self.handlers[type(event)](event)
 
     # Log position
 
@@ -729,58 +733,3 @@ class Exchange:
     def digest(self) -> bytes:
         """Hash the whole state: 32 bytes that agree exactly when the states do."""
         return digest_of(self.venue_digest(), self.position_digest())
-
-
-def long_lots(position: Position) -> int:
-    """Return what a position adds to the open interest."""
-    return position.size_lots if position.size_lots > 0 else 0
-
-
-def worth_of(one: Account, of_one: Position, other: Account, of_other: Position) -> int:
-    """Return wallets + buckets − entry costs of two positions and their accounts, each counted once."""
-    total = one.wallet + of_one.bucket - of_one.entry_cost
-    if other is not one:
-        total += other.wallet
-    if of_other is not of_one:
-        total += of_other.bucket - of_other.entry_cost
-    return total
-
-
-def lots_of(one: Position, other: Position) -> int:
-    """Return the sizes of two positions together, each counted once."""
-    return one.size_lots if other is one else one.size_lots + other.size_lots
-
-
-def post(account: Account, position: Position, signed_lots: int, cost: int, realised: int, fee: int) -> None:
-    """Let a position trade `signed_lots` for `cost`; profit and fee go to the bucket it stands on."""
-    position.standing.mark_ticks = -1
-    position.size_lots += signed_lots
-    position.entry_cost += cost + realised
-    assert position.size_lots != 0 or position.entry_cost == 0, (account.account_id, position.entry_cost)
-    if position.mode is ISOLATED:
-        position.bucket += realised - fee
-    else:
-        account.wallet += realised - fee
-
-
-def credit(account: Account, position: Position, amount: int) -> None:
-    """Let the bucket that a position stands on receive money (negative: pay)."""
-    if position.mode is ISOLATED:
-        position.bucket += amount
-    else:
-        account.wallet += amount
-
-
-def hold(market: Market, account: Account, position: Position) -> None:
-    """Note whether a position whose size may have changed is open."""
-    if position.size_lots:
-        market.holders[account.account_id, position.leg] = position
-    else:
-        market.holders.pop((account.account_id, position.leg), None)
-
-
-def move_margin(account: Account, position: Position, amount: int) -> None:
-    """Move money from the wallet to the bucket of an isolated position (negative: back)."""
-    assert position.mode is ISOLATED, account.account_id
-    position.bucket += amount
-    account.wallet -= amount

@@ -18,7 +18,8 @@ from exchange.aggregate.admission import check_reducible, only_closes, only_redu
 from exchange.aggregate.margin import order_extras
 from exchange.aggregate.market import Market, spec_problem
 from exchange.aggregate.order import Order
-from exchange.aggregate.state import Exchange, hold
+from exchange.aggregate.posting import hold
+from exchange.aggregate.state import Exchange
 from exchange.aggregate.turn import Refused
 from exchange.aggregate.units import AMOUNT_MAX, MONEY_ONE, RATE_ONE, ceil_div
 from exchange.calc.shapes import (

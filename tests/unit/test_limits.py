@@ -204,6 +204,32 @@ def test_nothing_leaves_a_pool_whose_mark_nobody_knows() -> None:
     assert not isinstance(alice.leverage(BTC, 15)[0], Rejected)
 
 
+def test_an_isolated_order_takes_nothing_from_such_a_pool() -> None:
+    """Its margin would leave the pool as a withdrawal does; a cross order takes nothing out."""
+    venue = Venue(specs=(spec(BTC, index_age_ms_max=1000), spec(ETH)))
+    venue.index(BTC, "50000")
+    venue.index(ETH, "3000")
+    alice, bob = venue.account("10000"), venue.account("100000")
+    hold(venue, BTC, "1", "50000", alice, bob)
+    venue.after(3_600_000)
+
+    assert RejectCode.STALE_INDEX == refusal(alice.buy(ETH, "0.1", "3000", margin_mode="ISOLATED"))
+    assert every(OrderAccepted, alice.buy(ETH, "0.1", "3000"))
+
+
+def test_a_mode_that_moves_nothing_can_be_set_meanwhile() -> None:
+    """Where nothing is open no collateral leaves."""
+    venue = Venue(specs=(spec(BTC, index_age_ms_max=1000), spec(ETH)))
+    venue.index(BTC, "50000")
+    venue.index(ETH, "3000")
+    alice, bob = venue.account("10000"), venue.account("100000")
+    hold(venue, BTC, "1", "50000", alice, bob)
+    venue.after(3_600_000)
+
+    assert not isinstance(alice.mode(ETH, "ISOLATED")[0], Rejected)
+    assert RejectCode.STALE_INDEX == refusal(alice.switch(BTC, "ISOLATED"))
+
+
 def test_the_allotment_goes_back_to_a_fund_in_debt() -> None:
     """Money moves back to the wallet whatever the wallet holds; nothing is no amount."""
     venue = Venue(specs=(spec(BTC),), fund="100")

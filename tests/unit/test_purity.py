@@ -96,6 +96,7 @@ def test_only_apply_changes_state() -> None:
         "market.py",
         "order.py",
         "origins.py",
+        "posting.py",
         "scratch.py",  # copies only
         "triggers.py",
         "turn.py",

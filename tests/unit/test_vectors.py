@@ -19,8 +19,8 @@ from events.values import Bracket, LiquidationResult, Side
 from exchange.aggregate.funding import funding_rate, premium_of
 from exchange.aggregate.liquidation_price import liquidation_price_of
 from exchange.aggregate.market import PRICE_SCALE, Brackets, spec_problem
+from exchange.aggregate.posting import hold
 from exchange.aggregate.ranking import rank
-from exchange.aggregate.state import hold
 from exchange.calc.account_file import read_scenario
 from exchange.calc.report import margin_report
 from exchange.calc.what_if import read_steps, try_steps
