@@ -15,7 +15,8 @@ import structlog
 from aiohttp import web
 
 from exchange.intake.auth import API_KEY, AUTH_PARAMETERS, check_signature, check_timestamp
-from exchange.intake.endpoints import ROUTES, Endpoint, Security
+from exchange.intake.endpoint import Endpoint
+from exchange.intake.endpoints import ROUTES
 from exchange.intake.errors import (
     BAD_KEY,
     BAD_KEY_FORMAT,
@@ -27,7 +28,7 @@ from exchange.intake.errors import (
     ApiError,
 )
 from exchange.intake.keys import UnsealError
-from exchange.intake.market_data import wall_clock_ms
+from exchange.intake.market.data import wall_clock_ms
 from exchange.intake.parameters import parse_parameters, split_form
 from exchange.intake.service import Intake
 
@@ -86,7 +87,8 @@ class Front:
                 account=call.account_id,
                 seq=self._intake.state.seq,
             )
-        headers = self._usage.headers(call.remote, call.account_id, endpoint, wall_clock_ms())
+        is_order = endpoint is not None and endpoint.is_order
+        headers = self._usage.headers(call, is_order=is_order, now_ms=wall_clock_ms())
         headers["X-Request-Id"] = call.request_id
         return web.Response(body=body, status=status, headers=headers, content_type="application/json")
 
@@ -96,7 +98,7 @@ class Front:
         if not query.isascii():
             raise BAD_REQUEST.error(what="the query string has characters that must be percent-encoded")
         body = await _read_body(request) if request.body_exists else b""
-        signed = endpoint.security is Security.SIGNED
+        signed = endpoint.security.is_signed
         sealed = self._key_owner(call, request.headers.get(API_KEY_HEADER, "")) if signed else None
         sent = split_form(query)
         if body:
@@ -114,6 +116,8 @@ class Front:
         for name in AUTH_PARAMETERS:
             sent.pop(name, None)
         values = parse_parameters(endpoint.parameters, sent)
+        weight = endpoint.weight
+        call.weight = weight if isinstance(weight, int) else weight(values)
         return await endpoint.handler(self._intake, call.account_id, values)
 
     def _key_owner(self, call: "_Call", api_key: str) -> tuple[str, bytes]:
@@ -142,12 +146,13 @@ class Usage:
         self._ten_seconds = 0
         self._orders_10s: Counter[int] = Counter()
 
-    def headers(self, remote: str, account_id: int, endpoint: Endpoint | None, now_ms: int) -> dict[str, str]:
+    def headers(self, call: "_Call", *, is_order: bool, now_ms: int) -> dict[str, str]:
         """Count a request and return the headers that say what has been used."""
         self._turn(now_ms)
-        self._weights[remote] += endpoint.weight if endpoint is not None else 1
-        headers = {"X-MBX-USED-WEIGHT-1M": str(self._weights[remote])}
-        if endpoint is not None and endpoint.is_order and account_id:
+        account_id = call.account_id
+        self._weights[call.remote] += call.weight
+        headers = {"X-MBX-USED-WEIGHT-1M": str(self._weights[call.remote])}
+        if is_order and account_id:
             self._orders[account_id] += 1
             self._orders_10s[account_id] += 1
             headers["X-MBX-ORDER-COUNT-10S"] = str(self._orders_10s[account_id])
@@ -195,14 +200,15 @@ class _FrontProtocol(web.RequestHandler):
 
 
 class _Call:
-    """Who is asking; `account_id` is 0 until a key says whose it is."""
+    """Who is asking; `account_id` is 0 until a key says whose it is, `weight` 1 until it is known."""
 
-    __slots__ = ("account_id", "remote", "request_id")
+    __slots__ = ("account_id", "remote", "request_id", "weight")
 
     def __init__(self, request_id: str, remote: str) -> None:
         self.request_id = request_id
         self.remote = remote
         self.account_id = 0
+        self.weight = 1
 
 
 async def _read_body(request: web.BaseRequest) -> bytes:

@@ -51,7 +51,8 @@ from exchange.intake.errors import (
     refusal,
 )
 from exchange.intake.keys import KeyRing
-from exchange.intake.orders import NS_PER_MS, OrderHistory
+from exchange.intake.projection import Projection
+from exchange.intake.trade.orders import NS_PER_MS, OrderHistory
 
 ANSWER_DEADLINE_S = 10.0
 TIMER_CHECK_S = 0.25
@@ -231,6 +232,7 @@ class Intake:
     def _forget_past(self) -> None:
         self.liquidations: dict[MarginMode, int] = {MarginMode.ISOLATED: 0, MarginMode.CROSS: 0}
         self.orders = OrderHistory(lambda symbol: self._fold.state.markets[symbol].unit)
+        self._projections: tuple[Projection, ...] = (self.orders,)
 
     async def _read_past(self) -> None:
         """Learn from the entries before the snapshot, if the fold started from one, what it does not hold."""
@@ -240,7 +242,8 @@ class Intake:
         self.orders.adopt(self._fold.state)
 
     def _note(self, groups: Groups) -> None:
-        self.orders.feed(groups)
+        for projection in self._projections:
+            projection.feed(groups)
         for group in groups:
             for event in group:
                 if type(event) is LiquidationStarted:

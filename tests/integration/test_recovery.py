@@ -19,8 +19,8 @@ from exchange.aggregate.image import take_image
 from exchange.aggregate.state import RULES_VERSION
 from exchange.fold import Fold, Snapshots
 from exchange.intake.keys import KeyRing
-from exchange.intake.orders import order_object
 from exchange.intake.service import Intake
+from exchange.intake.trade.orders import order_object
 from exchange.writer import create_if_empty, rebuild
 from tests.recorded import LOG_ID, Recorded
 from tests.venue import spec

@@ -2,8 +2,8 @@
 
 from events.events import Event, FrameHeader, OrderAccepted, OrderCancelled, OrderExpired, TradeExecuted
 from events.values import CloseReason, OrderType, Outcome, Side, TimeInForce
-from exchange.intake.orders import OrderHistory, order_object
 from exchange.intake.specs import DEFAULT_SPECS
+from exchange.intake.trade.orders import OrderHistory, order_object
 
 BTC = DEFAULT_SPECS[0]
 UNIT = 10_000

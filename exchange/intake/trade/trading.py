@@ -2,7 +2,6 @@
 
 import itertools
 import secrets
-from typing import Any
 
 from events.commands import CancelAllOrders, CancelOrder, PlaceOrder, SetLeverage, SetMarginMode
 from events.events import OrderAccepted, OrderCancelled
@@ -15,6 +14,7 @@ from exchange.decimals import (
     parse_lots,
     parse_price,
 )
+from exchange.intake.endpoint import Values
 from exchange.intake.errors import (
     BAD_PARAMETER,
     EITHER_MANDATORY,
@@ -31,10 +31,8 @@ from exchange.intake.errors import (
     QUANTITY_NOT_POSITIVE,
     QUANTITY_OFF_STEP,
 )
-from exchange.intake.orders import NS_PER_MS, order_object, record_of_answer
 from exchange.intake.service import Intake
-
-Values = dict[str, Any]
+from exchange.intake.trade.orders import NS_PER_MS, order_object, record_of_answer
 
 _own_ids = itertools.count(1)
 _own_id_prefix = f"fx-{secrets.token_hex(6)}-"

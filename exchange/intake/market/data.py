@@ -7,10 +7,10 @@ from events.values import MarketSpec, MarketStatus, Side
 from exchange.aggregate.market import Market
 from exchange.aggregate.units import RATE_ONE
 from exchange.decimals import format_fixed, lots_text, money_text, price_text, step_digits
+from exchange.intake.endpoint import Values
 from exchange.intake.errors import BAD_DEPTH_LIMIT
-from exchange.intake.orders import NS_PER_MS
 from exchange.intake.service import Intake
-from exchange.intake.trading import Values
+from exchange.intake.trade.orders import NS_PER_MS
 
 DEPTH_LIMITS = (5, 10, 20, 50, 100, 500, 1000)
 DEPTH_LIMIT_DEFAULT = 500

@@ -8,8 +8,8 @@ from exchange.aggregate.account import Account, Position
 from exchange.aggregate.liquidation_price import liquidation_price_of
 from exchange.aggregate.units import ceil_div, floor_div
 from exchange.decimals import average_price_text, lots_text, money_text, price_text
+from exchange.intake.endpoint import Values
 from exchange.intake.service import Intake
-from exchange.intake.trading import Values
 
 ASSET_DEFAULT = "USDT"
 
