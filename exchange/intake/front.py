@@ -24,7 +24,8 @@ BODY_BYTES_MAX = 64 * 1024
 PATH_SHOWN_CHARS_MAX = 100
 API_KEY_HEADER = "X-MBX-APIKEY"
 
-# Answers a request whose path begins with the socket's, given the whole path without the query string.
+# Answers a request whose path begins with the socket's, given the whole path without the query string. Until
+# it has answered, an `ApiError` may come out of it.
 Socket = Callable[[web.BaseRequest, str], Awaitable[web.StreamResponse]]
 
 logger = structlog.get_logger(__name__)
@@ -43,15 +44,14 @@ class Front:
         """Answer one request; nothing but an answer comes out of here."""
         path, _, query = request.raw_path.partition("?")
         endpoint = ROUTES.get((request.method, path))
-        if endpoint is None:
-            socket = self._sockets.get(path[1:].partition("/")[0])
-            if socket is not None:
-                return await socket(request, path)
         gate = self._gate
         call = gate.call(request.remote or "")
         headers = {"X-Request-Id": call.request_id}
         try:
             if endpoint is None:
+                socket = self._sockets.get(path[1:].partition("/")[0])
+                if socket is not None:
+                    return await socket(request, path)
                 gate.usage.charge(gate.check_address(call), 1, call.now_ms)
                 raise NO_SUCH_PATH.error(path=path[:PATH_SHOWN_CHARS_MAX], method=request.method)
             status, body = 200, _encode(await self._call(call, endpoint, request, query))
@@ -61,8 +61,8 @@ class Front:
             gate.refused(call, path, error)
             if isinstance(error, LimitError):
                 headers["Retry-After"] = str(error.retry_s)
-        except Exception:
-            failure = gate.failed(call, path)
+        except Exception as error:
+            failure = gate.failed(call, path, error)
             status, body = failure.status, _error_body(failure)
         self._tell_usage(headers, call, endpoint)
         return web.Response(body=body, status=status, headers=headers, content_type="application/json")

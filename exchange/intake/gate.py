@@ -113,9 +113,11 @@ class Gate:
             message=error.text,
         )
 
-    def failed(self, call: Call, path: str) -> ApiError:
-        """Note the exception at hand, a defect of ours; return what the caller gets."""
-        self._log.exception("request_failed", request=call.request_id, path=path, account=call.account_id)
+    def failed(self, call: Call, path: str, error: Exception) -> ApiError:
+        """Note an exception, which is a defect of ours; return what the caller gets."""
+        self._log.error(
+            "request_failed", request=call.request_id, path=path, account=call.account_id, exc_info=error
+        )
         return UNKNOWN.error()
 
     def answered(self, call: Call, path: str) -> None:

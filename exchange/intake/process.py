@@ -16,6 +16,7 @@ from exchange.intake.gate import Gate
 from exchange.intake.keys import KeyRing, load_key_file
 from exchange.intake.limits import DEFAULT_LIMITS, Limits
 from exchange.intake.service import ANSWER_DEADLINE_S, Intake
+from exchange.intake.wsapi.server import WebSocketApi
 from exchange.runtime import until_available
 
 # A handler answers within its own deadline; one that does not is beyond waiting for.
@@ -90,7 +91,8 @@ class _Listeners:
 
     def __init__(self, intake: Intake, host: str, port: int, admin_host: str, admin_port: int) -> None:
         self._gate = Gate(intake)
-        front = Front(self._gate)
+        self._socket_api = WebSocketApi(self._gate)
+        front = Front(self._gate, {"ws-fapi": self._socket_api.handle})
         self._public = web.ServerRunner(
             FrontServer(front.handle, access_log=None, keepalive_timeout=KEEPALIVE_S),
             shutdown_timeout=SHUTDOWN_DEADLINE_S,
@@ -117,4 +119,6 @@ class _Listeners:
 
     async def _close(self) -> None:
         self._gate.closing = True
+        # A connection that waits for more requests would keep its listener from ending.
+        await self._socket_api.close()
         await asyncio.gather(self._public.cleanup(), self._admin.cleanup())

@@ -44,7 +44,7 @@ async def exchange_info(intake: Intake, account_id: int, values: Values) -> obje
         "timezone": "UTC",
         "serverTime": wall_clock_ms(),
         "futuresType": "U_MARGINED",
-        "rateLimits": intake.limits.rows(),
+        "rateLimits": [],
         "exchangeFilters": [],
         "assets": [
             {"asset": asset, "marginAvailable": True, "autoAssetExchange": "0"}
