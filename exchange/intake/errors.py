@@ -50,6 +50,18 @@ LOG_FULL = Fault(
     "The exchange's log has no room at the moment; nothing was executed. Please try again later.",
     503,
 )
+TOO_MANY_REQUESTS = Fault(
+    -1003,
+    "Too many requests; current limit of IP({address}) is {limit} requests per minute. "
+    "Please use the websocket for live updates to avoid polling the API.",
+    429,
+)
+BANNED = Fault(
+    -1003,
+    "Way too many requests; IP({address}) banned until {until}. "
+    "Please use the websocket for live updates to avoid bans.",
+    418,
+)
 STATUS_UNKNOWN = Fault(
     -1006,
     "An unexpected response was received from the message bus. Execution status unknown; query the order.",
@@ -64,6 +76,7 @@ TIMED_OUT = Fault(
 OVERLOADED = Fault(
     -1008, "Server is currently overloaded with other requests. Please try again in a few minutes.", 503
 )
+TOO_MANY_ORDERS = Fault(-1015, "Too many new orders; current limit is {limit} orders per {interval}.", 429)
 SHUTTING_DOWN = Fault(-1016, "This service is no longer available.", 503)
 TIMESTAMP_OUTSIDE = Fault(-1021, "Timestamp for this request is outside of the recvWindow.")
 TIMESTAMP_AHEAD = Fault(-1021, "Timestamp for this request was 1000ms ahead of the server's time.")
@@ -88,6 +101,8 @@ BAD_SYMBOL = Fault(-1121, "Invalid symbol.")
 BAD_LISTEN_KEY = Fault(-1125, "This listenKey does not exist.")
 BAD_PARAMETER = Fault(-1130, "Data sent for parameter '{name}' is not valid.")
 BAD_REQUEST = Fault(-1130, "The request is not valid HTTP: {what}.")
+BAD_MESSAGE = Fault(-1130, "The message is no request: {what}")
+NO_SUCH_METHOD = Fault(-1130, "Data sent for parameter 'method' is not valid: there is no '{method}'.")
 BAD_RECV_WINDOW = Fault(-1131, "recvWindow must be less than 60000")
 BAD_CALLBACK_RATE = Fault(-2007, "Invalid callBack rate")
 UNKNOWN_ORDER = Fault(-2011, "Unknown order sent.")
@@ -144,6 +159,9 @@ REFUSALS: dict[RejectCode, Fault] = {
     RejectCode.MARKET_CLOSED: Fault(-4140, "Invalid symbol status for opening position."),
     RejectCode.LOG_EXISTS: Fault(-1130, "{reason}"),
     RejectCode.KEY_EXISTS: Fault(-1130, "{reason}"),
+    RejectCode.UNKNOWN_KEY: Fault(-1130, "{reason}"),
+    RejectCode.BAD_KEY: Fault(-1130, "{reason}"),
+    RejectCode.TOO_MANY_KEYS: Fault(-1130, "{reason}"),
     RejectCode.BAD_SPEC: Fault(-1130, "{reason}"),
     RejectCode.BAD_AMOUNT: Fault(-1130, "{reason}"),
     RejectCode.BAD_PRICE: Fault(-1130, "{reason}"),

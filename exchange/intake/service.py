@@ -11,11 +11,12 @@ A liquidation never comes through here and is never refused: its process has one
 
 import asyncio
 import time
+from collections import deque
 from typing import Any
 
 import structlog
 
-from events.appender import Appender, AppenderClosedError, FrameRefusedError
+from events.appender import AnswerLostError, Appender, AppenderClosedError, FrameRefusedError
 from events.commands import (
     AnyCommand,
     CancelAllConditionals,
@@ -24,13 +25,14 @@ from events.commands import (
     CancelOrder,
     Command,
     Liquidate,
+    RemoveApiKey,
     SetCountdown,
     SetMarketStatus,
     Tick,
 )
 from events.events import CommandFailed, Event, LiquidationStarted, Rejected
 from events.frame import Groups, header_of
-from events.log import Log, LogFullError, VerifiedEvents
+from events.log import Log, LogError, LogFullError, VerifiedEvents
 from events.values import MarginMode, Outcome
 from exchange import config
 from exchange.aggregate.account import Account
@@ -51,6 +53,7 @@ from exchange.intake.errors import (
     refusal,
 )
 from exchange.intake.keys import KeyRing
+from exchange.intake.limits import DEFAULT_LIMITS, Limits
 from exchange.intake.projection import Projection
 from exchange.intake.trade.listen_keys import ListenKeys
 from exchange.intake.trade.orders import NS_PER_MS
@@ -59,6 +62,7 @@ from exchange.intake.trade.places import Places
 
 ANSWER_DEADLINE_S = 10.0
 TIMER_CHECK_S = 0.25
+WAITS_CHECK_S = 0.5
 # What may still come in when orders no longer may, up to `RESERVED_FACTOR` times the bound.
 RESERVED: frozenset[type[Command]] = frozenset(
     {
@@ -67,6 +71,7 @@ RESERVED: frozenset[type[Command]] = frozenset(
         CancelConditional,
         CancelOrder,
         Liquidate,
+        RemoveApiKey,
         SetCountdown,
         SetMarketStatus,
         Tick,
@@ -100,9 +105,11 @@ class Intake:
         deadline_s: float = ANSWER_DEADLINE_S,
         lag_frames: int = config.LAG_FRAMES_DEFAULT,
         snapshots: Snapshots = NO_SNAPSHOTS,
+        limits: Limits = DEFAULT_LIMITS,
         legacy_conditional_orders: bool = False,
     ) -> None:
         self.keys = keys
+        self.limits = limits
         self.listen_keys = ListenKeys()
         self.places = Places()
         self.legacy_conditional_orders = legacy_conditional_orders
@@ -110,6 +117,8 @@ class Intake:
         self._lag_frames = lag_frames
         self._is_overloaded = False
         self._appender = Appender(log, name)
+        self._waits: deque[tuple[float, asyncio.Future[list[Event]]]] = deque()
+        self._waiting: asyncio.Task[None] | None = None
         self._fold = Fold(log, self._on_entry, snapshots)
         self._forget_past()
         self._has_past = False
@@ -143,6 +152,7 @@ class Intake:
     async def open(self) -> None:
         """Open this intake's origin; raises as `Appender.open`."""
         await self._appender.open()
+        self._waiting = asyncio.create_task(self._end_waits(), name="intake waits")
 
     async def run(self) -> None:
         """Read what comes until cancelled.
@@ -170,6 +180,8 @@ class Intake:
     async def close(self) -> None:
         """Stop appending."""
         await self._appender.close()
+        if self._waiting is not None:
+            self._waiting.cancel()
 
     def market(self, symbol: str) -> Market:
         """Return a listed market.
@@ -218,19 +230,31 @@ class Intake:
             answer = self._appender.submit(command)
         except AppenderClosedError:
             raise SHUTTING_DOWN.error() from None
-        done, _ = await asyncio.wait((answer,), timeout=self._deadline_s)
-        if not done:
-            # The command is on its way and stays there; only nobody waits any longer.
-            answer.add_done_callback(_look_at)
-            raise TIMED_OUT.error()
-        error = answer.exception()
-        if error is None:
-            return answer.result()
-        if isinstance(error, LogFullError):
+        self._waits.append((time.monotonic() + self._deadline_s, answer))
+        try:
+            return await answer
+        except _DeadlineError:
+            raise TIMED_OUT.error() from None
+        except LogFullError as error:
             raise LOG_FULL.error() from error
-        if isinstance(error, AppenderClosedError | FrameRefusedError):
+        except (AppenderClosedError, FrameRefusedError) as error:
             raise NOT_EXECUTED.error() from error
-        raise STATUS_UNKNOWN.error() from error
+        except (LogError, AnswerLostError) as error:
+            raise STATUS_UNKNOWN.error() from error
+
+    async def _end_waits(self) -> None:
+        """Tell those whose answer does not come in time, until cancelled. One timer serves all who wait.
+
+        The command is on its way and stays there; only nobody waits for it any longer.
+        """
+        waits = self._waits
+        while True:
+            await asyncio.sleep(min(WAITS_CHECK_S, self._deadline_s / 4))
+            now_s = time.monotonic()
+            while waits and (waits[0][1].done() or waits[0][0] <= now_s):
+                _, answer = waits.popleft()
+                if not answer.done():
+                    answer.set_exception(_DeadlineError())
 
     def _refuse_overload(self, command: Command) -> None:
         lag = self.lag
@@ -279,7 +303,5 @@ class Intake:
             raise FrameRefusedError(header.outcome)
 
 
-def _look_at(answer: "asyncio.Future[list[Event]]") -> None:
-    """Take note of an outcome that nobody waits for, so that no error counts as lost."""
-    if not answer.cancelled():
-        answer.exception()
+class _DeadlineError(Exception):
+    """The answer did not come in time."""
