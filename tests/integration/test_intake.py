@@ -5,7 +5,6 @@ import hashlib
 import hmac
 import json
 import time
-from collections.abc import AsyncIterator
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
@@ -23,17 +22,8 @@ from exchange.decimals import money_text
 from exchange.fold import Fold
 from exchange.intake.admin_cli import app as admin_cli
 from exchange.intake.specs import DEFAULT_FORMS
+from tests.integration.intakes import DEADLINE_S, NOBODY, Account, Venue, free_ports, start_intake
 from tests.planted import IN_DECIDING, plant
-from tests.running_venue import DEADLINE_S, Account, Venue, free_ports, running_venue, start_intake
-
-NOBODY = "a" * 64
-
-
-@pytest.fixture
-async def venue(tmp_path: Path) -> AsyncIterator[Venue]:
-    """Run an exchange with BTCUSDT and ETHUSDT."""
-    async with running_venue(tmp_path) as made:
-        yield made
 
 
 async def test_public_calls_describe_the_market(venue: Venue) -> None:
