@@ -51,6 +51,7 @@ from exchange.intake.errors import (
     refusal,
 )
 from exchange.intake.keys import KeyRing
+from exchange.intake.market.past import Past
 from exchange.intake.projection import Projection
 from exchange.intake.trade.orders import NS_PER_MS, OrderHistory
 
@@ -232,7 +233,8 @@ class Intake:
     def _forget_past(self) -> None:
         self.liquidations: dict[MarginMode, int] = {MarginMode.ISOLATED: 0, MarginMode.CROSS: 0}
         self.orders = OrderHistory(lambda symbol: self._fold.state.markets[symbol].unit)
-        self._projections: tuple[Projection, ...] = (self.orders,)
+        self.past = Past(lambda: self._fold.state)
+        self._projections: tuple[Projection, ...] = (self.orders, self.past)
 
     async def _read_past(self) -> None:
         """Learn from the entries before the snapshot, if the fold started from one, what it does not hold."""
