@@ -97,6 +97,7 @@ PRECISION = Fault(-1111, "Precision is over the maximum defined for this asset. 
 BAD_TIME_IN_FORCE = Fault(-1115, "Invalid timeInForce.")
 BAD_ORDER_TYPE = Fault(-1116, "Invalid orderType.")
 BAD_SIDE = Fault(-1117, "Invalid side.")
+BAD_INTERVAL = Fault(-1120, "Invalid interval.")
 BAD_SYMBOL = Fault(-1121, "Invalid symbol.")
 BAD_LISTEN_KEY = Fault(-1125, "This listenKey does not exist.")
 BAD_PARAMETER = Fault(-1130, "Data sent for parameter '{name}' is not valid.")
@@ -127,9 +128,7 @@ CONDITIONAL_TYPE = Fault(
     -4120,
     "Order type not supported for this endpoint. Please use the Algo Order API endpoints instead.",
 )
-BAD_CLOSE_POSITION = Fault(
-    -4136, "Target strategy invalid for orderType {type},closePosition true"
-)
+BAD_CLOSE_POSITION = Fault(-4136, "Target strategy invalid for orderType {type},closePosition true")
 CLOSE_POSITION_QUANTITY = Fault(-4137, "Quantity must be zero with closePosition equals true")
 LEVERAGE_NOT_REDUCIBLE = Fault(
     -4161, "Leverage reduction is not supported in Isolated Margin Mode with open positions."

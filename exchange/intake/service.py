@@ -54,6 +54,7 @@ from exchange.intake.errors import (
 )
 from exchange.intake.keys import KeyRing
 from exchange.intake.limits import DEFAULT_LIMITS, Limits
+from exchange.intake.market.past import Past
 from exchange.intake.projection import Projection
 from exchange.intake.trade.listen_keys import ListenKeys
 from exchange.intake.trade.orders import NS_PER_MS
@@ -276,7 +277,8 @@ class Intake:
         self.liquidations: dict[MarginMode, int] = {MarginMode.ISOLATED: 0, MarginMode.CROSS: 0}
         self.past = AccountPast(lambda symbol: self._fold.state.markets[symbol].unit)
         self.orders = self.past.orders
-        self._projections: tuple[Projection, ...] = (self.past,)
+        self.markets_past = Past(lambda: self._fold.state)
+        self._projections: tuple[Projection, ...] = (self.past, self.markets_past)
 
     async def _read_past(self) -> None:
         """Learn from the entries before the snapshot, if the fold started from one, what it does not hold."""

@@ -110,9 +110,7 @@ ALGO_NAMES = {"trigger": "triggerPrice", "activation": "activatePrice", "id": "c
 CLASSIC_NAMES = {"trigger": "stopPrice", "activation": "activationPrice", "id": "newClientOrderId"}
 
 
-def any_order_command(
-    intake: Intake, account_id: int, values: Values
-) -> PlaceOrder | PlaceConditional:
+def any_order_command(intake: Intake, account_id: int, values: Values) -> PlaceOrder | PlaceConditional:
     """Return the command for the parameters of the order calls, whose types may include conditional ones.
 
     Raises:

@@ -29,7 +29,13 @@ from exchange.intake.errors import EITHER_MANDATORY, MANDATORY, NO_SUCH_ORDER, N
 from exchange.intake.service import Intake
 from exchange.intake.trade.algos import AlgoRecord, classic_answer
 from exchange.intake.trade.answers import Countdown, Done, OrderAnswer
-from exchange.intake.trade.forms import any_order_command, match_of, matched_price, price_ticks_of, quantity_lots_of
+from exchange.intake.trade.forms import (
+    any_order_command,
+    match_of,
+    matched_price,
+    price_ticks_of,
+    quantity_lots_of,
+)
 from exchange.intake.trade.orders import OrderRecord, order_answer, record_of_answer
 
 ALL_CANCELLED = Done(code=200, msg="The operation of cancel all open order is done.")
