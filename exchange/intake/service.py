@@ -54,8 +54,12 @@ from exchange.intake.errors import (
 )
 from exchange.intake.keys import KeyRing
 from exchange.intake.limits import DEFAULT_LIMITS, Limits
+from exchange.intake.market.past import Past
 from exchange.intake.projection import Projection
-from exchange.intake.trade.orders import NS_PER_MS, OrderHistory
+from exchange.intake.trade.listen_keys import ListenKeys
+from exchange.intake.trade.orders import NS_PER_MS
+from exchange.intake.trade.past import AccountPast
+from exchange.intake.trade.places import Places
 
 ANSWER_DEADLINE_S = 10.0
 TIMER_CHECK_S = 0.25
@@ -88,6 +92,9 @@ class Intake:
     What the state does not hold, past orders and counts of liquidations, reaches back as far as the log does
     when this process starts. On a trimmed log older orders that ended are unknown here, and of those still
     open only what the state knows (see `OrderHistory.adopt`).
+
+    With `legacy_conditional_orders` the order calls take the types that wait for a price, as they did before
+    these got calls of their own.
     """
 
     def __init__(
@@ -100,9 +107,13 @@ class Intake:
         lag_frames: int = config.LAG_FRAMES_DEFAULT,
         snapshots: Snapshots = NO_SNAPSHOTS,
         limits: Limits = DEFAULT_LIMITS,
+        legacy_conditional_orders: bool = False,
     ) -> None:
         self.keys = keys
         self.limits = limits
+        self.listen_keys = ListenKeys()
+        self.places = Places()
+        self.legacy_conditional_orders = legacy_conditional_orders
         self._deadline_s = deadline_s
         self._lag_frames = lag_frames
         self._is_overloaded = False
@@ -200,10 +211,19 @@ class Intake:
         """
         events = await self._answer(command)
         if events and isinstance(events[0], Rejected):
-            raise refusal(events[0], **self._details(command))
+            self.refuse(command, events[0])
         if events and isinstance(events[0], CommandFailed):
             raise UNKNOWN.error()
         return events
+
+    def refuse(self, command: AnyCommand, rejected: Rejected | None) -> None:
+        """Raise what a command that the aggregate refused is answered with; nothing if it did not.
+
+        Raises:
+            RefusedError: it did.
+        """
+        if rejected is not None:
+            raise refusal(rejected, **self._details(command))
 
     async def _answer(self, command: AnyCommand) -> list[Event]:
         self._refuse_overload(command)
@@ -255,15 +275,17 @@ class Intake:
 
     def _forget_past(self) -> None:
         self.liquidations: dict[MarginMode, int] = {MarginMode.ISOLATED: 0, MarginMode.CROSS: 0}
-        self.orders = OrderHistory(lambda symbol: self._fold.state.markets[symbol].unit)
-        self._projections: tuple[Projection, ...] = (self.orders,)
+        self.past = AccountPast(lambda symbol: self._fold.state.markets[symbol].unit)
+        self.orders = self.past.orders
+        self.markets_past = Past(lambda: self._fold.state)
+        self._projections: tuple[Projection, ...] = (self.past, self.markets_past)
 
     async def _read_past(self) -> None:
         """Learn from the entries before the snapshot, if the fold started from one, what it does not hold."""
         self._forget_past()
         async for verified in self._fold.past():
             self._note(verified.groups)
-        self.orders.adopt(self._fold.state)
+        self.past.adopt(self._fold.state)
 
     def _note(self, groups: Groups) -> None:
         for projection in self._projections:

@@ -39,7 +39,7 @@ async def test_public_calls_describe_the_market(venue: Venue) -> None:
     assert ("0.400000", "0.8000") == (btc["maintMarginPercent"], btc["requiredMarginPercent"])
     _, premium = await venue.send("GET", "/fapi/v1/premiumIndex", "symbol=BTCUSDT")
     assert ("50000.0", "50000.0") == (premium["markPrice"], premium["indexPrice"])
-    assert ("0.00000000", "0.00010000") == (premium["lastFundingRate"], premium["interestRate"])
+    assert ("0.00010000", "0.00010000") == (premium["lastFundingRate"], premium["interestRate"])
     assert 0 < premium["nextFundingTime"] - premium["time"] <= 8 * 3_600_000
     assert 0 == premium["nextFundingTime"] % (8 * 3_600_000)
     _, every = await venue.send("GET", "/fapi/v1/premiumIndex")

@@ -1,25 +1,24 @@
-"""What anybody may ask: the time, the contracts, the books, the prices."""
+"""The time, and the books: what is asked most."""
 
 import time
-from typing import Any
+from collections.abc import Callable
+from typing import TypeVar
 
-from events.values import MarketSpec, MarketStatus, Side
+from events.values import Side
 from exchange.aggregate.market import Market
-from exchange.aggregate.units import RATE_ONE
-from exchange.decimals import format_fixed, lots_text, money_text, price_text, step_digits
+from exchange.decimals import lots_text, price_text
 from exchange.intake.endpoint import Values
 from exchange.intake.errors import BAD_DEPTH_LIMIT
+from exchange.intake.market.answers import BookTicker, Depth, Level, Nothing, ServerTime
 from exchange.intake.service import Intake
 from exchange.intake.trade.orders import NS_PER_MS
 
-DEPTH_LIMITS = (5, 10, 20, 50, 100, 500, 1000)
 DEPTH_LIMIT_DEFAULT = 500
-PERPETUAL_DELIVERY_MS = 4_133_404_800_000
-_STATUS = {
-    MarketStatus.TRADING: "TRADING",
-    MarketStatus.CANCEL_ONLY: "PENDING_TRADING",
-    MarketStatus.HALTED: "BREAK",
-}
+# Weights by limit, which is one of these.
+DEPTH_WEIGHTS = {5: 2, 10: 2, 20: 2, 50: 2, 100: 5, 500: 10, 1000: 20}
+RPI_DEPTH_LIMIT = 1000
+
+A = TypeVar("A")
 
 
 def wall_clock_ms() -> int:
@@ -27,132 +26,86 @@ def wall_clock_ms() -> int:
     return time.time_ns() // NS_PER_MS
 
 
-async def ping(intake: Intake, account_id: int, values: Values) -> object:
+def one_or_all(intake: Intake, values: Values, answer: Callable[[Intake, Market], A]) -> A | list[A]:
+    """Return what is answered about the market of `symbol`, or about each market where none is named.
+
+    Raises:
+        ApiError: -1121.
+    """
+    if "symbol" in values:
+        return answer(intake, intake.market(values["symbol"]))
+    return [answer(intake, market) for market in intake.state.markets.values()]
+
+
+async def ping(intake: Intake, account_id: int, values: Values) -> Nothing:
     """Answer, to show that someone is there."""
-    return {}
+    return Nothing()
 
 
-async def server_time(intake: Intake, account_id: int, values: Values) -> object:
+async def server_time(intake: Intake, account_id: int, values: Values) -> ServerTime:
     """Return the server's clock."""
-    return {"serverTime": wall_clock_ms()}
+    return ServerTime(server_time=wall_clock_ms())
 
 
-async def exchange_info(intake: Intake, account_id: int, values: Values) -> object:
-    """Return the contracts and their filters."""
-    markets = intake.state.markets.values()
-    return {
-        "timezone": "UTC",
-        "serverTime": wall_clock_ms(),
-        "futuresType": "U_MARGINED",
-        "rateLimits": [],
-        "exchangeFilters": [],
-        "assets": [
-            {"asset": asset, "marginAvailable": True, "autoAssetExchange": "0"}
-            for asset in dict.fromkeys(market.spec.quote for market in markets)
-        ],
-        "symbols": [_symbol_row(market) for market in markets],
-    }
+def depth_weight(values: Values) -> int:
+    """Return what a book costs; a limit that is refused costs least."""
+    return DEPTH_WEIGHTS.get(values.get("limit", DEPTH_LIMIT_DEFAULT), min(DEPTH_WEIGHTS.values()))
 
 
-async def depth(intake: Intake, account_id: int, values: Values) -> object:
+async def depth(intake: Intake, account_id: int, values: Values) -> Depth:
     """Return the best levels of a book."""
     limit = values.get("limit", DEPTH_LIMIT_DEFAULT)
-    if limit not in DEPTH_LIMITS:
+    if limit not in DEPTH_WEIGHTS:
         raise BAD_DEPTH_LIMIT.error()
-    market = intake.market(values["symbol"])
-    return {
-        "lastUpdateId": intake.state.seq,
-        "E": wall_clock_ms(),
-        "T": intake.now_ms,
-        "bids": _levels(market, Side.BUY, limit),
-        "asks": _levels(market, Side.SELL, limit),
-    }
+    return depth_of(intake, intake.market(values["symbol"]), limit)
 
 
-async def premium_index(intake: Intake, account_id: int, values: Values) -> object:
-    """Return mark and index prices, of one market or of all."""
-    symbol = values.get("symbol")
-    if symbol is not None:
-        return _premium_row(intake.market(symbol), intake.now_ms)
-    return [_premium_row(market, intake.now_ms) for market in intake.state.markets.values()]
+async def rpi_depth(intake: Intake, account_id: int, values: Values) -> Depth:
+    """Return the same: there are no orders here that only retail traders meet."""
+    if values.get("limit", RPI_DEPTH_LIMIT) != RPI_DEPTH_LIMIT:
+        raise BAD_DEPTH_LIMIT.error()
+    return depth_of(intake, intake.market(values["symbol"]), RPI_DEPTH_LIMIT)
 
 
-def _levels(market: Market, side: Side, limit: int) -> list[list[str]]:
+def depth_of(intake: Intake, market: Market, limit: int) -> Depth:
+    """Return the best `limit` levels of each side, as of the last entry."""
+    return Depth(
+        last_update_id=intake.state.seq,
+        event_ms=wall_clock_ms(),
+        transaction_ms=intake.now_ms,
+        bids=levels_of(market, Side.BUY, limit),
+        asks=levels_of(market, Side.SELL, limit),
+    )
+
+
+async def book_ticker(intake: Intake, account_id: int, values: Values) -> BookTicker | list[BookTicker]:
+    """Return the best prices of one market or of all."""
+    return one_or_all(intake, values, book_ticker_of)
+
+
+def book_ticker_of(intake: Intake, market: Market) -> BookTicker:
+    """Return a market's best prices, as of the last entry."""
+    ((bid_price, bid_qty),) = levels_of(market, Side.BUY, 1) or [_no_level(market)]
+    ((ask_price, ask_qty),) = levels_of(market, Side.SELL, 1) or [_no_level(market)]
+    return BookTicker(
+        symbol=market.symbol,
+        bid_price=bid_price,
+        bid_qty=bid_qty,
+        ask_price=ask_price,
+        ask_qty=ask_qty,
+        time=intake.now_ms,
+        last_update_id=intake.state.seq,
+    )
+
+
+def levels_of(market: Market, side: Side, limit: int) -> list[Level]:
+    """Return price and size of the best levels of a side."""
     spec = market.spec
     return [
-        [price_text(spec, price_ticks), lots_text(spec, lots)]
+        (price_text(spec, price_ticks), lots_text(spec, lots))
         for price_ticks, lots in market.book.depth(side, limit)
     ]
 
 
-def _premium_row(market: Market, now_ms: int) -> dict[str, Any]:
-    """The rate is the one settled last; without funding the next time is 0."""
-    index = price_text(market.spec, market.index_ticks)
-    return {
-        "symbol": market.symbol,
-        "markPrice": price_text(market.spec, market.mark_ticks),
-        "indexPrice": index,
-        "estimatedSettlePrice": index,
-        "lastFundingRate": format_fixed(market.funding_rate),
-        "interestRate": format_fixed(market.spec.interest_rate),
-        "nextFundingTime": market.next_funding_ns // NS_PER_MS,
-        "time": now_ms,
-    }
-
-
-def _symbol_row(market: Market) -> dict[str, Any]:
-    spec = market.spec
-    lowest = spec.brackets[0]
-    return {
-        "symbol": spec.symbol,
-        "pair": spec.symbol,
-        "contractType": "PERPETUAL",
-        "deliveryDate": PERPETUAL_DELIVERY_MS,
-        "onboardDate": 0,
-        "status": _STATUS[market.status],
-        "maintMarginPercent": format_fixed(lowest.maintenance_rate, 6),
-        "requiredMarginPercent": format_fixed(10_000 * 100 // lowest.max_leverage, 4),
-        "baseAsset": spec.base,
-        "quoteAsset": spec.quote,
-        "marginAsset": spec.quote,
-        "pricePrecision": step_digits(spec.tick_size),
-        "quantityPrecision": step_digits(spec.lot_size),
-        "baseAssetPrecision": 8,
-        "quotePrecision": 8,
-        "underlyingType": "COIN",
-        "underlyingSubType": [],
-        "settlePlan": 0,
-        "triggerProtect": format_fixed(0, 4),
-        "liquidationFee": format_fixed(spec.liquidation_fee),
-        "marketTakeBound": format_fixed(spec.take_bound),
-        "filters": _filters(spec),
-        "orderTypes": ["LIMIT", "MARKET"],
-        "timeInForce": ["GTC", "IOC", "FOK", "GTX"],
-    }
-
-
-def _filters(spec: MarketSpec) -> list[dict[str, Any]]:
-    sizes = {
-        "minQty": lots_text(spec, spec.min_lots),
-        "maxQty": lots_text(spec, spec.max_lots),
-        "stepSize": lots_text(spec, 1),
-    }
-    return [
-        {
-            "filterType": "PRICE_FILTER",
-            "minPrice": price_text(spec, spec.min_price_ticks),
-            "maxPrice": price_text(spec, spec.max_price_ticks),
-            "tickSize": price_text(spec, 1),
-        },
-        {"filterType": "LOT_SIZE", **sizes},
-        {"filterType": "MARKET_LOT_SIZE", **sizes, "maxQty": lots_text(spec, spec.max_market_lots)},
-        {"filterType": "MIN_NOTIONAL", "notional": money_text(spec.min_notional)},
-        {"filterType": "MAX_NUM_ORDERS", "limit": spec.max_open_orders},
-        {"filterType": "MAX_NUM_ALGO_ORDERS", "limit": spec.max_conditional_orders},
-        {
-            "filterType": "PERCENT_PRICE",
-            "multiplierUp": money_text(RATE_ONE + spec.band_up),
-            "multiplierDown": money_text(RATE_ONE - spec.band_down),
-            "multiplierDecimal": "4",
-        },
-    ]
+def _no_level(market: Market) -> Level:
+    return price_text(market.spec, 0), lots_text(market.spec, 0)
