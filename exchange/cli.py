@@ -334,6 +334,29 @@ def intake(
     _run("intake", data_dir, redis_url, serve, snapshots=started_from, misuse=(KeyFileError,))
 
 
+@app.command("openapi")
+def describe_api(
+    output: Annotated[
+        Path | None, typer.Option(dir_okay=False, help="File to write instead of the terminal.")
+    ] = None,
+) -> None:
+    """Print the description of the API (OpenAPI 3.1), as GET /foldex/v1/openapi.json answers it."""
+    import msgspec
+
+    from exchange.intake.endpoints import ENDPOINTS
+    from exchange.intake.openapi import describe
+
+    text = msgspec.json.format(msgspec.json.encode(describe(ENDPOINTS)), indent=2).decode()
+    if output is None:
+        typer.echo(text)
+        return
+    try:
+        output.write_text(text + "\n")
+    except OSError as error:
+        typer.echo(f"foldex: {output}: {error.strerror}", err=True)
+        raise typer.Exit(config.EXIT_OUTPUT) from None
+
+
 @app.command()
 def liquidator(
     data_dir: DataDir = config.DATA_DIR_DEFAULT,

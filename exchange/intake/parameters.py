@@ -48,7 +48,7 @@ class Parameter:
 
     `parse` turns the text into a value, raising `ValueError` for a malformed one, which is answered with
     `fault`, or as a malformed parameter when there is none. An enumeration has its own fault, and is looked
-    at after all others.
+    at after all others; `values` are then its texts.
     """
 
     name: str
@@ -56,6 +56,7 @@ class Parameter:
     required: bool = False
     fault: Fault | None = None
     is_choice: bool = False
+    values: tuple[str, ...] = ()
 
 
 def split_form(text: str) -> dict[str, str]:
@@ -156,7 +157,8 @@ def choice(
             raise found.error(name=name)
         return found
 
-    return Parameter(name, parse, required, fault, is_choice=True)
+    taken = tuple(text for text, value in values.items() if not isinstance(value, Fault))
+    return Parameter(name, parse, required, fault, is_choice=True, values=taken)
 
 
 def _parse(parameter: Parameter, value: str) -> Any:
