@@ -223,7 +223,7 @@ class Intake:
             RefusedError: it did.
         """
         if rejected is not None:
-            raise refusal(rejected, **self._details(command))
+            raise refusal(rejected, **self.details(command))
 
     async def _answer(self, command: AnyCommand) -> list[Event]:
         self._refuse_overload(command)
@@ -266,7 +266,8 @@ class Intake:
         if is_overloaded and (type(command) not in RESERVED or lag > self._lag_frames * RESERVED_FACTOR):
             raise OVERLOADED.error()
 
-    def _details(self, command: Command) -> dict[str, Any]:
+    def details(self, command: Command) -> dict[str, Any]:
+        """Return what the texts of refusals name of a command."""
         market = self._fold.state.markets.get(getattr(command, "market", ""))
         return {
             "leverage": getattr(command, "leverage", ""),
