@@ -15,6 +15,7 @@ import typer
 from exchange import config
 from exchange.archive_cli import app as archive_app
 from exchange.archive_cli import recover, sql
+from exchange.bench.cli import app as bench
 from exchange.calc.cli import app as calc
 from exchange.config import Enforce
 from exchange.demo.cli import demo
@@ -45,6 +46,7 @@ app.command()(recover)
 app.command()(sql)
 app.add_typer(calc, name="calc")
 app.command()(demo)
+app.add_typer(bench, name="bench")
 
 
 class LogFormat(StrEnum):

@@ -182,7 +182,7 @@ def test_other_bytes_are_no_image() -> None:
 
 
 def test_a_trial_has_one_customer_as_he_stands() -> None:
-    """His positions, orders and conditional orders are there, nobody else's; trying leaves the venue alone."""
+    """His positions, orders and conditional orders are there, and nobody else's; the venue is left alone."""
     venue = Venue()
     venue.index(BTC, "50000")
     alice, bob = venue.account("10000"), venue.account("10000")
