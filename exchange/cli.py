@@ -329,6 +329,7 @@ def intake(
                     weight_1m=weight_1m, orders_10s=orders_10s, orders_1m=orders_1m, enforce=limits
                 ),
                 snapshots=runtime.snapshots,
+                consumers=runtime.read_consumers,
                 on_ready=runtime.ready,
             )
 

@@ -15,6 +15,7 @@ from exchange.intake.front import Front, FrontServer
 from exchange.intake.gate import Gate
 from exchange.intake.keys import KeyRing, load_key_file
 from exchange.intake.limits import DEFAULT_LIMITS, Limits
+from exchange.intake.metrics import Consumers
 from exchange.intake.service import ANSWER_DEADLINE_S, Intake
 from exchange.intake.wsapi.server import WebSocketApi
 from exchange.runtime import until_available
@@ -39,13 +40,14 @@ async def run_intake(
     lag_frames: int = config.LAG_FRAMES_DEFAULT,
     limits: Limits = DEFAULT_LIMITS,
     snapshots: Snapshots = NO_SNAPSHOTS,
+    consumers: Consumers | None = None,
     on_ready: Callable[[Callable[[], int]], None] | None = None,
 ) -> None:
     """Serve until `stop` is set; then refuse what is new, finish what is under way, and return.
 
     `on_ready` is called once both listeners accept connections, with what tells the last entry read. A log
     server that does not answer is waited for. `lag_frames` bounds what waits for the writer (see `service`),
-    `limits` what a caller may ask (see `limits`).
+    `limits` what a caller may ask (see `limits`); `consumers` tells how far other processes have come.
 
     Raises:
         KeyFileError: the key file cannot be used.
@@ -66,7 +68,7 @@ async def run_intake(
         if opening.done():
             opening.result()
             timing = asyncio.create_task(intake.keep_time(), name="intake time")
-            async with _Listeners(intake, host, port, admin_host, admin_port):
+            async with _Listeners(intake, host, port, admin_host, admin_port, consumers):
                 logger.info("intake_listens", host=host, port=port, admin_port=admin_port)
                 if on_ready is not None:
                     on_ready(lambda: intake.state.seq)
@@ -89,7 +91,15 @@ async def run_intake(
 class _Listeners:
     """Both HTTP servers. Leaving closes them: new requests are refused, those under way are finished."""
 
-    def __init__(self, intake: Intake, host: str, port: int, admin_host: str, admin_port: int) -> None:
+    def __init__(
+        self,
+        intake: Intake,
+        host: str,
+        port: int,
+        admin_host: str,
+        admin_port: int,
+        consumers: Consumers | None,
+    ) -> None:
         self._gate = Gate(intake)
         self._socket_api = WebSocketApi(self._gate)
         front = Front(self._gate, {"ws-fapi": self._socket_api.handle})
@@ -98,7 +108,7 @@ class _Listeners:
             shutdown_timeout=SHUTDOWN_DEADLINE_S,
         )
         self._admin = web.AppRunner(
-            admin_app(intake, lambda: self._gate.closing),
+            admin_app(intake, lambda: self._gate.closing, consumers),
             access_log=None,
             shutdown_timeout=SHUTDOWN_DEADLINE_S,
         )

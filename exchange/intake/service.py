@@ -55,6 +55,7 @@ from exchange.intake.errors import (
 from exchange.intake.keys import KeyRing
 from exchange.intake.limits import DEFAULT_LIMITS, Limits
 from exchange.intake.market.past import Past
+from exchange.intake.metrics import Metrics
 from exchange.intake.projection import Projection
 from exchange.intake.trade.listen_keys import ListenKeys
 from exchange.intake.trade.orders import NS_PER_MS
@@ -114,6 +115,7 @@ class Intake:
         self.listen_keys = ListenKeys()
         self.places = Places()
         self.legacy_conditional_orders = legacy_conditional_orders
+        self.metrics = Metrics(lambda: (self.state.seq, self.lag))
         self._deadline_s = deadline_s
         self._lag_frames = lag_frames
         self._is_overloaded = False
@@ -299,6 +301,7 @@ class Intake:
     def _on_entry(self, entry: VerifiedEvents) -> None:
         groups = entry.groups
         self._note(groups)
+        self.metrics.entry(len(groups), sum(map(len, groups)), len(entry.entry.body))
         self._appender.resolve(groups)
         header = header_of(groups)
         if header.outcome is Outcome.ORIGIN_CLOSED and header.origin == self._appender.origin:

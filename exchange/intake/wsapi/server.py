@@ -47,11 +47,13 @@ class WebSocketApi:
             return response
         end = asyncio.get_running_loop().call_later(LIFE_S, lambda: asyncio.ensure_future(socket.close()))
         self._open.add(socket)
+        self._gate.intake.metrics.sockets = len(self._open)
         try:
             await socket.serve(transport)
         finally:
             end.cancel()
             self._open.discard(socket)
+            self._gate.intake.metrics.sockets = len(self._open)
         return response
 
     async def close(self) -> None:
