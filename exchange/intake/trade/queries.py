@@ -264,7 +264,7 @@ def _closure_row(closure: Closure, spec: MarketSpec) -> ForceOrder:
         symbol=closure.symbol,
         pair=closure.symbol,
         status="FILLED",
-        client_order_id="adl_autoclose" if closure.is_deleveraging else f"autoclose-{closure.liquidation_id}",
+        client_order_id=closure.client_order_id,
         price=average,
         avg_price=average,
         orig_qty=quantity,
