@@ -279,7 +279,7 @@ class Ledger:
         *,
         is_deleveraging: bool,
     ) -> None:
-        """Note that `closed_lots` (signed as the position) of a party were closed for `value` (signed alike)."""
+        """Note that `closed_lots` (signed as the position) of a party went for `value` (signed alike)."""
         account_id = party.account_id
         if account_id < FIRST_USER_ACCOUNT_ID:
             return
