@@ -127,9 +127,7 @@ CONDITIONAL_TYPE = Fault(
     -4120,
     "Order type not supported for this endpoint. Please use the Algo Order API endpoints instead.",
 )
-BAD_CLOSE_POSITION = Fault(
-    -4136, "Target strategy invalid for orderType {type},closePosition true"
-)
+BAD_CLOSE_POSITION = Fault(-4136, "Target strategy invalid for orderType {type},closePosition true")
 CLOSE_POSITION_QUANTITY = Fault(-4137, "Quantity must be zero with closePosition equals true")
 LEVERAGE_NOT_REDUCIBLE = Fault(
     -4161, "Leverage reduction is not supported in Isolated Margin Mode with open positions."

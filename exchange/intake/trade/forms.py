@@ -92,7 +92,7 @@ class OrderKind(Enum):
 
 
 class PriceMatch(Enum):
-    """Which level of the book gives the price: seen from the order, its own side (1) or the other, and depth."""
+    """Which level of the book gives the price: on the order's own side (1) or the other (−1), and which."""
 
     NONE = (0, 0)
     OPPONENT = (-1, 1)
@@ -110,9 +110,7 @@ ALGO_NAMES = {"trigger": "triggerPrice", "activation": "activatePrice", "id": "c
 CLASSIC_NAMES = {"trigger": "stopPrice", "activation": "activationPrice", "id": "newClientOrderId"}
 
 
-def any_order_command(
-    intake: Intake, account_id: int, values: Values
-) -> PlaceOrder | PlaceConditional:
+def any_order_command(intake: Intake, account_id: int, values: Values) -> PlaceOrder | PlaceConditional:
     """Return the command for the parameters of the order calls, whose types may include conditional ones.
 
     Raises:

@@ -14,9 +14,7 @@ class Places:
     def __init__(self) -> None:
         self._known: dict[tuple[str, Side], tuple[int, int, dict[tuple[int, int], int]]] = {}
 
-    def of(
-        self, state: Exchange, market: Market, side: Side, key: tuple[int, int]
-    ) -> tuple[int, int]:
+    def of(self, state: Exchange, market: Market, side: Side, key: tuple[int, int]) -> tuple[int, int]:
         """Return the place from 0 of a position (account and leg) among those of its side, and their number.
 
         One that is not ranked yet stands last.

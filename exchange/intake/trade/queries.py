@@ -167,7 +167,8 @@ async def force_orders(intake: Intake, account_id: int, values: Values) -> list[
     rows += [
         _closure_row(closure, markets[closure.symbol].spec)
         for closure in intake.past.ledger.closures(account_id)
-        if symbol in (None, closure.symbol) and kind in (None, "ADL" if closure.is_deleveraging else "LIQUIDATION")
+        if symbol in (None, closure.symbol)
+        and kind in (None, "ADL" if closure.is_deleveraging else "LIQUIDATION")
     ]
     rows.sort(key=lambda row: (row.time, row.order_id))
     return chosen(rows, values, lambda row: row.time, rows_default=FORCE_ROWS_DEFAULT)
@@ -196,7 +197,7 @@ def chosen(
     rows_default: int = ROWS_DEFAULT,
     from_first: bool = False,
 ) -> list[R]:
-    """Return the rows, oldest first, of the span asked for: the first ones if it has a beginning, else the last.
+    """Return the rows of the span asked for, oldest first: the first if it has a beginning, else the last.
 
     `from_first` says that a beginning was asked for by number.
     """

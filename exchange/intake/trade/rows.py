@@ -25,7 +25,6 @@ from exchange.intake.trade.declared import (
     SYMBOL_OPTIONAL,
     WHICH_ALGO,
     WHICH_ORDER,
-
     span,
 )
 from exchange.intake.trade.ledger import IncomeType
@@ -460,9 +459,7 @@ ACCOUNT: tuple[Endpoint, ...] = (
         (SYMBOL_OPTIONAL,),
         response=answers.TradingStatus,
     ),
-    Endpoint(
-        "POST", "/fapi/v1/listenKey", _KEY, 1, statements.start_listening, response=answers.ListenKey
-    ),
+    Endpoint("POST", "/fapi/v1/listenKey", _KEY, 1, statements.start_listening, response=answers.ListenKey),
     Endpoint("PUT", "/fapi/v1/listenKey", _KEY, 1, statements.keep_listening, response=answers.ListenKey),
     Endpoint("DELETE", "/fapi/v1/listenKey", _KEY, 1, statements.stop_listening, response=answers.Nothing),
 )
