@@ -303,6 +303,15 @@ def intake(
         int,
         typer.Option(min=0, envvar=config.ORDERS_1M_ENV, help="Orders of an account in a minute; 0: any."),
     ] = config.ORDERS_1M_DEFAULT,
+    legacy_conditional_orders: Annotated[
+        bool,
+        typer.Option(
+            "--legacy-conditional-orders",
+            envvar=config.LEGACY_CONDITIONAL_ORDERS_ENV,
+            help="Take STOP, TAKE_PROFIT and TRAILING_STOP_MARKET on /fapi/v1/order, as Binance did until "
+            "December 2025.",
+        ),
+    ] = False,
     snapshots: SnapshotDir = None,
     snapshot_events: SnapshotEvents = config.SNAPSHOT_EVENTS_DEFAULT,
 ) -> None:
@@ -327,6 +336,7 @@ def intake(
                     weight_1m=weight_1m, orders_10s=orders_10s, orders_1m=orders_1m, enforce=limits
                 ),
                 snapshots=runtime.snapshots,
+                legacy_conditional_orders=legacy_conditional_orders,
                 on_ready=runtime.ready,
             )
 

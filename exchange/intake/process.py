@@ -39,13 +39,14 @@ async def run_intake(
     lag_frames: int = config.LAG_FRAMES_DEFAULT,
     limits: Limits = DEFAULT_LIMITS,
     snapshots: Snapshots = NO_SNAPSHOTS,
+    legacy_conditional_orders: bool = False,
     on_ready: Callable[[Callable[[], int]], None] | None = None,
 ) -> None:
     """Serve until `stop` is set; then refuse what is new, finish what is under way, and return.
 
     `on_ready` is called once both listeners accept connections, with what tells the last entry read. A log
     server that does not answer is waited for. `lag_frames` bounds what waits for the writer (see `service`),
-    `limits` what a caller may ask (see `limits`).
+    `limits` what a caller may ask (see `limits`). For `legacy_conditional_orders` see `service`.
 
     Raises:
         KeyFileError: the key file cannot be used.
@@ -54,7 +55,15 @@ async def run_intake(
         OSError: an address cannot be listened on.
     """
     keys = KeyRing(load_key_file(key_file))
-    intake = Intake(log, f"intake-{port}", keys, lag_frames=lag_frames, snapshots=snapshots, limits=limits)
+    intake = Intake(
+        log,
+        f"intake-{port}",
+        keys,
+        lag_frames=lag_frames,
+        snapshots=snapshots,
+        limits=limits,
+        legacy_conditional_orders=legacy_conditional_orders,
+    )
     if not await until_available(intake.catch_up, stop):
         return
     folding = asyncio.create_task(intake.run(), name="intake fold")

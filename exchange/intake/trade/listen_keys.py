@@ -14,7 +14,7 @@ KEY_BYTES = 32
 
 
 class ListenKeys:
-    """Which key opens the stream of which account, and until when. `clock_s` is a clock that never turns back.
+    """Which key opens the stream of which account, and until when. `clock_s` never turns back.
 
     At most one key an account: memory is bounded by the accounts there are.
     """
