@@ -27,14 +27,16 @@ LEASE_MS = 3_600_000
 class Recorded:
     """A log, and the state of who decided it: `state` is what any reader of `log` must come to."""
 
-    def __init__(self, log: Log, *, log_id: str = LOG_ID, seed: int = 1) -> None:
+    def __init__(
+        self, log: Log, *, log_id: str = LOG_ID, seed: int = 1, now_ns: int = 1_700_000_000 * 10**9
+    ) -> None:
         self.log = log
         self.state = Exchange()
         self.head = Head(seq=0, chain_hash=GENESIS_HASH)
         self._log_id = log_id
         self._random = Random(seed)
         self._origin = new_origin("test")
-        self._now_ns = 1_700_000_000 * 10**9
+        self._now_ns = now_ns
 
     async def begin(self) -> None:
         """Create the log, with two markets and a few funded accounts."""

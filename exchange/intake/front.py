@@ -8,7 +8,7 @@ then parameters, then what the call itself finds.
 import itertools
 import secrets
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 import msgspec
 import structlog
@@ -42,11 +42,18 @@ logger = structlog.get_logger(__name__)
 
 _encode = msgspec.json.Encoder().encode
 
+# Takes a request over as a WebSocket and serves it to its end.
+Upgrade = Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+
 
 class Front:
-    """Answers the requests of the public listener. Set `closing` to refuse whatever comes from then on."""
+    """Answers the requests of the public listener. Set `closing` to refuse whatever comes from then on.
 
-    def __init__(self, intake: Intake) -> None:
+    `upgrades` are the WebSockets by the path they begin at, or the beginning of it up to a slash.
+    """
+
+    def __init__(self, intake: Intake, upgrades: Mapping[str, Upgrade]) -> None:
+        self._upgrades = upgrades
         self.closing = False
         self._intake = intake
         # Bound once: the proxy would be set up anew for every line, even for those that are not written.
@@ -58,8 +65,12 @@ class Front:
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request; nothing but an answer comes out of here."""
         path, _, query = request.raw_path.partition("?")
-        call = _Call(f"{self._request_prefix}-{next(self._request_numbers)}", request.remote or "")
         endpoint = ROUTES.get((request.method, path))
+        if endpoint is None and request.method == "GET":
+            for prefix, upgrade in self._upgrades.items():
+                if path == prefix or path.startswith(f"{prefix}/"):
+                    return await upgrade(request)
+        call = _Call(f"{self._request_prefix}-{next(self._request_numbers)}", request.remote or "")
         try:
             if endpoint is None:
                 raise NO_SUCH_PATH.error(path=path[:PATH_SHOWN_CHARS_MAX], method=request.method)

@@ -14,6 +14,8 @@ from exchange.intake.admin import admin_app
 from exchange.intake.front import Front, FrontServer
 from exchange.intake.keys import KeyRing, load_key_file
 from exchange.intake.service import ANSWER_DEADLINE_S, Intake
+from exchange.intake.streams.front import ROUTES as STREAM_ROUTES
+from exchange.intake.streams.front import StreamFront
 from exchange.runtime import until_available
 
 # A handler answers within its own deadline; one that does not is beyond waiting for.
@@ -85,7 +87,8 @@ class _Listeners:
     """Both HTTP servers. Leaving closes them: new requests are refused, those under way are finished."""
 
     def __init__(self, intake: Intake, host: str, port: int, admin_host: str, admin_port: int) -> None:
-        self._front = Front(intake)
+        self._streams = StreamFront(intake)
+        self._front = Front(intake, dict.fromkeys(STREAM_ROUTES, self._streams.handle))
         self._public = web.ServerRunner(
             FrontServer(self._front.handle, access_log=None, keepalive_timeout=KEEPALIVE_S),
             shutdown_timeout=SHUTDOWN_DEADLINE_S,
@@ -112,4 +115,5 @@ class _Listeners:
 
     async def _close(self) -> None:
         self._front.closing = True
+        await self._streams.close()
         await asyncio.gather(self._public.cleanup(), self._admin.cleanup())

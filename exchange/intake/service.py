@@ -102,6 +102,7 @@ class Intake:
         self._is_overloaded = False
         self._appender = Appender(log, name)
         self._fold = Fold(log, self._on_entry, snapshots)
+        self._projections: tuple[Projection, ...] = ()
         self._forget_past()
         self._has_past = False
 
@@ -130,6 +131,10 @@ class Intake:
             await self._read_past()
             self._has_past = True
         await self._fold.catch_up()
+
+    def follow(self, projection: Projection) -> None:
+        """Feed a projection with every entry from now on, behind those that are fed already."""
+        self._projections = (*self._projections, projection)
 
     async def open(self) -> None:
         """Open this intake's origin; raises as `Appender.open`."""
@@ -234,7 +239,7 @@ class Intake:
         self.liquidations: dict[MarginMode, int] = {MarginMode.ISOLATED: 0, MarginMode.CROSS: 0}
         self.orders = OrderHistory(lambda symbol: self._fold.state.markets[symbol].unit)
         self.past = Past(lambda: self._fold.state)
-        self._projections: tuple[Projection, ...] = (self.orders, self.past)
+        self._projections = (self.orders, self.past)
 
     async def _read_past(self) -> None:
         """Learn from the entries before the snapshot, if the fold started from one, what it does not hold."""
