@@ -25,13 +25,17 @@ LEASE_MS = 3_600_000
 
 
 class Recorded:
-    """A log, and the state of who decided it: `state` is what any reader of `log` must come to."""
+    """A log, and the state of who decided it: `state` is what any reader of `log` must come to.
+
+    `events` counts the log's events.
+    """
 
     def __init__(
         self, log: Log, *, log_id: str = LOG_ID, seed: int = 1, now_ns: int = 1_700_000_000 * 10**9
     ) -> None:
         self.log = log
         self.state = Exchange()
+        self.events = 0
         self.head = Head(seq=0, chain_hash=GENESIS_HASH)
         self._log_id = log_id
         self._random = Random(seed)
@@ -66,7 +70,9 @@ class Recorded:
             self._lease = lease
         else:
             await self.log.append_command(frame)
-        body = encode_groups(decide_frame(self.state, seq, frame, self._now_ns))
+        groups = decide_frame(self.state, seq, frame, self._now_ns)
+        self.events += sum(map(len, groups))
+        body = encode_groups(groups)
         entry = EventEntry(
             seq=seq,
             schema=SCHEMA_VERSION,

@@ -30,7 +30,7 @@ async def until(is_there: Callable[[], bool]) -> None:
     deadline = time.monotonic() + DEADLINE_S
     while not is_there():
         assert time.monotonic() < deadline
-        await asyncio.sleep(0)
+        await asyncio.sleep(0.001)
 
 
 class Socket:

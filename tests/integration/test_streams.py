@@ -171,7 +171,6 @@ async def test_a_slow_reader_is_cut_off_and_the_others_go_on() -> None:
             noise.made.send({"n": sent, "text": "x" * 50_000})
             assert sent == (await reader.next())["data"]["n"]
             sent += 1
-        print("SENT", sent)
         noise.made.send({"n": "last"})
         assert "last" == (await reader.next())["data"]["n"]
 
