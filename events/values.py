@@ -4,7 +4,7 @@ Units, everywhere in Foldex: prices are integer *ticks*, sizes integer *lots*, m
 quote, rates integers of 1e-8. A `MarketSpec` fixes what one tick and one lot are worth.
 """
 
-from enum import IntEnum, StrEnum
+from enum import IntEnum, IntFlag, StrEnum
 from typing import Final
 
 import msgspec
@@ -174,6 +174,30 @@ class Outcome(IntEnum):
     REJECTED_FRAME = 4
 
 
+class KeyKind(IntEnum):
+    """How requests made with an API key are signed: with a shared secret, or with the owner's private key."""
+
+    HMAC = 0
+    ED25519 = 1
+
+
+class KeyPermission(IntFlag):
+    """What an API key may do with its account; a key has any of them.
+
+    READ: ask. TRADE: orders, leverage, margin. WITHDRAW: take money out. ADMINISTER: the account's keys.
+    """
+
+    READ = 1
+    TRADE = 2
+    WITHDRAW = 4
+    ADMINISTER = 8
+
+
+def permission_names(permissions: int) -> list[str]:
+    """Return the names of what a sum of permissions holds, in lower case."""
+    return [name.lower() for name, each in KeyPermission.__members__.items() if permissions & each]
+
+
 class RejectCode(StrEnum):
     """Why the aggregate refused a command."""
 
@@ -184,6 +208,9 @@ class RejectCode(StrEnum):
     MARKET_CLOSED = "MARKET_CLOSED"
     LOG_EXISTS = "LOG_EXISTS"
     KEY_EXISTS = "KEY_EXISTS"
+    UNKNOWN_KEY = "UNKNOWN_KEY"
+    BAD_KEY = "BAD_KEY"
+    TOO_MANY_KEYS = "TOO_MANY_KEYS"
     BAD_SPEC = "BAD_SPEC"
     BAD_AMOUNT = "BAD_AMOUNT"
     BAD_PRICE = "BAD_PRICE"

@@ -16,6 +16,7 @@ from exchange import config
 from exchange.archive_cli import app as archive_app
 from exchange.archive_cli import recover, sql
 from exchange.calc.cli import app as calc
+from exchange.config import Enforce
 from exchange.demo.cli import demo
 from exchange.intake.admin_cli import app as admin
 from exchange.options import ArchiveToRead, AsJson, DataDir, RedisUrl, archive_of, call, read_log
@@ -279,12 +280,45 @@ def intake(
             help="Refuse orders while this many entries wait for the writer; what cancels, at twice as many.",
         ),
     ] = config.LAG_FRAMES_DEFAULT,
+    limits: Annotated[
+        Enforce,
+        typer.Option(
+            envvar=config.LIMITS_ENV,
+            help="Whom request weights and order counts bind: callers on other machines, all, or nobody.",
+        ),
+    ] = Enforce.REMOTE,
+    weight_1m: Annotated[
+        int,
+        typer.Option(
+            min=0, envvar=config.WEIGHT_1M_ENV, help="Request weight of an address in a minute; 0: any."
+        ),
+    ] = config.WEIGHT_1M_DEFAULT,
+    orders_10s: Annotated[
+        int,
+        typer.Option(
+            min=0, envvar=config.ORDERS_10S_ENV, help="Orders of an account in ten seconds; 0: any."
+        ),
+    ] = config.ORDERS_10S_DEFAULT,
+    orders_1m: Annotated[
+        int,
+        typer.Option(min=0, envvar=config.ORDERS_1M_ENV, help="Orders of an account in a minute; 0: any."),
+    ] = config.ORDERS_1M_DEFAULT,
+    legacy_conditional_orders: Annotated[
+        bool,
+        typer.Option(
+            "--legacy-conditional-orders",
+            envvar=config.LEGACY_CONDITIONAL_ORDERS_ENV,
+            help="Take STOP, TAKE_PROFIT and TRAILING_STOP_MARKET on /fapi/v1/order, as Binance did until "
+            "December 2025.",
+        ),
+    ] = False,
     snapshots: SnapshotDir = None,
     snapshot_events: SnapshotEvents = config.SNAPSHOT_EVENTS_DEFAULT,
 ) -> None:
     """Run an intake: the HTTP API, and the administrator's listener."""
     from exchange.fold import Snapshots
     from exchange.intake.keys import KeyFileError
+    from exchange.intake.limits import Limits
     from exchange.intake.process import run_intake
 
     async def serve(runtime: "Runtime") -> None:
@@ -298,7 +332,11 @@ def intake(
                 key_file=key_file or data_dir / config.KEY_FILE_NAME,
                 stop=runtime.stop,
                 lag_frames=lag_frames,
+                limits=Limits(
+                    weight_1m=weight_1m, orders_10s=orders_10s, orders_1m=orders_1m, enforce=limits
+                ),
                 snapshots=runtime.snapshots,
+                legacy_conditional_orders=legacy_conditional_orders,
                 on_ready=runtime.ready,
             )
 

@@ -1,11 +1,21 @@
 """Names and numbers that the processes share: where the log is, how long things may take, exit codes."""
 
+from enum import StrEnum
 from pathlib import Path
 
 SHARD = "main"
 DATA_DIR_DEFAULT = Path(".foldex")
 PORT_DEFAULT = 8000
 SPEED_DEFAULT = 1.0
+
+
+class Enforce(StrEnum):
+    """Whose requests are refused when they are too many: see `intake.limits`."""
+
+    REMOTE = "remote"
+    ALL = "all"
+    OFF = "off"
+
 
 REDIS_URL_ENV = "REDIS_URL"
 KEY_FILE_ENV = "FOLDEX_KEY_FILE"
@@ -29,6 +39,15 @@ LEASE_MS_ENV = "FOLDEX_LEASE_MS"
 LEASE_TTL_MS_DEFAULT = 3_000
 LAG_FRAMES_ENV = "FOLDEX_LAG_FRAMES"
 LAG_FRAMES_DEFAULT = 1_024
+# Binance's own numbers, as exchangeInfo tells them.
+LIMITS_ENV = "FOLDEX_LIMITS"
+WEIGHT_1M_ENV = "FOLDEX_WEIGHT_1M"
+WEIGHT_1M_DEFAULT = 2_400
+ORDERS_10S_ENV = "FOLDEX_ORDERS_10S"
+ORDERS_10S_DEFAULT = 300
+ORDERS_1M_ENV = "FOLDEX_ORDERS_1M"
+ORDERS_1M_DEFAULT = 1_200
+LEGACY_CONDITIONAL_ORDERS_ENV = "FOLDEX_LEGACY_CONDITIONAL_ORDERS"
 HEARTBEAT_TTL_MS = 3_000
 HEARTBEAT_INTERVAL_S = 1.0
 SERVER_RETRY_S = 0.1

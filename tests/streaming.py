@@ -15,10 +15,11 @@ from events.commands import AnyCommand, ListMarket, OpenAccount, PlaceOrder, Set
 from events.memory import MemoryLog
 from events.values import IndexSource, OrderType, Side, TimeInForce
 from exchange.intake.front import Front, FrontServer
+from exchange.intake.gate import Gate
 from exchange.intake.keys import KeyRing
 from exchange.intake.service import Intake
 from exchange.intake.streams.connection import StreamLimits
-from exchange.intake.streams.front import ROUTES, StreamFront
+from exchange.intake.streams.front import PATHS, StreamFront
 from tests.recorded import Recorded
 from tests.venue import spec
 
@@ -143,7 +144,7 @@ async def streaming(*, limits: StreamLimits | None = None) -> AsyncIterator[Stag
     intake = Intake(record.log, "intake-test", KeyRing(os.urandom(32)))
     await intake.catch_up()
     streams = StreamFront(intake, limits)
-    front = Front(intake, dict.fromkeys(ROUTES, streams.handle))
+    front = Front(Gate(intake), dict.fromkeys(PATHS, streams.handle))
     folding = asyncio.create_task(intake.run())
     runner = web.ServerRunner(FrontServer(front.handle, access_log=None))
     await runner.setup()

@@ -18,6 +18,7 @@ from events.events import (
     AccountOpened,
     AccountUnblocked,
     ApiKeyAdded,
+    ApiKeyRemoved,
     CheckpointPassed,
     CommandFailed,
     ConditionalAccepted,
@@ -171,6 +172,7 @@ class Exchange:
             MarketStatusChanged: self._market_status,
             AccountOpened: self._account_opened,
             ApiKeyAdded: self._api_key_added,
+            ApiKeyRemoved: self._api_key_removed,
             Deposited: self._deposited,
             Withdrawn: self._withdrawn,
             InsuranceAllotted: self._insurance_allotted,
@@ -314,8 +316,12 @@ class Exchange:
 
     def _api_key_added(self, event: ApiKeyAdded) -> None:
         assert event.api_key not in self.key_owners, event.account_id
-        self.accounts[event.account_id].api_keys[event.api_key] = event.sealed_secret
+        self.accounts[event.account_id].api_keys[event.api_key] = event
         self.key_owners[event.api_key] = event.account_id
+
+    def _api_key_removed(self, event: ApiKeyRemoved) -> None:
+        del self.accounts[event.account_id].api_keys[event.api_key]
+        del self.key_owners[event.api_key]
 
     def _deposited(self, event: Deposited) -> None:
         self.accounts[event.account_id].wallet += event.amount

@@ -22,11 +22,13 @@ class Security(Enum):
     KEY = "the owner of an API key, named in the header and not signed with"
     READ = "the signer with a key that may read"
     TRADE = "the signer with a key that may trade"
+    WITHDRAW = "the signer with a key that may take money out"
+    ADMINISTER = "the signer with a key that may administer the account's keys"
 
     @property
     def is_signed(self) -> bool:
         """Whether the request must carry a timestamp and a signature."""
-        return self in (Security.READ, Security.TRADE)
+        return self not in (Security.NONE, Security.KEY)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +36,9 @@ class Endpoint:
     """One call. `response` is the type of its answer, by which the API's description says what comes back.
 
     A weight of 0 belongs to order calls, which count against the account's orders and not against the
-    caller's address.
+    caller's address. Of a call that `is_order`, `orders` says how many it counts for in ten seconds.
+
+    A handler awaits futures and `Intake.ask` alone: it may run without a task of its own.
     """
 
     method: str
@@ -45,3 +49,9 @@ class Endpoint:
     parameters: tuple[Parameter, ...] = ()
     response: Any = dict
     is_order: bool = False
+    orders: int | Weigh = 1
+
+    @property
+    def is_cancel(self) -> bool:
+        """Whether a call only takes orders back; such calls have a budget of their own."""
+        return self.method == "DELETE" and self.security is Security.TRADE

@@ -49,7 +49,7 @@ async def exchange_info(intake: Intake, account_id: int, values: Values) -> Exch
             Asset(asset=asset, margin_available=True, auto_asset_exchange="0")
             for asset in dict.fromkeys(market.spec.quote for market in markets)
         ],
-        symbols=[_contract(market, intake.past.of(market.symbol).listed_ms) for market in markets],
+        symbols=[_contract(market, intake.markets_past.of(market.symbol).listed_ms) for market in markets],
     )
 
 

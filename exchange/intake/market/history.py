@@ -28,7 +28,7 @@ async def trades(intake: Intake, account_id: int, values: Values) -> list[TradeR
     """Return trades: the newest, or those from a number on."""
     market = intake.market(values["symbol"])
     limit = values.get("limit", TRADES_DEFAULT)
-    found = intake.past.of(market.symbol).trades.select(_trade_id, values.get("fromId"), None, limit)
+    found = intake.markets_past.of(market.symbol).trades.select(_trade_id, values.get("fromId"), None, limit)
     return [_trade_row(market, trade) for trade in found]
 
 
@@ -37,7 +37,7 @@ async def aggregate_trades(intake: Intake, account_id: int, values: Values) -> l
     market = intake.market(values["symbol"])
     start_ms, end_ms = span_of(values)
     limit = values.get("limit", TRADES_DEFAULT)
-    past = intake.past.of(market.symbol)
+    past = intake.markets_past.of(market.symbol)
     if "fromId" in values:
         found = past.aggregates.select(_aggregate_id, values["fromId"], None, limit)
     else:
@@ -69,7 +69,7 @@ def candles_weight(values: Values) -> int:
 async def klines(intake: Intake, account_id: int, values: Values) -> list[KlineRow]:
     """Return candles of the trades."""
     market = intake.market(values["symbol"])
-    return _trade_klines(market, intake.past.of(market.symbol), values)
+    return _trade_klines(market, intake.markets_past.of(market.symbol), values)
 
 
 async def continuous_klines(intake: Intake, account_id: int, values: Values) -> list[KlineRow]:
@@ -77,25 +77,25 @@ async def continuous_klines(intake: Intake, account_id: int, values: Values) -> 
     market = intake.market(values["pair"])
     if values["contractType"] != PERPETUAL:
         return []
-    return _trade_klines(market, intake.past.of(market.symbol), values)
+    return _trade_klines(market, intake.markets_past.of(market.symbol), values)
 
 
 async def index_klines(intake: Intake, account_id: int, values: Values) -> list[KlineRow]:
     """Return candles of the index."""
     market = intake.market(values["pair"])
-    return _price_klines(intake.past.of(market.symbol).index, _ticks_text(market), values)
+    return _price_klines(intake.markets_past.of(market.symbol).index, _ticks_text(market), values)
 
 
 async def mark_klines(intake: Intake, account_id: int, values: Values) -> list[KlineRow]:
     """Return candles of the mark price."""
     market = intake.market(values["symbol"])
-    return _price_klines(intake.past.of(market.symbol).mark, _ticks_text(market), values)
+    return _price_klines(intake.markets_past.of(market.symbol).mark, _ticks_text(market), values)
 
 
 async def premium_klines(intake: Intake, account_id: int, values: Values) -> list[KlineRow]:
     """Return candles of the premium over the index, as a fraction."""
     market = intake.market(values["symbol"])
-    return _price_klines(intake.past.of(market.symbol).premium, format_fixed, values)
+    return _price_klines(intake.markets_past.of(market.symbol).premium, format_fixed, values)
 
 
 def candles_of(past: MarketPast, interval: Interval) -> Candles:

@@ -71,7 +71,9 @@ async def funding_rates(intake: Intake, account_id: int, values: Values) -> list
     found = [
         (row, market)
         for market in markets
-        for row in intake.past.of(market.symbol).fundings.select(_boundary_ms, start_ms, end_ms, limit)
+        for row in intake.markets_past.of(market.symbol).fundings.select(
+            _boundary_ms, start_ms, end_ms, limit
+        )
     ]
     found.sort(key=lambda pair: (pair[0].boundary_ms, pair[1].symbol))
     found = found[-limit:] if start_ms is None else found[:limit]
@@ -108,7 +110,7 @@ async def day_ticker(intake: Intake, account_id: int, values: Values) -> Ticker 
 
 def ticker_of(intake: Intake, market: Market) -> Ticker:
     """Return a market's last 24 hours; without trades all prices are the last one."""
-    spec, past = market.spec, intake.past.of(market.symbol)
+    spec, past = market.spec, intake.markets_past.of(market.symbol)
     now_ms = max(intake.now_ms, wall_clock_ms())
     day = past.day.figures(now_ms)
     last_ticks = last_price(market)
@@ -150,7 +152,7 @@ async def price_ticker(intake: Intake, account_id: int, values: Values) -> Price
 
 def price_of(intake: Intake, market: Market) -> PriceTicker:
     """Return a market's last price, and when it was."""
-    rows = intake.past.of(market.symbol).trades.rows
+    rows = intake.markets_past.of(market.symbol).trades.rows
     return PriceTicker(
         symbol=market.symbol,
         price=price_text(market.spec, last_price(market)),
@@ -171,7 +173,7 @@ async def open_interest(intake: Intake, account_id: int, values: Values) -> Open
 async def constituents(intake: Intake, account_id: int, values: Values) -> Constituents:
     """Return the sources of a market's index; it is their median, so they weigh the same."""
     market = intake.market(values["symbol"])
-    past: MarketPast = intake.past.of(market.symbol)
+    past: MarketPast = intake.markets_past.of(market.symbol)
     sources = past.last_mark.sources if past.last_mark is not None else ()
     weight = format_fixed(RATE_ONE // len(sources)) if sources else ""
     return Constituents(

@@ -27,7 +27,7 @@ async def open_interest_history(intake: Intake, account_id: int, values: Values)
     market = intake.market(values["symbol"])
     start_ms, end_ms = span_of(values)
     limit, period = values.get("limit", ROWS_DEFAULT), values["period"]
-    samples = intake.past.of(market.symbol).open_interests
+    samples = intake.markets_past.of(market.symbol).open_interests
     first_of: dict[int, OpenInterest] = {}
     for sample in samples.rows:
         first_of.setdefault(period.start(sample.time_ms), sample)
@@ -52,7 +52,7 @@ async def taker_ratio(intake: Intake, account_id: int, values: Values) -> list[T
     """Return what takers bought and sold in each period."""
     market = intake.market(values["symbol"])
     start_ms, end_ms = span_of(values)
-    candles = intake.past.of(market.symbol).traded.select(
+    candles = intake.markets_past.of(market.symbol).traded.select(
         values["period"], start_ms, end_ms, values.get("limit", ROWS_DEFAULT), wall_clock_ms()
     )
     return [
@@ -72,7 +72,7 @@ async def basis(intake: Intake, account_id: int, values: Values) -> list[BasisRo
     start_ms, end_ms = span_of(values)
     if values["contractType"] != PERPETUAL:
         return []
-    past, limit = intake.past.of(market.symbol), values.get("limit", ROWS_DEFAULT)
+    past, limit = intake.markets_past.of(market.symbol), values.get("limit", ROWS_DEFAULT)
     period, now_ms = values["period"], wall_clock_ms()
     index = {
         candle.open_ms: candle.close for candle in past.index.select(period, start_ms, end_ms, limit, now_ms)

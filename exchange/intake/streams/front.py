@@ -18,14 +18,20 @@ import msgspec
 import structlog
 from aiohttp import WSCloseCode, WSMessage, WSMsgType, web
 
+from exchange.intake.errors import BAD_REQUEST, NO_SUCH_PATH, OVERLOADED, SHUTTING_DOWN
 from exchange.intake.service import Intake
 from exchange.intake.streams.channel import encode
 from exchange.intake.streams.connection import WRITE_BUFFER_BYTES, Connection, StreamLimits
 from exchange.intake.streams.hub import Hub
 
-ROUTES: Final = tuple(
-    f"{route}/{kind}" for route in ("", "/public", "/market", "/private") for kind in ("ws", "stream")
+_KINDS: Final = ("ws", "stream")
+_PLACES: Final = ("public", "market", "private")
+# What the paths begin with.
+PATHS: Final = (*_KINDS, *_PLACES)
+_ROUTES: Final = tuple(
+    f"{place}/{kind}" for place in ("", *(f"/{each}" for each in _PLACES)) for kind in _KINDS
 )
+PATH_SHOWN_CHARS_MAX: Final = 100
 NAME_CHARS_MAX: Final = 200
 ID_CHARS_MAX: Final = 36
 CLOSE_DEADLINE_S: Final = 2.0
@@ -58,8 +64,16 @@ class StreamFront:
         self._connections: dict[Connection, None] = {}
         self._is_closing = False
 
-    async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Serve one connection until it ends."""
+    async def handle(self, request: web.BaseRequest, path: str) -> web.StreamResponse:
+        """Serve one connection until it ends.
+
+        Raises:
+            ApiError: it is none, there is nothing at this path, or there are too many.
+        """
+        if _route_of(path) is None:
+            raise NO_SUCH_PATH.error(path=path[:PATH_SHOWN_CHARS_MAX], method=request.method)
+        if self._is_closing:
+            raise SHUTTING_DOWN.error()
         limits = self._limits
         socket = web.WebSocketResponse(
             timeout=CLOSE_DEADLINE_S,
@@ -69,9 +83,9 @@ class StreamFront:
             writer_limit=WRITE_BUFFER_BYTES,
         )
         if not socket.can_prepare(request).ok:
-            return _refusal(400, -1130, "The request is not valid: a WebSocket upgrade is needed here.")
-        if self._is_closing or len(self._connections) >= limits.connections_max:
-            return _refusal(503, -1008, "No more connections are taken at the moment.")
+            raise BAD_REQUEST.error(what="it does not ask for a WebSocket")
+        if len(self._connections) >= limits.connections_max:
+            raise OVERLOADED.error()
         is_combined, names = opening(request.raw_path)
         await socket.prepare(request)
         connection = Connection(socket, request.transport, limits, is_combined=is_combined)
@@ -176,7 +190,7 @@ class StreamFront:
 def opening(raw_path: str) -> tuple[bool, tuple[str, ...]]:
     """Return what a connection's address says: whether payloads are wrapped, and the streams it names."""
     path, _, query = raw_path.partition("?")
-    route = next((each for each in ROUTES if path == each or path.startswith(f"{each}/")), "")
+    route = _route_of(path) or ""
     names = [unquote(part) for part in path.removeprefix(route).split("/") if part and not part.isdigit()]
     asked = dict(parse_qsl(query))
     names += [name for name in asked.get("streams", "").split("/") if name]
@@ -185,6 +199,10 @@ def opening(raw_path: str) -> tuple[bool, tuple[str, ...]]:
         events = asked.get("events")
         names.append(f"{listen_key}?events={events}" if events else listen_key)
     return route.endswith("stream"), tuple(names)
+
+
+def _route_of(path: str) -> str | None:
+    return next((each for each in _ROUTES if path == each or path.startswith(f"{each}/")), None)
 
 
 def _read(data: Any) -> dict[str, object]:
@@ -220,8 +238,3 @@ def _check_property(name: object) -> None:
         raise invalid("property name must be a string")
     if name != "combined":
         raise RequestError(0, "Unknown property")
-
-
-def _refusal(status: int, code: int, text: str) -> web.Response:
-    body = encode({"code": code, "msg": text})
-    return web.Response(body=body, status=status, content_type="application/json")

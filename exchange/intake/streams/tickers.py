@@ -41,7 +41,7 @@ class Tickers(Channel):
         markets = self._intake.state.markets
         found: list[Payload] = []
         for market in (markets[self._symbol],) if self._symbol else tuple(markets.values()):
-            day = self._intake.past.of(market.symbol).day.figures(wall_clock_ms())
+            day = self._intake.markets_past.of(market.symbol).day.figures(wall_clock_ms())
             now = day or market.mark_ticks
             if self._sent.get(market.symbol) != now or self.is_fresh:
                 self._sent[market.symbol] = now
@@ -106,7 +106,7 @@ class ContractInfo(Channel):
             "ps": market.symbol,
             "ct": PERPETUAL,
             "dt": PERPETUAL_DELIVERY_MS,
-            "ot": self._intake.past.of(market.symbol).listed_ms,
+            "ot": self._intake.markets_past.of(market.symbol).listed_ms,
             "cs": STATUS_NAMES[market.status],
             "bks": [
                 {

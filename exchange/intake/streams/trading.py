@@ -25,7 +25,7 @@ class MarketChannel(Channel):
         super().__init__(name, period_s)
         self.intake = intake
         self.market: Market = intake.state.markets[symbol]
-        self.past: MarketPast = intake.past.of(symbol)
+        self.past: MarketPast = intake.markets_past.of(symbol)
 
 
 class Trades(MarketChannel):
@@ -169,13 +169,14 @@ class ForceOrders(Channel):
         self._intake = intake
         self._symbol = symbol
         self._last_numbers = {
-            market.symbol: intake.past.of(market.symbol).force_order_count for market in self._markets()
+            market.symbol: intake.markets_past.of(market.symbol).force_order_count
+            for market in self._markets()
         }
 
     def flush(self) -> None:
         """Send the largest of the liquidation orders since the last flush."""
         for market in self._markets():
-            orders = self._intake.past.of(market.symbol).force_orders
+            orders = self._intake.markets_past.of(market.symbol).force_orders
             after = self._last_numbers.get(market.symbol, 0)
             found = orders.select(_number, after + 1, None, TRADES_KEPT)
             if found:

@@ -1,72 +1,467 @@
 """The rows of the calls an account makes for itself. Weights are Binance's."""
 
-from events.values import Leg, MarginMode, OrderType, SelfTrade, Side, TimeInForce
-from exchange.intake.endpoint import Endpoint, Security
-from exchange.intake.errors import BAD_ORDER_TYPE, BAD_SIDE, BAD_TIME_IN_FORCE, CONDITIONAL_TYPE
-from exchange.intake.parameters import Parameter, boolean, choice, client_order_id, decimal, text, whole
-from exchange.intake.trade import accounts, trading
+from collections.abc import Callable
 
-_READ, _TRADE = Security.READ, Security.TRADE
-_SYMBOL = Parameter("symbol", text, required=True)
-_SYMBOL_OPTIONAL = Parameter("symbol", text)
-_WHICH_ORDER = (_SYMBOL, Parameter("orderId", whole), Parameter("origClientOrderId", client_order_id))
-_CONDITIONAL = ("STOP", "STOP_MARKET", "TAKE_PROFIT", "TAKE_PROFIT_MARKET", "TRAILING_STOP_MARKET")
+from events.values import MarginMode
+from exchange.intake.endpoint import Endpoint, Security, Values
+from exchange.intake.parameters import Parameter, boolean, choice, decimal, text, whole
+from exchange.intake.trade import (
+    accounts,
+    algo_orders,
+    answers,
+    batches,
+    queries,
+    settings,
+    statements,
+    trading,
+)
+from exchange.intake.trade.declared import (
+    AMENDMENT,
+    LEG,
+    NEW_ALGO,
+    NEW_ORDER,
+    ORDER_ID,
+    SYMBOL,
+    SYMBOL_OPTIONAL,
+    WHICH_ALGO,
+    WHICH_ORDER,
+    span,
+)
+from exchange.intake.trade.ledger import IncomeType
 
-_NEW_ORDER = (
-    _SYMBOL,
-    Parameter("quantity", decimal),
-    Parameter("price", decimal),
-    Parameter("reduceOnly", boolean),
-    Parameter("newClientOrderId", client_order_id),
-    # Named by clients even where they leave the default; only the default is served.
-    Parameter("closePosition", boolean),
-    Parameter("priceProtect", boolean),
-    Parameter("workingType", text),
-    choice("side", {side.name: side for side in Side}, required=True, fault=BAD_SIDE),
-    choice(
-        "type",
-        {"LIMIT": OrderType.LIMIT, "MARKET": OrderType.MARKET}
-        | dict.fromkeys(_CONDITIONAL, CONDITIONAL_TYPE),
-        required=True,
-        fault=BAD_ORDER_TYPE,
-    ),
-    choice("timeInForce", {tif.name: tif for tif in TimeInForce}, fault=BAD_TIME_IN_FORCE),
-    Parameter("goodTillDate", whole),
-    choice("positionSide", {leg.name: leg for leg in Leg}),
-    choice("newOrderRespType", {kind: kind for kind in ("ACK", "RESULT")}),
-    choice("priceMatch", {"NONE": "NONE"}),
-    choice("selfTradePreventionMode", {mode.name: mode for mode in SelfTrade}),
+_KEY, _READ, _TRADE = Security.KEY, Security.READ, Security.TRADE
+_ORDERS_PER_BATCH = 5
+# What Binance has rows for, and an exchange without vouchers, rebates and options has not.
+_OTHER_INCOME = (
+    "WELCOME_BONUS",
+    "REFERRAL_KICKBACK",
+    "COMMISSION_REBATE",
+    "API_REBATE",
+    "CONTEST_REWARD",
+    "CROSS_COLLATERAL_TRANSFER",
+    "OPTIONS_PREMIUM_FEE",
+    "OPTIONS_SETTLE_PROFIT",
+    "INTERNAL_TRANSFER",
+    "AUTO_EXCHANGE",
+    "DELIVERED_SETTELMENT",
+    "COIN_SWAP_DEPOSIT",
+    "COIN_SWAP_WITHDRAW",
+    "POSITION_LIMIT_INCREASE_FEE",
+    "STRATEGY_UMFUTURES_TRANSFER",
+    "FEE_RETURN",
+    "BFUSD_REWARD",
+    "SPECIAL_FUNDING_FEE",
 )
 
-ENDPOINTS: tuple[Endpoint, ...] = (
-    Endpoint("POST", "/fapi/v1/order", _TRADE, 0, trading.place_order, _NEW_ORDER, is_order=True),
-    Endpoint("GET", "/fapi/v1/order", _READ, 1, trading.query_order, _WHICH_ORDER),
-    Endpoint("DELETE", "/fapi/v1/order", _TRADE, 1, trading.cancel_order, _WHICH_ORDER),
-    Endpoint("GET", "/fapi/v1/openOrders", _READ, 1, trading.open_orders, (_SYMBOL_OPTIONAL,)),
-    Endpoint("DELETE", "/fapi/v1/allOpenOrders", _TRADE, 1, trading.cancel_all_orders, (_SYMBOL,)),
+
+def _by_symbol(one: int, all_markets: int) -> Callable[[Values], int]:
+    """Return the weight of a call that may be about one market or about all."""
+    return lambda values: one if "symbol" in values else all_markets
+
+
+ORDERS: tuple[Endpoint, ...] = (
+    Endpoint(
+        "POST",
+        "/fapi/v1/order",
+        _TRADE,
+        0,
+        trading.place_order,
+        NEW_ORDER,
+        response=answers.OrderAnswer,
+        is_order=True,
+    ),
+    Endpoint(
+        "PUT",
+        "/fapi/v1/order",
+        _TRADE,
+        0,
+        trading.modify_order,
+        AMENDMENT,
+        response=answers.OrderAnswer,
+        is_order=True,
+    ),
+    Endpoint(
+        "GET",
+        "/fapi/v1/order",
+        _READ,
+        1,
+        queries.query_order,
+        WHICH_ORDER,
+        response=answers.OrderAnswer,
+    ),
+    Endpoint(
+        "DELETE",
+        "/fapi/v1/order",
+        _TRADE,
+        1,
+        trading.cancel_order,
+        WHICH_ORDER,
+        response=answers.OrderAnswer,
+    ),
+    Endpoint(
+        "POST",
+        "/fapi/v1/order/test",
+        _TRADE,
+        0,
+        trading.check_order,
+        NEW_ORDER,
+        response=answers.OrderAnswer,
+    ),
+    Endpoint(
+        "POST",
+        "/fapi/v1/batchOrders",
+        _TRADE,
+        5,
+        batches.place_orders,
+        (Parameter("batchOrders", batches.json_objects, required=True),),
+        response=answers.BATCH,
+        is_order=True,
+        orders=_ORDERS_PER_BATCH,
+    ),
+    Endpoint(
+        "PUT",
+        "/fapi/v1/batchOrders",
+        _TRADE,
+        5,
+        batches.modify_orders,
+        (Parameter("batchOrders", batches.json_objects, required=True),),
+        response=answers.BATCH,
+        is_order=True,
+        orders=_ORDERS_PER_BATCH,
+    ),
+    Endpoint(
+        "DELETE",
+        "/fapi/v1/batchOrders",
+        _TRADE,
+        1,
+        batches.cancel_orders,
+        (
+            SYMBOL,
+            Parameter("orderIdList", batches.json_numbers),
+            Parameter("origClientOrderIdList", batches.json_texts),
+            # As one widespread client writes them.
+            Parameter("orderidlist", batches.json_numbers),
+            Parameter("origclientorderidlist", batches.json_texts),
+        ),
+        response=answers.BATCH,
+    ),
+    Endpoint(
+        "GET",
+        "/fapi/v1/openOrder",
+        _READ,
+        1,
+        queries.query_open_order,
+        WHICH_ORDER,
+        response=answers.OrderAnswer,
+    ),
+    Endpoint(
+        "GET",
+        "/fapi/v1/openOrders",
+        _READ,
+        _by_symbol(1, 40),
+        queries.open_orders,
+        (SYMBOL_OPTIONAL,),
+        response=list[answers.OrderAnswer],
+    ),
+    Endpoint(
+        "GET",
+        "/fapi/v1/allOrders",
+        _READ,
+        5,
+        queries.all_orders,
+        (SYMBOL_OPTIONAL, ORDER_ID, *span()),
+        response=list[answers.OrderAnswer],
+    ),
+    Endpoint(
+        "DELETE",
+        "/fapi/v1/allOpenOrders",
+        _TRADE,
+        1,
+        trading.cancel_all_orders,
+        (SYMBOL,),
+        response=answers.Done,
+    ),
+    Endpoint(
+        "POST",
+        "/fapi/v1/countdownCancelAll",
+        _TRADE,
+        10,
+        trading.set_countdown,
+        (SYMBOL, Parameter("countdownTime", whole, required=True)),
+        response=answers.Countdown,
+    ),
+    Endpoint(
+        "GET",
+        "/fapi/v1/orderAmendment",
+        _READ,
+        1,
+        queries.order_amendments,
+        (*WHICH_ORDER, *span(100)),
+        response=list[answers.AmendmentRow],
+    ),
+    Endpoint(
+        "GET",
+        "/fapi/v1/userTrades",
+        _READ,
+        5,
+        queries.user_trades,
+        (SYMBOL, ORDER_ID, Parameter("fromId", whole), *span()),
+        response=list[answers.UserTrade],
+    ),
+    Endpoint(
+        "GET",
+        "/fapi/v1/forceOrders",
+        _READ,
+        _by_symbol(20, 50),
+        queries.force_orders,
+        (
+            SYMBOL_OPTIONAL,
+            choice("autoCloseType", {kind: kind for kind in ("LIQUIDATION", "ADL")}),
+            *span(100),
+        ),
+        response=list[answers.ForceOrder],
+    ),
+)
+
+ALGO_ORDERS: tuple[Endpoint, ...] = (
+    Endpoint(
+        "POST",
+        "/fapi/v1/algoOrder",
+        _TRADE,
+        0,
+        algo_orders.place_algo,
+        NEW_ALGO,
+        response=answers.AlgoOrder,
+        is_order=True,
+    ),
+    Endpoint(
+        "GET",
+        "/fapi/v1/algoOrder",
+        _READ,
+        1,
+        algo_orders.query_algo,
+        # The market is known by the number; clients name it all the same.
+        (SYMBOL_OPTIONAL, *WHICH_ALGO),
+        response=answers.AlgoOrder,
+    ),
+    Endpoint(
+        "DELETE",
+        "/fapi/v1/algoOrder",
+        _TRADE,
+        1,
+        algo_orders.cancel_algo,
+        (SYMBOL_OPTIONAL, *WHICH_ALGO),
+        response=answers.AlgoCancelled,
+    ),
+    Endpoint(
+        "GET",
+        "/fapi/v1/openAlgoOrders",
+        _READ,
+        _by_symbol(1, 40),
+        algo_orders.open_algos,
+        (SYMBOL_OPTIONAL, Parameter("algoId", whole), Parameter("algoType", text)),
+        response=list[answers.AlgoOrder],
+    ),
+    Endpoint(
+        "GET",
+        "/fapi/v1/allAlgoOrders",
+        _READ,
+        5,
+        algo_orders.all_algos,
+        (SYMBOL, Parameter("algoId", whole), *span()),
+        response=list[answers.AlgoOrder],
+    ),
+    Endpoint(
+        "DELETE",
+        "/fapi/v1/algoOpenOrders",
+        _TRADE,
+        1,
+        algo_orders.cancel_all_algos,
+        (SYMBOL,),
+        response=answers.Done,
+    ),
+)
+
+SETTINGS: tuple[Endpoint, ...] = (
     Endpoint(
         "POST",
         "/fapi/v1/leverage",
         _TRADE,
         1,
-        trading.set_leverage,
-        (_SYMBOL, Parameter("leverage", whole, required=True)),
+        settings.set_leverage,
+        (SYMBOL, Parameter("leverage", whole, required=True)),
+        response=answers.LeverageSet,
     ),
     Endpoint(
         "POST",
         "/fapi/v1/marginType",
         _TRADE,
         1,
-        trading.set_margin_type,
+        settings.set_margin_type,
         (
-            _SYMBOL,
+            SYMBOL,
             choice(
                 "marginType",
                 {"ISOLATED": MarginMode.ISOLATED, "CROSSED": MarginMode.CROSS},
                 required=True,
             ),
         ),
+        response=answers.Done,
     ),
-    Endpoint("GET", "/fapi/v2/account", _READ, 5, accounts.account_information),
-    Endpoint("GET", "/fapi/v2/positionRisk", _READ, 5, accounts.position_risk, (_SYMBOL_OPTIONAL,)),
+    Endpoint(
+        "POST",
+        "/fapi/v1/positionMargin",
+        _TRADE,
+        1,
+        settings.move_margin,
+        (
+            SYMBOL,
+            Parameter("amount", decimal, required=True),
+            Parameter("type", whole, required=True),
+            LEG,
+        ),
+        response=answers.MarginMoved,
+    ),
+    Endpoint(
+        "GET",
+        "/fapi/v1/positionMargin/history",
+        _READ,
+        1,
+        settings.margin_history,
+        (SYMBOL, Parameter("type", whole), *span()),
+        response=list[answers.MarginRow],
+    ),
+    Endpoint(
+        "GET", "/fapi/v1/positionSide/dual", _READ, 30, settings.position_mode, response=answers.PositionMode
+    ),
+    Endpoint(
+        "POST",
+        "/fapi/v1/positionSide/dual",
+        _TRADE,
+        1,
+        settings.set_position_mode,
+        (Parameter("dualSidePosition", boolean, required=True),),
+        response=answers.Done,
+    ),
+    Endpoint(
+        "GET", "/fapi/v1/multiAssetsMargin", _READ, 30, settings.multi_assets, response=answers.MultiAssets
+    ),
+    Endpoint(
+        "POST",
+        "/fapi/v1/multiAssetsMargin",
+        _TRADE,
+        1,
+        settings.set_multi_assets,
+        (Parameter("multiAssetsMargin", boolean, required=True),),
+        response=answers.Done,
+    ),
+    Endpoint("GET", "/fapi/v1/feeBurn", _READ, 30, settings.fee_burn, response=answers.FeeBurn),
+    Endpoint(
+        "POST",
+        "/fapi/v1/feeBurn",
+        _TRADE,
+        1,
+        settings.set_fee_burn,
+        (Parameter("feeBurn", boolean, required=True),),
+        response=answers.Done,
+    ),
+    Endpoint(
+        "GET",
+        "/fapi/v1/symbolConfig",
+        _READ,
+        5,
+        settings.symbol_config,
+        (SYMBOL_OPTIONAL,),
+        response=list[answers.SymbolConfig],
+    ),
 )
+
+ACCOUNT: tuple[Endpoint, ...] = (
+    Endpoint("GET", "/fapi/v2/account", _READ, 5, accounts.account_v2, response=answers.AccountV2),
+    Endpoint("GET", "/fapi/v3/account", _READ, 5, accounts.account_v3, response=answers.AccountV3),
+    Endpoint("GET", "/fapi/v2/balance", _READ, 5, accounts.balances, response=list[answers.BalanceRow]),
+    Endpoint("GET", "/fapi/v3/balance", _READ, 5, accounts.balances, response=list[answers.BalanceRow]),
+    Endpoint(
+        "GET", "/fapi/v1/accountConfig", _READ, 5, accounts.account_config, response=answers.AccountConfig
+    ),
+    Endpoint(
+        "GET",
+        "/fapi/v2/positionRisk",
+        _READ,
+        5,
+        accounts.position_risk_v2,
+        (SYMBOL_OPTIONAL,),
+        response=list[answers.PositionRiskV2],
+    ),
+    Endpoint(
+        "GET",
+        "/fapi/v3/positionRisk",
+        _READ,
+        5,
+        accounts.position_risk_v3,
+        (SYMBOL_OPTIONAL,),
+        response=list[answers.PositionRiskV3],
+    ),
+    Endpoint(
+        "GET",
+        "/fapi/v1/adlQuantile",
+        _READ,
+        5,
+        accounts.adl_quantiles,
+        (SYMBOL_OPTIONAL,),
+        response=list[answers.AdlRow],
+    ),
+    Endpoint(
+        "GET",
+        "/fapi/v1/leverageBracket",
+        _READ,
+        1,
+        statements.leverage_brackets,
+        (SYMBOL_OPTIONAL,),
+        response=answers.LeverageBrackets | list[answers.LeverageBrackets],
+    ),
+    Endpoint(
+        "GET",
+        "/fapi/v1/commissionRate",
+        _READ,
+        20,
+        statements.commission_rate,
+        (SYMBOL,),
+        response=answers.CommissionRate,
+    ),
+    Endpoint(
+        "GET",
+        "/fapi/v1/income",
+        _READ,
+        30,
+        statements.income,
+        (
+            SYMBOL_OPTIONAL,
+            choice("incomeType", {kind: kind for kind in (*IncomeType, *_OTHER_INCOME)}),
+            *span(),
+        ),
+        response=list[answers.IncomeRow],
+    ),
+    Endpoint(
+        "GET",
+        "/fapi/v1/rateLimit/order",
+        _READ,
+        1,
+        statements.order_limits,
+        response=list[answers.RateLimit],
+    ),
+    Endpoint(
+        "GET",
+        "/fapi/v1/apiTradingStatus",
+        _READ,
+        _by_symbol(1, 10),
+        statements.trading_status,
+        (SYMBOL_OPTIONAL,),
+        response=answers.TradingStatus,
+    ),
+    Endpoint("POST", "/fapi/v1/listenKey", _KEY, 1, statements.start_listening, response=answers.ListenKey),
+    Endpoint("PUT", "/fapi/v1/listenKey", _KEY, 1, statements.keep_listening, response=answers.ListenKey),
+    Endpoint("DELETE", "/fapi/v1/listenKey", _KEY, 1, statements.stop_listening, response=answers.Nothing),
+)
+
+ENDPOINTS: tuple[Endpoint, ...] = (*ORDERS, *ALGO_ORDERS, *SETTINGS, *ACCOUNT)
