@@ -385,6 +385,16 @@ class EventReader:
             raise LogRewoundError(f"event entry {self.seq} is not the one that was read")
 
 
+def check_answer(command: CommandEntry, answer: VerifiedEvents) -> None:
+    """Make sure that an event entry answers the command entry of its number; the chain vouches for which.
+
+    Raises:
+        CorruptLogError: it answers another one.
+    """
+    if header_of(answer.groups).checksum != command.frame.checksum:
+        raise CorruptLogError(command.seq, "the command entry is another than the one its events answer")
+
+
 def _check_schema(seq: int, schema: int) -> None:
     language = upcast.LANGUAGE
     if not language.reads(schema):

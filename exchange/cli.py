@@ -21,6 +21,7 @@ from exchange.intake.admin_cli import app as admin
 from exchange.options import ArchiveToRead, AsJson, DataDir, RedisUrl, archive_of, call, read_log
 
 if TYPE_CHECKING:
+    from events.log import ReadableLog
     from exchange.fold import Snapshots
     from exchange.runtime import Alive, Runtime
     from exchange.supervisor import Supervisor
@@ -491,7 +492,10 @@ def verify(
     redis_url: RedisUrl = None,
     as_json: AsJson = False,
 ) -> None:
-    """Verify that the log is what was written and decided; exit 1 and name the first entry if it is not."""
+    """Verify that the log is what was written and decided; exit 1 and name the first entry if it is not.
+
+    Of an --archive also every file, and the columns that `foldex sql` queries.
+    """
     from exchange.audit.cli import FindingError, run_verify
     from exchange.audit.verify import BadTokenError, Extent, KeptHead
 
@@ -509,8 +513,21 @@ def verify(
         kept_head=kept_head,
         directory=snapshots or data_dir / config.SNAPSHOT_DIR_NAME,
     )
+
+    async def check(log: "ReadableLog") -> None:
+        if archive is None:
+            await run_verify(log, scope, as_json=as_json)
+        else:
+            from functools import partial
+
+            from events.archive import ArchivedLog
+            from exchange.archiving import verify_columns
+
+            assert isinstance(log, ArchivedLog), log
+            await run_verify(log, scope, as_json=as_json, check_columns=partial(verify_columns, log))
+
     try:
-        read_log(data_dir, redis_url, lambda log: run_verify(log, scope, as_json=as_json), archive)
+        read_log(data_dir, redis_url, check, archive)
     except FindingError:
         raise typer.Exit(config.EXIT_FINDING) from None
     except typer.Exit as ended:
