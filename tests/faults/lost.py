@@ -92,7 +92,7 @@ async def _lose(rig: Rig, way: str, tally: Tally, *, is_archived: bool) -> str:
         codes = {name: await process.code() for name, process in processes.items()}
         if any(code not in GONE_BACK for code in codes.values()):
             return f"ended with {codes}"
-        failure = await _is_seen(load) or await _nobody_starts(rig)
+        failure = await _is_seen(load) or await _nobody_starts(rig, sum(tally.ways.values()))
         if failure:
             return failure
         tally.ways[way] += 1
@@ -138,22 +138,21 @@ async def _is_seen(load: Load) -> str:
     return "who followed live does not see the loss"
 
 
-async def _nobody_starts(rig: Rig) -> str:
-    """Make sure that no process begins on what is left, and that none of them touches it."""
+async def _nobody_starts(rig: Rig, turn: int) -> str:
+    """Make sure that neither a writer nor another process, in turn, begins on what is left or touches it."""
     before = await _ends(rig)
-    started = {
-        "writer": rig.writer(*_snapshots(rig)),
-        "standby": rig.writer("--standby", *_snapshots(rig)),
-        "liquidator": rig.process("liquidator", *_snapshots(rig)),
-    }
-    # A standby and a liquidator wait for a log where there is none.
-    waiting = {name for name in started if name != "writer" and before[0] == 0 and not rig.settings}
-    codes = {name: await process.code() for name, process in started.items() if name not in waiting}
-    for name in waiting:
-        await started[name].line("waiting_for_log")
-        started[name].end()
+    other = ("standby", "liquidator", "feed")[turn % 3]
+    options = ("--standby",) if other == "standby" else ()
+    beside = rig.process("writer" if options else other, *options, *_snapshots(rig))
+    codes = {"writer": await rig.writer(*_snapshots(rig)).code()}
+    if before[0] == 0 and not rig.settings:
+        # Where there is no log, and no archive of one, it waits for a writer to create it.
+        await beside.line("waiting_for_log")
+        beside.end()
+    else:
+        codes[other] = await beside.code()
     if any(code != config.EXIT_REWOUND for code in codes.values()):
-        return f"a start on what is left ended with {codes}"
+        return f"starts on what is left ended with {codes}"
     after = await _ends(rig)
     return "" if before == after else f"what is left went on from {before} to {after}"
 
