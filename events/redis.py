@@ -48,6 +48,7 @@ from events.log import (
 )
 
 REPLY_TIMEOUT_S = 10.0
+REPLICAS_TIMEOUT_MS = 1_000
 # One script call appends several entries: most of what a small one costs is the call. But while it runs,
 # nobody else is served.
 ENTRIES_PER_CALL_MAX = 64
@@ -189,10 +190,14 @@ class RedisLog:
 
     A handle belongs to one event loop. Each request has a connection to itself while it runs; idle ones
     are kept. An unanswered request fails with `LogUnavailableError` after ten seconds.
+
+    With `replicas`, events are not returned before so many replicas of the server have received them: what
+    was read survives a failover to one of those.
     """
 
-    def __init__(self, url: str, *, shard: str = "main") -> None:
+    def __init__(self, url: str, *, shard: str = "main", replicas: int = 0) -> None:
         self._wire = _Wire(url)
+        self._replicas = replicas
         prefix = f"foldex:{{{shard}}}:"
         self._commands_key = f"{prefix}commands"
         self._events_key = f"{prefix}events"
@@ -200,6 +205,7 @@ class RedisLog:
         self._lease_key = f"{prefix}lease"
         self._term_key = f"{prefix}term"
         self._first_kept_key = f"{prefix}first_kept"
+        self._replicated_channel = f"{prefix}replicated"
 
     @property
     def connections(self) -> int:
@@ -288,8 +294,11 @@ class RedisLog:
 
         Raises:
             CorruptLogError: an entry lacks a field or holds something else than a number in one.
+            LogUnavailableError: also when too few replicas have them in time.
         """
         stored = await self._read(self._events_key, after, limit, wait_ms)
+        if stored and self._replicas:
+            await self._wait_for_replicas()
         return [_event_entry(seq, *entry) for seq, entry in enumerate(stored, after + 1)]
 
     async def restore(
@@ -427,6 +436,22 @@ class RedisLog:
             if after + 1 < first_kept:
                 raise TrimmedError(after + 1, first_kept)
         return stored
+
+    async def _wait_for_replicas(self) -> None:
+        """Wait until enough replicas have received what the server had sent them up to now.
+
+        WAIT counts from what its own connection has replicated last, so that has to be something new: an
+        empty message, which a full server takes as well.
+        """
+        calls = [
+            _pack("PUBLISH", self._replicated_channel, ""),
+            _pack("WAIT", self._replicas, REPLICAS_TIMEOUT_MS),
+        ]
+        _, found = await self._wire.exchange(calls, REPLICAS_TIMEOUT_MS / 1000)
+        if isinstance(found, server_errors.ResponseError):
+            raise LogUnavailableError(str(found)) from found  # a server that is a replica itself by now
+        if found < self._replicas:
+            raise LogUnavailableError(f"{found} replicas have what was read, of {self._replicas} to wait for")
 
     async def _first_kept(self) -> int:
         """Return where the streams begin: 1 until they were trimmed."""

@@ -280,6 +280,14 @@ def intake(
             help="Refuse orders while this many entries wait for the writer; what cancels, at twice as many.",
         ),
     ] = config.LAG_FRAMES_DEFAULT,
+    replicas: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            envvar=config.REPLICAS_ENV,
+            help="Answer only what this many replicas of the server have received (WAIT).",
+        ),
+    ] = 0,
     snapshots: SnapshotDir = None,
     snapshot_events: SnapshotEvents = config.SNAPSHOT_EVENTS_DEFAULT,
 ) -> None:
@@ -304,7 +312,15 @@ def intake(
             )
 
     started_from = Snapshots(directory=snapshots, every_events=snapshot_events)
-    _run("intake", data_dir, redis_url, serve, snapshots=started_from, misuse=(KeyFileError,))
+    _run(
+        "intake",
+        data_dir,
+        redis_url,
+        serve,
+        snapshots=started_from,
+        replicas=replicas,
+        misuse=(KeyFileError,),
+    )
 
 
 @app.command()
@@ -592,6 +608,7 @@ def _run(
     *,
     strict: bool = False,
     snapshots: "Snapshots | None" = None,
+    replicas: int = 0,
     misuse: tuple[type[Exception], ...] = (),
 ) -> None:
     """Run a process on the log that the options name, and exit with its code."""
@@ -609,6 +626,7 @@ def _run(
                 strict=strict,
                 snapshots=started_from,
                 archive=archive_of(data_dir, redis_url),
+                replicas=replicas,
                 misuse=misuse,
             )
     except EmbeddedServerError as error:

@@ -42,6 +42,7 @@ DRIVERS = {
     "rename-killed": Driver(others.killed_before_rename, 20, 2),
     "server-relaxed": Driver(lambda count: servers.server_killed(count, "relaxed"), 20, 3),
     "server-strict": Driver(lambda count: servers.server_killed(count, "strict"), 20, 2),
+    "failover": Driver(servers.failed_over, 20, 1),
     "writer-frozen": Driver(writers.writer_frozen, 50, 3),
     "writer-cut-off": Driver(writers.writer_cut_off, 20, 2),
     "file-cut": Driver(servers.file_cut, 200, 10),

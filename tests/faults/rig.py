@@ -264,9 +264,12 @@ class Load:
 
 
 @asynccontextmanager
-async def loaded(url: str, *, seed: int = 1) -> AsyncIterator[Load]:
-    """Lend a load on a log that a writer has created; it trades until this is left."""
-    log = RedisLog(url)
+async def loaded(url: str, *, seed: int = 1, replicas: int = 0) -> AsyncIterator[Load]:
+    """Lend a load on a log that a writer has created; it trades until this is left.
+
+    What it has read, and so every answer that it was given, so many `replicas` have received.
+    """
+    log = RedisLog(url, replicas=replicas)
     await eventually(lambda: has_events(log), "log")
     load = Load(log, seed=seed)
     stop = asyncio.Event()

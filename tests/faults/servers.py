@@ -12,6 +12,7 @@ from events.log import Log
 from events.redis import RedisLog
 from exchange.fold import Fold
 from exchange.writer import rebuild
+from tests.faults.replica import Replica
 from tests.faults.rig import Row, loaded, rigged, row, settle
 
 CUT_BYTES_MAX = 200
@@ -119,3 +120,35 @@ async def _start_cut(data_dir: Path, count: int) -> tuple[int, bytes] | Embedded
     finally:
         await log.close()
         server.stop()
+
+
+async def failed_over(count: int) -> Row:
+    """kill -9 the primary under load and promote its replica, where answers wait for the replica."""
+
+    async def work(result: Row) -> None:
+        random = Random(count)
+        acknowledged = 0
+        for n in range(count):
+            with rigged() as rig:
+                replica = Replica(rig)
+                await replica.start()
+                rig.writer()
+                async with loaded(rig.url, seed=n, replicas=1) as load:
+                    await load.more(random.randint(1, 200))
+                    await replica.take_over()
+                    head = load.fold.head
+                    acknowledged += load.answered
+                log = RedisLog(rig.url)
+                try:
+                    stored = await log.read_events(head.seq - 1, 1)
+                finally:
+                    await log.close()
+                # Equal hashes say that every entry up to there is what it was, and so every answer in them.
+                if [head.chain_hash] != [entry.chain_hash for entry in stored]:
+                    result.notes.append(f"failover {n + 1}: entry {head.seq} was answered and is not there")
+                    return
+                result.passed = n + 1
+                result.tick()
+        result.notes.append(f"{acknowledged} commands acknowledged, lost 0")
+
+    return await row("kill -9 the primary, replica promoted, WAIT 1", count, work)
