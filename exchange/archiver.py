@@ -20,7 +20,7 @@ from events import snapshot as files
 from events.appender import AnswerLostError, Appender, AppenderClosedError
 from events.commands import Checkpoint
 from events.events import CheckpointPassed, Rejected
-from events.log import LogFullError, VerifiedEvents
+from events.log import LogFullError, LogRewoundError, VerifiedEvents
 from events.snapshot import Snapshot
 from exchange.fold import Fold
 from exchange.runtime import Runtime
@@ -142,6 +142,11 @@ async def run_archiver(runtime: Runtime) -> None:
         for task in done:
             task.result()
         await archiving  # what was read is in a segment then
+    except LogRewoundError:
+        # What the segmenter has read is no longer in the log, and nowhere else: it is archived at once.
+        runtime.stop.set()
+        await asyncio.wait({archiving})
+        raise
     finally:
         for task in (keeping, following, archiving):
             task.cancel()

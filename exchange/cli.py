@@ -22,6 +22,7 @@ from exchange.intake.admin_cli import app as admin
 from exchange.options import ArchiveToRead, AsJson, DataDir, RedisUrl, archive_of, call, read_log
 
 if TYPE_CHECKING:
+    from events.log import ReadableLog
     from exchange.fold import Snapshots
     from exchange.runtime import Alive, Runtime
     from exchange.supervisor import Supervisor
@@ -312,6 +313,14 @@ def intake(
             "December 2025.",
         ),
     ] = False,
+    replicas: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            envvar=config.REPLICAS_ENV,
+            help="Answer only what this many replicas of the server have received (WAIT).",
+        ),
+    ] = 0,
     snapshots: SnapshotDir = None,
     snapshot_events: SnapshotEvents = config.SNAPSHOT_EVENTS_DEFAULT,
 ) -> None:
@@ -341,7 +350,15 @@ def intake(
             )
 
     started_from = Snapshots(directory=snapshots, every_events=snapshot_events)
-    _run("intake", data_dir, redis_url, serve, snapshots=started_from, misuse=(KeyFileError,))
+    _run(
+        "intake",
+        data_dir,
+        redis_url,
+        serve,
+        snapshots=started_from,
+        replicas=replicas,
+        misuse=(KeyFileError,),
+    )
 
 
 @app.command()
@@ -529,7 +546,10 @@ def verify(
     redis_url: RedisUrl = None,
     as_json: AsJson = False,
 ) -> None:
-    """Verify that the log is what was written and decided; exit 1 and name the first entry if it is not."""
+    """Verify that the log is what was written and decided; exit 1 and name the first entry if it is not.
+
+    Of an --archive also every file, and the columns that `foldex sql` queries.
+    """
     from exchange.audit.cli import FindingError, run_verify
     from exchange.audit.verify import BadTokenError, Extent, KeptHead
 
@@ -547,8 +567,21 @@ def verify(
         kept_head=kept_head,
         directory=snapshots or data_dir / config.SNAPSHOT_DIR_NAME,
     )
+
+    async def check(log: "ReadableLog") -> None:
+        if archive is None:
+            await run_verify(log, scope, as_json=as_json)
+        else:
+            from functools import partial
+
+            from events.archive import ArchivedLog
+            from exchange.archiving import verify_columns
+
+            assert isinstance(log, ArchivedLog), log
+            await run_verify(log, scope, as_json=as_json, check_columns=partial(verify_columns, log))
+
     try:
-        read_log(data_dir, redis_url, lambda log: run_verify(log, scope, as_json=as_json), archive)
+        read_log(data_dir, redis_url, check, archive)
     except FindingError:
         raise typer.Exit(config.EXIT_FINDING) from None
     except typer.Exit as ended:
@@ -613,6 +646,7 @@ def _run(
     *,
     strict: bool = False,
     snapshots: "Snapshots | None" = None,
+    replicas: int = 0,
     misuse: tuple[type[Exception], ...] = (),
 ) -> None:
     """Run a process on the log that the options name, and exit with its code."""
@@ -630,6 +664,7 @@ def _run(
                 strict=strict,
                 snapshots=started_from,
                 archive=archive_of(data_dir, redis_url),
+                replicas=replicas,
                 misuse=misuse,
             )
     except EmbeddedServerError as error:

@@ -67,12 +67,18 @@ class Runtime:
     """What a process lives in: its log, the snapshots it starts from, and the event that asks it to stop."""
 
     def __init__(
-        self, name: str, url: str, snapshots: Snapshots = NO_SNAPSHOTS, *, archive: str | None = None
+        self,
+        name: str,
+        url: str,
+        snapshots: Snapshots = NO_SNAPSHOTS,
+        *,
+        archive: str | None = None,
+        replicas: int = 0,
     ) -> None:
         self.name = name
         self.snapshots = replace(snapshots, archive=archive)
         self.archive = archive
-        self.log = RedisLog(url, shard=config.SHARD)
+        self.log = RedisLog(url, shard=config.SHARD, replicas=replicas)
         self.stop = asyncio.Event()
         self._client = heartbeat_client(url)
         self._key = alive_key(name)
@@ -194,17 +200,18 @@ def run_process(
     strict: bool = False,
     snapshots: Snapshots = NO_SNAPSHOTS,
     archive: str | None = None,
+    replicas: int = 0,
     misuse: tuple[type[Exception], ...] = (),
 ) -> int:
     """Run a process to its end and return its exit code (`config.EXIT_MEANINGS`).
 
     `strict` refuses a server that acknowledges before its disk has it. `archive` is the log's, if it has one:
-    nothing is begun on a log that ends before it. `misuse` are the errors that say
-    that what the process was given cannot be used.
+    nothing is begun on a log that ends before it. Events are not read before so many `replicas` have them.
+    `misuse` are the errors that say that what the process was given cannot be used.
     """
 
     async def live() -> None:
-        runtime = Runtime(name, url, snapshots, archive=archive)
+        runtime = Runtime(name, url, snapshots, archive=archive, replicas=replicas)
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, runtime.stop.set)

@@ -6,6 +6,8 @@ in a thread, and nothing is read meanwhile. After each segment the streams are t
 them (see `trimming`).
 
 Without room on the disk nothing is lost: what is not archived stays in the log, and the next try is near.
+When the log went backwards it is the other way round: what was read and is not archived yet is in no log any
+more, and is written before this process ends, so that `foldex recover` can put it back.
 """
 
 import asyncio
@@ -23,6 +25,7 @@ from events.log import (
     CorruptLogError,
     EventReader,
     Log,
+    LogRewoundError,
     LogUnavailableError,
     VerifiedEvents,
 )
@@ -93,6 +96,10 @@ class Segmenter:
                 except LogUnavailableError as error:
                     logger.warning("log_unavailable", error=str(error), seq=self._events.seq)
                     await asyncio.sleep(config.SERVER_RETRY_S)
+                except LogRewoundError:
+                    # What was read is no longer in the log, and nowhere else.
+                    await self._flush()
+                    raise
             await self._flush()
         finally:
             self._writer.close()

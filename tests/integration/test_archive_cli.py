@@ -122,14 +122,17 @@ def test_a_log_moves_as_a_file_and_goes_on(exported: tuple[Path, str], tmp_path:
     )
 
 
-def test_a_directory_is_replayed_without_a_server(exported: tuple[Path, str], data_dir: Path) -> None:
+def test_a_directory_is_replayed_without_a_server(
+    exported: tuple[Path, str], data_dir: Path, tmp_path: Path
+) -> None:
     """Replay, log, verify and list read an archive, packed or not."""
     tar, digest = exported
     for source in (tar, data_dir / config.ARCHIVE_DIR_NAME):
         assert digest == ok("replay", "--archive", source)["digest"]
         assert "log_created" == ok("log", "--archive", source, "--type", "log_created")["type"]
-        head = ok("archive", "verify", source)
-        assert ok("archive", "list", source)["last_hash"] == head["chain_hash"]
+        verified = ok("verify", "--archive", source, "--data-dir", tmp_path / "none")
+        assert (True, digest, 1) == (verified["intact"], verified["digest"], verified["segments"])
+        assert ok("archive", "list", source)["last_hash"] == verified["head"].split(":")[1]
     assert "there is no archive" in refused(
         config.EXIT_UNAVAILABLE, "replay", "--archive", tar.parent / "none"
     )
@@ -152,6 +155,8 @@ def test_what_a_server_lost_is_put_back(data_dir: Path, commands: int, events: i
         # The writers that there have been stay fenced.
         assert int(client.get(PREFIX + "term") or 0) > 1
     assert 0 == ok("recover", "--data-dir", data_dir)["events"]
+    result = run("recover", "--data-dir", data_dir)
+    assert f"nothing to put back: the log ends at entry {count}, not before its archive" in result.stdout
 
 
 def test_a_log_that_is_gone_is_put_back(data_dir: Path) -> None:
