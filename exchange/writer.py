@@ -15,7 +15,6 @@ The lease only says who should write. That nobody else can is the append's doing
 """
 
 import asyncio
-import gc
 import os
 import secrets
 import socket
@@ -47,7 +46,7 @@ from exchange import config
 from exchange.aggregate.decide import propose_now
 from exchange.aggregate.image import take_image
 from exchange.aggregate.state import RULES_VERSION, Exchange
-from exchange.deciding import Base, Decider, StateLostError, settle_memory
+from exchange.deciding import Base, Decider, StateLostError
 from exchange.fold import NO_SNAPSHOTS, Fold, Snapshots
 from exchange.rules import check_rules, waits_for_upgrade
 from exchange.runtime import Runtime, until_available, wait_set
@@ -66,8 +65,6 @@ FULL_RETRY_MAX_S = 5.0
 STOP_DEADLINE_S = 5.0
 # Under this name the heartbeat of a writer that stands by is found.
 STANDBY = "standby"
-# The state is large and lives long: looking through its young objects often only costs time.
-GC_THRESHOLD = (100_000, 50, 100)
 # Marks for latency tracing, ns since 1970: when the frame had been read, when it was decided.
 TIMING_MARKS = struct.Struct(">QQ")
 
@@ -468,8 +465,6 @@ async def _write(runtime: Runtime, lease: Lease, fold: Fold, taken_s: float | No
     logger.info("rebuilt", seq=head.seq, digest=image.digest.hex())
     if check_rules(state.rules_version, upgrade=upgrade):
         logger.warning("upgrading_rules", rules_version=RULES_VERSION, replaced=state.rules_version)
-    settle_memory()
-    gc.set_threshold(*GC_THRESHOLD)
     writer = Writer(log, lease, state, reader, head, base=Base(image, head.seq), snapshots=snapshots)
 
     def on_ready() -> None:
