@@ -41,6 +41,7 @@ from events.log import (
     LogUnavailableError,
     VerifiedEvents,
 )
+from events.segments import check_not_behind
 from events.snapshot import find
 from exchange import config
 from exchange.aggregate.decide import propose_now
@@ -204,11 +205,15 @@ async def create_if_empty(
     """Append the entry that names the log, unless there is a log.
 
     Raises:
-        LogRewoundError: there is none, but snapshots of one: it was lost, and a new one would cover that up.
+        LogRewoundError: there is none, but snapshots or an archive of one: it was lost, and a new one would
+            cover that up.
     """
     # Event entries without commands are no empty log but a damaged one; the first read will say so.
     if await log.last_command_seq() or (await log.event_head()).seq:
         return
+    if snapshots.archive is not None:
+        # Again, though every process looks at its start: what is lost since then must not be covered up either.
+        await check_not_behind(log, snapshots.archive)
     if snapshots.directory is not None and (files := find(snapshots.directory)):
         raise LogRewoundError(
             f"there is no log on the server, but a snapshot of one that was lost or is elsewhere: {files[0]}"
