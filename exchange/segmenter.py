@@ -93,7 +93,7 @@ class Segmenter:
         return self._writer.archived_seq
 
     def offer(self, verified: VerifiedEvents) -> None:
-        """Take an entry that was read and verified, in the order of the log. Not offered, it is read there."""
+        """Take an entry that was read and verified, in the order of the log; what is not offered is read."""
         self._offered_seq = verified.entry.seq
         if self._offered_bytes < OFFERED_BYTES_MAX:
             self._offered.append(verified)

@@ -212,7 +212,7 @@ async def create_if_empty(
     if await log.last_command_seq() or (await log.event_head()).seq:
         return
     if snapshots.archive is not None:
-        # Again, though every process looks at its start: what is lost since then must not be covered up either.
+        # Again, though every process looks when it starts: what was lost since must not be covered up either.
         await check_not_behind(log, snapshots.archive)
     if snapshots.directory is not None and (files := find(snapshots.directory)):
         raise LogRewoundError(
