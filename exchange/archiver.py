@@ -128,10 +128,16 @@ async def run_archiver(runtime: Runtime) -> None:
 
     appender = Appender(runtime.log, "archiver")
     archiver = Archiver(appender, save)
-    fold = Fold(runtime.log, archiver.on_entry, runtime.snapshots, on_milestone=archiver.on_milestone)
+    segmenter = _segmenter(runtime, directory)
+
+    def on_entry(verified: VerifiedEvents) -> None:
+        archiver.on_entry(verified)
+        if segmenter is not None:
+            segmenter.offer(verified)
+
+    fold = Fold(runtime.log, on_entry, runtime.snapshots, on_milestone=archiver.on_milestone)
     if not await runtime.until_available(fold.catch_up):
         return
-    segmenter = _segmenter(runtime, directory)
     await appender.open()
     following = asyncio.create_task(fold.run(runtime.stop), name="fold")
     archiving = asyncio.create_task(_archive(segmenter, runtime.stop), name="archive")

@@ -235,6 +235,8 @@ async def _export(log: ReadableLog, url: str) -> Head:
                 writer.add(command, answer, log_id)
             if writer.is_full:
                 writer.flush()
+            elif writer.can_pack:
+                writer.pack()
         writer.flush()
         return writer.head
     finally:

@@ -5,20 +5,16 @@ Imports wait until a command runs, so that `foldex --help` and `foldex status` a
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
 from exchange import config
-from exchange.archive_cli import app as archive_app
-from exchange.archive_cli import recover, sql
-from exchange.calc.cli import app as calc
 from exchange.config import Enforce
-from exchange.demo.cli import demo
-from exchange.intake.admin_cli import app as admin
+from exchange.lazy import LazyGroup
 from exchange.options import ArchiveToRead, AsJson, DataDir, RedisUrl, archive_of, call, read_log
 
 if TYPE_CHECKING:
@@ -33,19 +29,26 @@ OPTIONAL_PROCESSES = ("standby", "archiver", "feed", "maker")
 
 _EPILOG = "Exit codes: " + "; ".join(f"{code} {meaning}" for code, meaning in config.EXIT_MEANINGS.items())
 
+
+class _Commands(LazyGroup):
+    elsewhere: ClassVar[Mapping[str, str]] = {
+        "admin": "exchange.intake.admin_cli:app",
+        "archive": "exchange.archive_cli:app",
+        "recover": "exchange.archive_cli:recover",
+        "sql": "exchange.archive_cli:sql",
+        "calc": "exchange.calc.cli:app",
+        "demo": "exchange.demo.cli:demo",
+    }
+
+
 app = typer.Typer(
     name="foldex",
+    cls=_Commands,
     help="A perpetual-futures exchange that runs on a laptop and can be rebuilt from its log.",
     epilog=_EPILOG,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-app.add_typer(admin, name="admin")
-app.add_typer(archive_app, name="archive")
-app.command()(recover)
-app.command()(sql)
-app.add_typer(calc, name="calc")
-app.command()(demo)
 
 
 class LogFormat(StrEnum):

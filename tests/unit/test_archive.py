@@ -4,6 +4,7 @@ import random
 from pathlib import Path
 
 import msgspec
+import pyarrow as pa
 import pytest
 from msgspec.structs import replace
 
@@ -171,6 +172,13 @@ async def test_a_changed_bit_is_found(tmp_path: Path) -> None:
     await read_all(tmp_path)
 
 
+def parquet_of_events(table: pa.Table) -> bytes:
+    """Return a table of events as a file of an archive."""
+    file = archive._ParquetFile(archive.EVENT_SCHEMA)
+    file.add(table)
+    return file.close()
+
+
 async def test_damage_is_pinned_to_an_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An entry changed within a file that can be read is named, behind those that are still good."""
     log = traded().as_log()
@@ -180,7 +188,7 @@ async def test_damage_is_pinned_to_an_entry(tmp_path: Path, monkeypatch: pytest.
     command, verified = changed[6]
     changed[6] = (command, replace(verified, entry=replace(verified.entry, chain_hash=b"\x01" * 32)))
     table = event_table(answer for _, answer in changed)
-    content, _ = archive._parquet(archive.EVENT_SCHEMA, iter([table]))
+    content = parquet_of_events(table)
     (tmp_path / segment.events_file).write_bytes(content)
 
     with pytest.raises(CorruptLogError, match="not what was written") as error:
@@ -261,9 +269,7 @@ def lie_about_amounts(directory: Path, segment: Segment) -> None:
     table = ArchivedLog(directory).table(segment.events_file)
     amounts = [9 * 10**8 if kind == "deposited" else None for kind in table.column("type").to_pylist()]
     position = table.schema.get_field_index("amount")
-    content, _ = archive._parquet(
-        archive.EVENT_SCHEMA, iter([table.set_column(position, table.schema.field(position), [amounts])])
-    )
+    content = parquet_of_events(table.set_column(position, table.schema.field(position), [amounts]))
     (directory / segment.events_file).write_bytes(content)
     manifest = msgspec.json.encode(replace(segment, events_checksum=checksum_of(content)))
     name = manifest_name(segment.first_seq, segment.last_seq)
