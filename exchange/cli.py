@@ -19,6 +19,7 @@ from exchange.calc.cli import app as calc
 from exchange.demo.cli import demo
 from exchange.intake.admin_cli import app as admin
 from exchange.options import ArchiveToRead, AsJson, DataDir, RedisUrl, archive_of, call, read_log
+from exchange.whatif.cli import whatif
 
 if TYPE_CHECKING:
     from exchange.fold import Snapshots
@@ -44,6 +45,7 @@ app.command()(recover)
 app.command()(sql)
 app.add_typer(calc, name="calc")
 app.command()(demo)
+app.command()(whatif)
 
 
 class LogFormat(StrEnum):
