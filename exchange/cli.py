@@ -18,6 +18,7 @@ from exchange.archive_cli import recover, sql
 from exchange.calc.cli import app as calc
 from exchange.demo.cli import demo
 from exchange.intake.admin_cli import app as admin
+from exchange.modes.cli import modes
 from exchange.options import ArchiveToRead, AsJson, DataDir, RedisUrl, archive_of, call, read_log
 from exchange.whatif.cli import whatif
 
@@ -46,6 +47,7 @@ app.command()(sql)
 app.add_typer(calc, name="calc")
 app.command()(demo)
 app.command()(whatif)
+app.command()(modes)
 
 
 class LogFormat(StrEnum):
