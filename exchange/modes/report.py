@@ -36,7 +36,7 @@ def plain(book: Book, paths: Paths, survival: Survival, probability: float) -> d
         },
         "book": _book(book),
         "least": _least(survival, split),
-        "given": _given(book, survival),
+        "given": _given(book, survival, probability),
         "curve": _curve(survival, split),
         "exits": [_exit(book, survival, each, probability) for each in survival.exits],
         "pool": _pool(book, paths, survival),
@@ -87,7 +87,7 @@ def _least(survival: Survival, split: Numbers) -> list[dict[str, Any]]:
     return rows
 
 
-def _given(book: Book, survival: Survival) -> dict[str, Any]:
+def _given(book: Book, survival: Survival, probability: float) -> dict[str, Any]:
     alone, pool = survival.left()
     dead = survival.dead
     return {
@@ -95,6 +95,11 @@ def _given(book: Book, survival: Survival) -> dict[str, Any]:
         "isolated": {
             "buckets": [money_text(bucket) for bucket in survival.buckets],
             "each_dies": [_share(dead[:, n]) for n in range(len(book.positions))],
+            "wanted": probability,
+            "each_for_wanted": [
+                money_text(quantile(survival.alone[:, n], 1 - probability))
+                for n in range(len(book.positions))
+            ],
             "one_dies": _share(dead.any(axis=1)),
             "all_die": _share(dead.all(axis=1)),
             **_left(alone),
@@ -202,7 +207,7 @@ def print_report(console: Console, report: dict[str, Any]) -> None:
     plural = "path" if paths["count"] == 1 else "paths"
     say(f"prices      {paths['count']:,} {plural} of {paths['hours']:g} hours, {paths['what']}")
     say()
-    console.print(_least_table(report["least"]))
+    console.print(_least_table(report["least"][-1:] if paths["count"] == 1 else report["least"]))
     console.print(_given_table(report))
     for each in report["exits"]:
         say(
@@ -253,27 +258,36 @@ def _least_table(rows: list[dict[str, Any]]) -> Table:
 
 def _given_table(report: dict[str, Any]) -> Table:
     given = report["given"]
+    alone = given["isolated"]
     table = Table(title=f"with {_money(given['collateral'])} of collateral", title_justify="left")
-    for title in ("", "liquidated on", "left in the mean", "in the middle", "at worst"):
+    wanted = f"enough on {1 - alone['wanted']:.4g} of them"
+    for title in ("", "liquidated on", wanted, "left in the mean", "in the middle", "at worst"):
         table.add_column(title, justify="right" if title else "left")
-    for each, share, bucket in zip(
-        report["book"]["positions"], given["isolated"]["each_dies"], given["isolated"]["buckets"], strict=True
-    ):
-        table.add_row(f"isolated {each['market']} {each['size']} with {_money(bucket)}", f"{share:.1%}")
+    rows_alone = zip(
+        report["book"]["positions"],
+        alone["buckets"],
+        alone["each_dies"],
+        alone["each_for_wanted"],
+        strict=True,
+    )
+    for each, bucket, share, enough in rows_alone:
+        name = f"isolated {each['market']} {each['size']} with {_money(bucket)}"
+        table.add_row(name, f"{share:.1%}", _money(enough))
     rows = (
-        ("isolated, at least one", given["isolated"]["one_dies"], given["isolated"]),
-        ("isolated, all", given["isolated"]["all_die"], None),
+        ("isolated, at least one", alone["one_dies"], alone),
+        ("isolated, all", alone["all_die"], None),
         ("cross, the whole pool", given["cross"]["dies"], given["cross"]),
         ("cross lives where an isolated one dies", given["cross_lives_where_one_dies"], None),
         ("cross dies where isolated ones live", given["cross_dies_where_some_live"], None),
     )
     for title, share, left in rows:
         figures = [_money(left[name]) for name in ("left_mean", "left_median", "left_worst")] if left else []
-        table.add_row(title, f"{share:.1%}", *figures)
+        table.add_row(title, f"{share:.1%}", "", *figures)
     return table
 
 
 def _shock_table(pool: dict[str, Any]) -> Table:
+    """Return the moves that drain the pool; markets that cannot do it alone are left out."""
     table = Table(title="moves that drain the pool", title_justify="left")
     for title in ("", "moves", "liquidated first", "lost most"):
         table.add_column(title)
@@ -285,19 +299,25 @@ def _shock_table(pool: dict[str, Any]) -> Table:
             name += f" ({worst['deviations']:.2f} deviations)"
         rows.append((name, worst["shock"]))
     for name, shock in rows:
-        if shock is None:
+        if shock is not None:
+            moves = _moves_text(shock["moves"])
+            table.add_row(name, moves, shock["starts_cascade"], shock["largest_loser"])
+        elif name.startswith(("all", "worst")):
             table.add_row(name, "never")
-            continue
-        moved = {symbol: move for symbol, move in shock["moves"].items() if move}
-        sizes = {f"{move:+.2%}" for move in moved.values()}
-        text = sizes.pop() if len(sizes) == 1 else ", ".join(f"{s} {m:+.2%}" for s, m in moved.items())
-        table.add_row(name, text, shock["starts_cascade"], shock["largest_loser"])
     return table
+
+
+def _moves_text(moves: dict[str, float]) -> str:
+    """Say how far markets move; once, where it is the same for all of several."""
+    sizes = {symbol: f"{move:+.1%}" for symbol, move in moves.items() if move}
+    if len(sizes) > 1 and len(set(sizes.values())) == 1:
+        return next(iter(sizes.values()))
+    return ", ".join(f"{symbol} {size}" for symbol, size in sizes.items())
 
 
 def _say_pool(say: Any, pool: dict[str, Any]) -> None:
     worst = pool["worst_path"]
-    moves = ", ".join(f"{symbol} {move:+.1%}" for symbol, move in worst["moves"].items())
+    moves = _moves_text(worst["moves"])
     say(f"worst path  needs {_money(worst['needs'])} after {worst['hours']:g} hours, at {moves}")
     if pool["drained_paths"]:
         starts = ", ".join(f"{name} {count}" for name, count in pool["starts_cascade"].items())

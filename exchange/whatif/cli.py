@@ -49,6 +49,10 @@ def whatif(
         list[int] | None, typer.Option(min=2, help="Show these accounts, not all that fared differently.")
     ] = None,
     until: Annotated[int | None, typer.Option(min=1, help="Stop behind this entry.")] = None,
+    example: Annotated[
+        str | None,
+        typer.Option(metavar="DIR", help="Only write the log of docs/whatif.md there, as an archive."),
+    ] = None,
     archive: ArchiveToRead = None,
     data_dir: DataDir = config.DATA_DIR_DEFAULT,
     redis_url: RedisUrl = None,
@@ -63,6 +67,9 @@ def whatif(
     """
     from exchange.whatif.changes import ChangeError, read_changes
 
+    if example is not None:
+        _write_example(example)
+        return
     try:
         changes = read_changes(
             mode=mode or (),
@@ -84,6 +91,17 @@ def whatif(
     except ChangeError as error:
         typer.echo(f"foldex: {error}", err=True)
         raise typer.Exit(config.EXIT_USAGE) from None
+
+
+def _write_example(target: str) -> None:
+    import asyncio
+
+    from exchange.options import reporting
+    from exchange.whatif.example import write_example
+
+    with reporting():
+        last_seq = asyncio.run(write_example(target))
+    typer.echo(f"foldex: {last_seq} entries are in {target}", err=True)
 
 
 async def _run(
