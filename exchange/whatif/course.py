@@ -153,6 +153,8 @@ class _Runner:
         self._requests = Requests(recorded, then, now)
         self._rewriter = Rewriter(changes, now)
         self._on_entry = on_entry
+        # What sets up a change and had no room in its frame.
+        self._put_off: list[AnyCommand] = []
         # Conditional orders whose order was refused when they triggered, by number.
         self._rejected_then: dict[int, Refusal] = {}
         self._rejected_now: dict[int, Refusal] = {}
@@ -234,7 +236,7 @@ class _Runner:
                     # What follows from a failure depends on what failed.
                     kept[event.index] = commands[event.index]
         room = COMMANDS_PER_FRAME_MAX - len(kept)
-        added = added[:room]
+        added, self._put_off = (self._put_off + added)[:room], (self._put_off + added)[room:]
         asked = self._requests.take(seq, room - len(added))
         if added or asked or any(new is not old for new, old in zip(kept, commands, strict=True)):
             frame = close_command_frame(frame.origin, frame.n, frame.time_ns, [*kept, *added, *asked])
