@@ -38,6 +38,8 @@ class _Commands(LazyGroup):
         "sql": "exchange.archive_cli:sql",
         "calc": "exchange.calc.cli:app",
         "demo": "exchange.demo.cli:demo",
+        "whatif": "exchange.whatif.cli:whatif",
+        "modes": "exchange.modes.cli:modes",
     }
 
 
