@@ -17,6 +17,8 @@ from exchange.intake.keys import KeyRing, load_key_file
 from exchange.intake.limits import DEFAULT_LIMITS, Limits
 from exchange.intake.metrics import Consumers
 from exchange.intake.service import ANSWER_DEADLINE_S, Intake
+from exchange.intake.streams.front import PATHS as STREAM_PATHS
+from exchange.intake.streams.front import StreamFront
 from exchange.intake.wsapi.server import WebSocketApi
 from exchange.runtime import until_available
 
@@ -41,13 +43,15 @@ async def run_intake(
     limits: Limits = DEFAULT_LIMITS,
     snapshots: Snapshots = NO_SNAPSHOTS,
     consumers: Consumers | None = None,
+    legacy_conditional_orders: bool = False,
     on_ready: Callable[[Callable[[], int]], None] | None = None,
 ) -> None:
     """Serve until `stop` is set; then refuse what is new, finish what is under way, and return.
 
     `on_ready` is called once both listeners accept connections, with what tells the last entry read. A log
     server that does not answer is waited for. `lag_frames` bounds what waits for the writer (see `service`),
-    `limits` what a caller may ask (see `limits`); `consumers` tells how far other processes have come.
+    `limits` what a caller may ask (see `limits`). For `legacy_conditional_orders` see `service`. `consumers`
+    tells how far other processes have come.
 
     Raises:
         KeyFileError: the key file cannot be used.
@@ -56,7 +60,15 @@ async def run_intake(
         OSError: an address cannot be listened on.
     """
     keys = KeyRing(load_key_file(key_file))
-    intake = Intake(log, f"intake-{port}", keys, lag_frames=lag_frames, snapshots=snapshots, limits=limits)
+    intake = Intake(
+        log,
+        f"intake-{port}",
+        keys,
+        lag_frames=lag_frames,
+        snapshots=snapshots,
+        limits=limits,
+        legacy_conditional_orders=legacy_conditional_orders,
+    )
     if not await until_available(intake.catch_up, stop):
         return
     folding = asyncio.create_task(intake.run(), name="intake fold")
@@ -102,7 +114,9 @@ class _Listeners:
     ) -> None:
         self._gate = Gate(intake)
         self._socket_api = WebSocketApi(self._gate)
-        front = Front(self._gate, {"ws-fapi": self._socket_api.handle})
+        self._streams = StreamFront(intake)
+        streams = dict.fromkeys(STREAM_PATHS, self._streams.handle)
+        front = Front(self._gate, {"ws-fapi": self._socket_api.handle} | streams)
         self._public = web.ServerRunner(
             FrontServer(front.handle, access_log=None, keepalive_timeout=KEEPALIVE_S),
             shutdown_timeout=SHUTDOWN_DEADLINE_S,
@@ -130,5 +144,5 @@ class _Listeners:
     async def _close(self) -> None:
         self._gate.closing = True
         # A connection that waits for more requests would keep its listener from ending.
-        await self._socket_api.close()
+        await asyncio.gather(self._socket_api.close(), self._streams.close())
         await asyncio.gather(self._public.cleanup(), self._admin.cleanup())

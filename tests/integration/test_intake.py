@@ -83,7 +83,7 @@ async def test_an_order_rests_trades_and_is_remembered(venue: Venue) -> None:
 async def test_what_no_order_meets_expires(venue: Venue) -> None:
     """An immediate-or-cancel order without a counterparty is accepted and EXPIRED."""
     alice = await venue.account()
-    status, order = await alice.order(timeInForce="IOC")
+    status, order = await alice.order(timeInForce="IOC", newOrderRespType="RESULT")
     assert (200, "EXPIRED", "0.00000000") == (status, order["status"], order["avgPrice"])
     assert order["clientOrderId"]
 
@@ -258,7 +258,7 @@ async def test_unknown_paths_and_long_bodies(venue: Venue) -> None:
     """Both are answered in the same form as everything else."""
     status, error = await venue.send("GET", "/fapi/v1/nothing")
     assert (404, -5000) == (status, error["code"])
-    status, error = await venue.send("PUT", "/fapi/v1/order")
+    status, error = await venue.send("PATCH", "/fapi/v1/order")
     assert (404, -5000) == (status, error["code"])
     status, error = await venue.send("POST", "/fapi/v1/order", "x" * 70_000, api_key=NOBODY, in_body=True)
     assert (413, -1101) == (status, error["code"])
@@ -272,7 +272,7 @@ async def test_account_and_positions_add_up(venue: Venue) -> None:
     await alice.call("POST", "/fapi/v1/marginType", symbol="BTCUSDT", marginType="ISOLATED")
     await alice.call("POST", "/fapi/v1/leverage", symbol="BTCUSDT", leverage=10)
     assert 200 == (await bob.order(side="SELL", quantity="0.1"))[0]
-    _, filled = await alice.order(quantity="0.1")
+    _, filled = await alice.order(quantity="0.1", newOrderRespType="RESULT")
     assert "FILLED" == filled["status"]
 
     _, rows = await alice.call("GET", "/fapi/v2/positionRisk", symbol="BTCUSDT")
@@ -528,14 +528,17 @@ async def test_what_is_not_http_is_refused_too(
     assert "request_failed" not in capsys.readouterr().out
 
 
-async def test_an_order_with_an_end_expires_in_a_quiet_market(venue: Venue) -> None:
-    """Nothing else happens, and still a GTD order is gone when its time has come."""
+async def test_a_countdown_runs_out_in_a_quiet_market(venue: Venue) -> None:
+    """Nothing else happens, and still an order is gone when its time has come."""
     alice = await venue.account()
+    _, order = await alice.order()
     ends_ms = int(time.time() * 1000) + 700
 
-    status, order = await alice.order(timeInForce="GTD", goodTillDate=ends_ms)
+    status, countdown = await alice.call(
+        "POST", "/fapi/v1/countdownCancelAll", symbol="BTCUSDT", countdownTime=700
+    )
 
-    assert (200, "NEW", ends_ms) == (status, order["status"], order["goodTillDate"])
+    assert (200, {"symbol": "BTCUSDT", "countdownTime": "700"}) == (status, countdown)
     deadline_s = time.monotonic() + 10
     while True:
         _, found = await alice.call("GET", "/fapi/v1/order", symbol="BTCUSDT", orderId=order["orderId"])
@@ -543,5 +546,5 @@ async def test_an_order_with_an_end_expires_in_a_quiet_market(venue: Venue) -> N
             break
         assert time.monotonic() < deadline_s
         await asyncio.sleep(0.05)
-    assert "EXPIRED" == found["status"]
+    assert "CANCELED" == found["status"]
     assert ends_ms <= found["updateTime"]

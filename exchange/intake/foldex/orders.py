@@ -18,7 +18,7 @@ async def place_order(intake: Intake, account_id: int, values: Values) -> OrderA
     events = await intake.ask(command)
     # The mode is set first, where it was another one.
     first = 1 if isinstance(events[0], MarginModeSet) else 0
-    return placed_answer(intake, command, events[first:], values)
+    return placed_answer(intake, events[first:], values)
 
 
 def order_with_margin(intake: Intake, account_id: int, values: Values) -> PlaceOrder:

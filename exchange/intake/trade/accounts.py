@@ -1,5 +1,7 @@
 """What an account holds: positions with their margin, and the totals. All of it from `aggregate.margin`."""
 
+from typing import Any
+
 from events.values import ISOLATED, SELL, Side
 from exchange.aggregate import margin
 from exchange.aggregate.account import Account, Position
@@ -170,7 +172,7 @@ class _Totals:
             update_time=intake.past.ledger.money_changed_ms(account.account_id) or intake.now_ms,
         )
 
-    def fields(self) -> dict[str, str | list[AccountAsset]]:
+    def fields(self) -> dict[str, Any]:
         """Return the totals by field: those of the one asset there is."""
         asset = self.asset
         return {

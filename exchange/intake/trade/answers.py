@@ -28,6 +28,11 @@ class Refusal(Answer, frozen=True):
     msg: str
 
 
+def _fields(kind: type[Answer]) -> list[tuple[str, Any]]:
+    """Return the fields of an answer with their types."""
+    return [(each.name, each.type) for each in msgspec.structs.fields(kind)]
+
+
 class OrderAnswer(Answer, frozen=True):
     """One order. `activate_price` and `price_rate` belong to trailing stops, `modify_id` to amendments."""
 
@@ -61,6 +66,20 @@ class OrderAnswer(Answer, frozen=True):
     activate_price: str | UnsetType = UNSET
     price_rate: str | UnsetType = UNSET
     modify_id: int | UnsetType = UNSET
+
+
+# A batch, as a description: each element is an order or a refusal, which types of answers cannot say.
+_BatchElement: Any = msgspec.defstruct(
+    "BatchElement",
+    [(name, kind | UnsetType, UNSET) for name, kind in (*_fields(OrderAnswer), *_fields(Refusal))],
+    namespace={"__doc__": "An order, or code and text of its refusal."},
+    frozen=True,
+    kw_only=True,
+    rename="camel",
+)
+
+
+BATCH: Any = list[_BatchElement]
 
 
 class Countdown(Answer, frozen=True):

@@ -1,4 +1,4 @@
-"""Several orders in one request: the commands go into one frame, and each is answered on its own, in order."""
+"""Several orders in one request: the commands go into one frame, each is answered on its own, in order."""
 
 import asyncio
 from collections.abc import Callable, Sequence
@@ -32,7 +32,6 @@ EXPONENT_MAX = 40
 
 Answers = list[OrderAnswer | Refusal]
 T = TypeVar("T")
-C = TypeVar("C", bound=AnyCommand)
 
 
 async def place_orders(intake: Intake, account_id: int, values: Values) -> Answers:
@@ -42,7 +41,7 @@ async def place_orders(intake: Intake, account_id: int, values: Values) -> Answe
     return [
         outcome
         if isinstance(outcome, Refusal)
-        else placed_answer(intake, *outcome, form if isinstance(form, dict) else {})
+        else placed_answer(intake, outcome, form if isinstance(form, dict) else {})
         for form, outcome in zip(forms, await _ask_all(intake, plans), strict=True)
     ]
 
@@ -60,7 +59,7 @@ async def modify_orders(intake: Intake, account_id: int, values: Values) -> Answ
     return [
         outcome
         if isinstance(outcome, Refusal)
-        else amended_answer(intake, record, outcome[1], form if isinstance(form, dict) else {})
+        else amended_answer(intake, record, outcome, form if isinstance(form, dict) else {})
         for form, record, outcome in zip(
             forms, known, await _ask_all(intake, plans, modify_error), strict=True
         )
@@ -85,7 +84,7 @@ async def cancel_orders(intake: Intake, account_id: int, values: Values) -> Answ
         for plan in plans
     ]
     return [
-        outcome if isinstance(outcome, Refusal) else cancelled_answer(intake, record, outcome[1])
+        outcome if isinstance(outcome, Refusal) else cancelled_answer(intake, record, outcome)
         for record, outcome in zip(known, await _ask_all(intake, plans), strict=True)
     ]
 
@@ -145,15 +144,15 @@ def _tried(make: Callable[..., T], *arguments: Any) -> T | ApiError:
 
 async def _ask_all(
     intake: Intake,
-    plans: Sequence[C | ApiError],
+    plans: Sequence[AnyCommand | ApiError],
     translated: Callable[[RefusedError], Exception] = lambda error: error,
-) -> list[tuple[C, list[Event]] | Refusal]:
+) -> list[list[Event] | Refusal]:
     """Have commands decided together: asked in one go, they are sent in one frame."""
     asked = await asyncio.gather(
         *(intake.ask(plan) for plan in plans if not isinstance(plan, ApiError)), return_exceptions=True
     )
     answers = iter(asked)
-    outcomes: list[tuple[C, list[Event]] | Refusal] = []
+    outcomes: list[list[Event] | Refusal] = []
     for plan in plans:
         outcome = plan if isinstance(plan, ApiError) else next(answers)
         if isinstance(outcome, RefusedError):
@@ -163,8 +162,7 @@ async def _ask_all(
         elif isinstance(outcome, BaseException):
             raise outcome
         else:
-            assert not isinstance(plan, ApiError), plan
-            outcomes.append((plan, outcome))
+            outcomes.append(outcome)
     return outcomes
 
 

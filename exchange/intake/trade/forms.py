@@ -92,7 +92,7 @@ class OrderKind(Enum):
 
 
 class PriceMatch(Enum):
-    """Which level of the book gives the price: seen from the order, its own side (1) or the other, and depth."""
+    """Which level of the book gives the price: on the order's own side (1) or the other (−1), and which."""
 
     NONE = (0, 0)
     OPPONENT = (-1, 1)

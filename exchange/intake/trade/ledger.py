@@ -11,7 +11,7 @@ what the account's money has changed by that no other row explains.
 """
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import NamedTuple
@@ -28,7 +28,7 @@ from events.events import (
     TradeExecuted,
     Withdrawn,
 )
-from events.values import BUY, SELL, Leg, Side
+from events.values import BUY, SELL, DeleveragedRow, Leg, Side
 from exchange.aggregate.account import BOTH, FIRST_USER_ACCOUNT_ID, Account
 from exchange.aggregate.state import Exchange
 from exchange.aggregate.units import RATE_ONE
@@ -83,7 +83,8 @@ class MarginMove:
 class Closure:
     """A position, or part of it, that was closed without an order: taken over, or deleveraged.
 
-    `side` is that of the order it would have been; `value` is its lots × price in money units.
+    `side` is that of the order it would have been; `value` is its lots × price in money units, `realised` the
+    profit of it.
     """
 
     row_id: int
@@ -93,8 +94,14 @@ class Closure:
     side: Side
     lots: int
     value: int
+    realised: int
     liquidation_id: int
     is_deleveraging: bool
+
+    @property
+    def client_order_id(self) -> str:
+        """What Binance calls such an order."""
+        return "adl_autoclose" if self.is_deleveraging else f"autoclose-{self.liquidation_id}"
 
 
 class Ledger:
@@ -143,7 +150,7 @@ class Ledger:
         """Return the margin an account moved, oldest first."""
         return self._margin_moves.get(account_id, ())
 
-    def closures(self, account_id: int) -> Iterable[Closure]:
+    def closures(self, account_id: int) -> Sequence[Closure]:
         """Return what was closed for an account without orders, oldest first."""
         return self._closures.get(account_id, ())
 
@@ -250,30 +257,30 @@ class Ledger:
         self._resize(0, event.market, BOTH, event.size_lots)
         self._add(event.account_id, _REALIZED, event.market, event.realised)
         value = event.entry_cost + event.realised
-        self._close(event, event.account_id, event.leg, event.size_lots, value, is_deleveraging=False)
+        self._close(event, event, event.size_lots, value, is_deleveraging=False)
 
     def _deleveraged(self, event: PositionDeleveraged) -> None:
         symbol = event.market
         self._resize(event.account_id, symbol, event.leg, -event.size_lots)
         self._add(event.account_id, _REALIZED, symbol, event.realised)
-        self._close(event, event.account_id, event.leg, event.size_lots, event.value, is_deleveraging=False)
+        self._close(event, event, event.size_lots, event.value, is_deleveraging=False)
         for row in event.parties:
             lots = row.quantity_lots if event.size_lots > 0 else -row.quantity_lots
             self._resize(row.account_id, symbol, row.leg, lots)
             self._add(row.account_id, _REALIZED, symbol, row.realised)
-            self._close(event, row.account_id, row.leg, -lots, -row.value, is_deleveraging=True)
+            self._close(event, row, -lots, -row.value, is_deleveraging=True)
 
     def _close(
         self,
         event: PositionTakenOver | PositionDeleveraged,
-        account_id: int,
-        leg: Leg,
+        party: PositionTakenOver | PositionDeleveraged | DeleveragedRow,
         closed_lots: int,
         value: int,
         *,
         is_deleveraging: bool,
     ) -> None:
-        """Note that `closed_lots` (signed as the position) were closed for `value` (signed alike)."""
+        """Note that `closed_lots` (signed as the position) of a party went for `value` (signed alike)."""
+        account_id = party.account_id
         if account_id < FIRST_USER_ACCOUNT_ID:
             return
         rows = self._closures.get(account_id)
@@ -285,10 +292,11 @@ class Ledger:
                 row_id=self._clock.next_row_id(),
                 time_ms=self._clock.now_ms,
                 symbol=event.market,
-                leg=leg,
+                leg=party.leg,
                 side=SELL if is_long else BUY,
                 lots=abs(closed_lots),
                 value=value if is_long else -value,
+                realised=party.realised,
                 liquidation_id=event.liquidation_id,
                 is_deleveraging=is_deleveraging,
             )

@@ -44,8 +44,8 @@ class OrderRecord:
     """One order and how far it came. `quote` is money units: Σ price × lots of its fills, but for
     `unpriced_lots`, fills of unknown price (see `OrderHistory.adopt`).
 
-    `price_ticks` and `quantity_lots` are as amended, the rest of its terms as `accepted`. `amendments` are the
-    last ones made by its owner, of `amendment_count`; None until there is one.
+    `price_ticks` and `quantity_lots` are as amended, the rest of its terms as `accepted`. `amendments` are
+    the last ones made by its owner, of `amendment_count`; None until there is one.
     """
 
     __slots__ = (
@@ -140,8 +140,9 @@ def record_of_answer(
 class OrderHistory:
     """Records of open orders and of the last `ended_kept` that ended, for each account.
 
-    `unit_by_symbol` gives the money one lot of a market gains per tick, `clock` the time of what is fed. What is fed may begin in the middle
-    of a log: events of orders accepted before say nothing, until `adopt` makes the open ones known.
+    `unit_by_symbol` gives the money one lot of a market gains per tick, `clock` the time of what is fed.
+    That may begin in the middle of a log: events of orders accepted before say nothing, until `adopt` makes
+    the open ones known.
     """
 
     def __init__(

@@ -20,15 +20,17 @@ class AccountPast:
     """
 
     def __init__(self, unit_by_symbol: Callable[[str], int]) -> None:
-        self._clock = Clock()
-        self.orders = OrderHistory(unit_by_symbol, self._clock)
-        self.algos = AlgoHistory(self.orders, self._clock)
-        self.ledger = Ledger(self.orders, unit_by_symbol, self._clock)
-        self._handlers = _merged(self.orders.handlers, self.algos.handlers, self.ledger.handlers)
+        self.clock = Clock()
+        self.orders = OrderHistory(unit_by_symbol, self.clock)
+        self.algos = AlgoHistory(self.orders, self.clock)
+        self.ledger = Ledger(self.orders, unit_by_symbol, self.clock)
+        self._handlers: dict[type[Event], tuple[Callable[[Any], None], ...]] = {}
+        for handlers in (self.orders.handlers, self.algos.handlers, self.ledger.handlers):
+            self.follow(handlers)
 
     def feed(self, groups: Groups) -> None:
         """Take in the events of one entry."""
-        self._clock.turn_to(groups)
+        self.clock.turn_to(groups)
         self.ledger.begin()
         handlers = self._handlers
         for group in groups:
@@ -37,17 +39,13 @@ class AccountPast:
                     handle(event)
         self.ledger.end()
 
+    def follow(self, handlers: Handlers) -> None:
+        """Let `handlers` take in each event too, behind the histories."""
+        for kind, handler in handlers.items():
+            self._handlers[kind] = (*self._handlers.get(kind, ()), handler)
+
     def adopt(self, state: Exchange) -> None:
         """Know of all that is open in `state`, behind the last entry fed, whatever was not fed."""
         self.orders.adopt(state)
         self.algos.adopt(state)
         self.ledger.adopt(state)
-
-
-def _merged(*tables: Handlers) -> dict[type[Event], tuple[Callable[[Any], None], ...]]:
-    """Return what handles each type of event, in the order of the tables."""
-    merged: dict[type[Event], tuple[Callable[[Any], None], ...]] = {}
-    for table in tables:
-        for kind, handler in table.items():
-            merged[kind] = (*merged.get(kind, ()), handler)
-    return merged

@@ -197,7 +197,7 @@ def chosen(
     rows_default: int = ROWS_DEFAULT,
     from_first: bool = False,
 ) -> list[R]:
-    """Return the rows, oldest first, of the span asked for: the first ones if it has a beginning, else the last.
+    """Return the rows of the span asked for, oldest first: the first if it has a beginning, else the last.
 
     `from_first` says that a beginning was asked for by number.
     """
@@ -264,7 +264,7 @@ def _closure_row(closure: Closure, spec: MarketSpec) -> ForceOrder:
         symbol=closure.symbol,
         pair=closure.symbol,
         status="FILLED",
-        client_order_id="adl_autoclose" if closure.is_deleveraging else f"autoclose-{closure.liquidation_id}",
+        client_order_id=closure.client_order_id,
         price=average,
         avg_price=average,
         orig_qty=quantity,

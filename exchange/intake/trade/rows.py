@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from events.values import MarginMode
 from exchange.intake.endpoint import Endpoint, Security, Values
-from exchange.intake.parameters import Parameter, boolean, choice, decimal, text, whole
+from exchange.intake.parameters import Parameter, boolean, choice, decimal, whole
 from exchange.intake.trade import (
     accounts,
     algo_orders,
@@ -114,7 +114,7 @@ ORDERS: tuple[Endpoint, ...] = (
         5,
         batches.place_orders,
         (Parameter("batchOrders", batches.json_objects, required=True),),
-        response=batches.Answers,
+        response=answers.BATCH,
         is_order=True,
         orders=_ORDERS_PER_BATCH,
     ),
@@ -125,7 +125,7 @@ ORDERS: tuple[Endpoint, ...] = (
         5,
         batches.modify_orders,
         (Parameter("batchOrders", batches.json_objects, required=True),),
-        response=batches.Answers,
+        response=answers.BATCH,
         is_order=True,
         orders=_ORDERS_PER_BATCH,
     ),
@@ -143,7 +143,7 @@ ORDERS: tuple[Endpoint, ...] = (
             Parameter("orderidlist", batches.json_numbers),
             Parameter("origclientorderidlist", batches.json_texts),
         ),
-        response=batches.Answers,
+        response=answers.BATCH,
     ),
     Endpoint(
         "GET",
@@ -259,7 +259,7 @@ ALGO_ORDERS: tuple[Endpoint, ...] = (
         _READ,
         _by_symbol(1, 40),
         algo_orders.open_algos,
-        (SYMBOL_OPTIONAL, Parameter("algoId", whole), Parameter("algoType", text)),
+        (SYMBOL_OPTIONAL, Parameter("algoId", whole), choice("algoType", {"CONDITIONAL": "CONDITIONAL"})),
         response=list[answers.AlgoOrder],
     ),
     Endpoint(

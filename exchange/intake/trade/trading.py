@@ -44,18 +44,16 @@ ALL_CANCELLED = Done(code=200, msg="The operation of cancel all open order is do
 async def place_order(intake: Intake, account_id: int, values: Values) -> OrderAnswer:
     """Place an order; the answer is the order as accepted, or with RESULT as its own events left it."""
     command = any_order_command(intake, account_id, values)
-    return placed_answer(intake, command, await intake.ask(command), values)
+    return placed_answer(intake, await intake.ask(command), values)
 
 
-def placed_answer(
-    intake: Intake, command: PlaceOrder | PlaceConditional, events: list[Event], values: Values
-) -> OrderAnswer:
+def placed_answer(intake: Intake, events: list[Event], values: Values) -> OrderAnswer:
     """Return the answer to an order that was accepted."""
     accepted = events[0]
-    spec = intake.state.markets[command.market].spec
+    assert isinstance(accepted, OrderAccepted | ConditionalAccepted), accepted
+    spec = intake.state.markets[accepted.market].spec
     if isinstance(accepted, ConditionalAccepted):
         return classic_answer(AlgoRecord(accepted, intake.now_ms), spec)
-    assert isinstance(accepted, OrderAccepted), accepted
     stored = intake.orders.find(accepted.account_id, accepted.market, accepted.order_id, "")
     accepted_ms = stored.accepted_ms if stored is not None else intake.now_ms
     if values.get("newOrderRespType") == "RESULT":
