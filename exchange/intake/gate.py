@@ -17,7 +17,6 @@ from exchange.intake.errors import SHUTTING_DOWN, UNKNOWN, ApiError
 from exchange.intake.limits import AddressUse, Usage
 from exchange.intake.market.data import wall_clock_ms
 from exchange.intake.metrics import NS_PER_S, OTHER
-from exchange.intake.parameters import parse_parameters
 from exchange.intake.service import Intake
 
 REFUSED_WEIGHT = 1
@@ -94,7 +93,7 @@ class Gate:
             caller = authenticate(parameters)
             if caller is not None:
                 call.account_id = caller.account_id
-            values = parse_parameters(endpoint.parameters, parameters)
+            values = endpoint.reader.read(parameters)
             weight = endpoint.weight
             if not isinstance(weight, int):
                 weight = weight(values)

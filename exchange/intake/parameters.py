@@ -18,6 +18,7 @@ from exchange.intake.errors import (
     MANDATORY,
     REPEATED,
     UNREAD,
+    ApiError,
     Fault,
 )
 
@@ -106,6 +107,37 @@ def parse_parameters(declared: Iterable[Parameter], sent: Mapping[str, str]) -> 
     if known < len(sent):
         _refuse_unread(declared, sent)
     return values
+
+
+class Reader:
+    """Reads the parameters of one endpoint, most of which a request does not send."""
+
+    __slots__ = ("_by_name", "_declared", "_required")
+
+    def __init__(self, declared: Iterable[Parameter]) -> None:
+        self._declared = tuple(declared)
+        self._by_name = {parameter.name: parameter for parameter in self._declared}
+        self._required = [parameter.name for parameter in self._declared if parameter.required]
+
+    def read(self, sent: Mapping[str, str]) -> dict[str, Any]:
+        """Return what `parse_parameters` does; raises as it does.
+
+        What is all right is read by what was sent. Anything else is left to the order of checks.
+        """
+        by_name = self._by_name
+        values: dict[str, Any] = {}
+        try:
+            for name, text in sent.items():
+                parameter = by_name[name]
+                if not text and parameter.required:
+                    break
+                values[name] = parameter.parse(text)
+            else:
+                if all(name in values for name in self._required):
+                    return values
+        except (KeyError, ValueError, ApiError):
+            pass
+        return parse_parameters(self._declared, sent)
 
 
 def text(value: str) -> str:
