@@ -19,10 +19,13 @@ from yarl import URL
 from events.memory import MemoryLog
 from exchange.fold import NO_SNAPSHOTS, Snapshots
 from exchange.intake.admin_cli import app as admin_cli
+from exchange.intake.limits import DEFAULT_LIMITS, Limits
 from exchange.intake.process import run_intake
 from exchange.writer import run_writer
 
 DEADLINE_S = 20.0
+# A well-formed key that nobody has.
+NOBODY = "a" * 64
 
 
 @dataclass
@@ -129,7 +132,7 @@ def free_ports() -> tuple[int, int]:
 
 
 async def start_intake(
-    log: MemoryLog, key_file: Path, stop: asyncio.Event
+    log: MemoryLog, key_file: Path, stop: asyncio.Event, limits: Limits = DEFAULT_LIMITS
 ) -> tuple["asyncio.Task[None]", str, str]:
     """Start an intake; return its task and addresses once it listens."""
     port, admin_port = free_ports()
@@ -143,6 +146,7 @@ async def start_intake(
             admin_port=admin_port,
             key_file=key_file,
             stop=stop,
+            limits=limits,
             on_ready=lambda seq: listening.set(),
         )
     )
