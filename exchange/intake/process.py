@@ -16,6 +16,8 @@ from exchange.intake.gate import Gate
 from exchange.intake.keys import KeyRing, load_key_file
 from exchange.intake.limits import DEFAULT_LIMITS, Limits
 from exchange.intake.service import ANSWER_DEADLINE_S, Intake
+from exchange.intake.streams.front import PATHS as STREAM_PATHS
+from exchange.intake.streams.front import StreamFront
 from exchange.intake.wsapi.server import WebSocketApi
 from exchange.runtime import until_available
 
@@ -101,7 +103,9 @@ class _Listeners:
     def __init__(self, intake: Intake, host: str, port: int, admin_host: str, admin_port: int) -> None:
         self._gate = Gate(intake)
         self._socket_api = WebSocketApi(self._gate)
-        front = Front(self._gate, {"ws-fapi": self._socket_api.handle})
+        self._streams = StreamFront(intake)
+        streams = dict.fromkeys(STREAM_PATHS, self._streams.handle)
+        front = Front(self._gate, {"ws-fapi": self._socket_api.handle} | streams)
         self._public = web.ServerRunner(
             FrontServer(front.handle, access_log=None, keepalive_timeout=KEEPALIVE_S),
             shutdown_timeout=SHUTDOWN_DEADLINE_S,
@@ -129,5 +133,5 @@ class _Listeners:
     async def _close(self) -> None:
         self._gate.closing = True
         # A connection that waits for more requests would keep its listener from ending.
-        await self._socket_api.close()
+        await asyncio.gather(self._socket_api.close(), self._streams.close())
         await asyncio.gather(self._public.cleanup(), self._admin.cleanup())

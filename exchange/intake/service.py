@@ -122,6 +122,7 @@ class Intake:
         self._waits: deque[tuple[float, asyncio.Future[list[Event]]]] = deque()
         self._waiting: asyncio.Task[None] | None = None
         self._fold = Fold(log, self._on_entry, snapshots)
+        self._projections: tuple[Projection, ...] = ()
         self._forget_past()
         self._has_past = False
 
@@ -150,6 +151,10 @@ class Intake:
             await self._read_past()
             self._has_past = True
         await self._fold.catch_up()
+
+    def follow(self, projection: Projection) -> None:
+        """Feed a projection with every entry from now on, behind those that are fed already."""
+        self._projections = (*self._projections, projection)
 
     async def open(self) -> None:
         """Open this intake's origin; raises as `Appender.open`."""
@@ -279,7 +284,7 @@ class Intake:
         self.past = AccountPast(lambda symbol: self._fold.state.markets[symbol].unit)
         self.orders = self.past.orders
         self.markets_past = Past(lambda: self._fold.state)
-        self._projections: tuple[Projection, ...] = (self.past, self.markets_past)
+        self._projections = (self.past, self.markets_past)
         self.user_streams = UserStreams(self.past, lambda: self._fold.state)
         self.past.follow(self.user_streams.handlers)
 

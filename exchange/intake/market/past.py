@@ -5,22 +5,33 @@ same entries, in integers: prices in ticks, sizes in lots, money in units of 1e-
 is made when somebody asks.
 
 Everything is bounded: of each market the newest `TRADES_KEPT` trades, `CANDLES_KEPT` candles an interval,
-`FUNDINGS_KEPT` settlements, `OPEN_INTERESTS_KEPT` samples.
+`FUNDINGS_KEPT` settlements, `FORCE_ORDERS_KEPT` liquidation orders, `OPEN_INTERESTS_KEPT` samples.
 """
 
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple
 
-from events.events import Event, FundingSettled, MarketListed, MarkPriceChanged, TradeExecuted
+from events.events import (
+    Event,
+    FundingSettled,
+    MarketListed,
+    MarkPriceChanged,
+    OrderAccepted,
+    PositionDeleveraged,
+    PositionTakenOver,
+    TradeExecuted,
+)
 from events.frame import Groups, header_of
-from events.values import BUY
+from events.values import BUY, SELL, Side
 from exchange.aggregate.state import Exchange
+from exchange.aggregate.units import round_half_even
 from exchange.intake.market.candles import LARGER, MINUTE, MS_PER_MINUTE, SECOND, Candles
 from exchange.intake.market.day import Day
 from exchange.intake.market.ring import Ring
 
 TRADES_KEPT: Final = 10_000
 FUNDINGS_KEPT: Final = 1_000
+FORCE_ORDERS_KEPT: Final = 1_000
 OPEN_INTERESTS_KEPT: Final = 8_640
 OPEN_INTEREST_PERIOD_MS: Final = 5 * MS_PER_MINUTE
 NS_PER_MS: Final = 1_000_000
@@ -54,6 +65,41 @@ class Aggregate:
         self.seq = seq
 
 
+class ForceOrder:
+    """What a liquidation closed by one order, which is over with its entry, or outside the book.
+
+    `number` counts those of a market. `price_ticks` is the limit, or the price of what was closed outside.
+    `quote` is Σ price × lots of what was closed, in money units.
+    """
+
+    __slots__ = (
+        "executed_lots",
+        "last_lots",
+        "lots",
+        "number",
+        "order_id",
+        "price_ticks",
+        "quote",
+        "side",
+        "time_ms",
+    )
+
+    def __init__(self, number: int, side: Side, price_ticks: int, lots: int, time_ms: int) -> None:
+        self.number = number
+        self.order_id = 0
+        self.side = side
+        self.price_ticks = price_ticks
+        self.lots = lots
+        self.executed_lots = self.last_lots = self.quote = 0
+        self.time_ms = time_ms
+
+    def fill(self, lots: int, quote: int) -> None:
+        """Count what was closed."""
+        self.executed_lots += lots
+        self.last_lots = lots
+        self.quote += quote
+
+
 class Funding(NamedTuple):
     """One settlement of funding."""
 
@@ -76,6 +122,8 @@ class MarketPast:
     __slots__ = (
         "aggregates",
         "day",
+        "force_order_count",
+        "force_orders",
         "fundings",
         "index",
         "last_mark",
@@ -94,6 +142,8 @@ class MarketPast:
         self.listed_ms = 0
         self.trades: Ring[Trade] = Ring(TRADES_KEPT)
         self.aggregates: Ring[Aggregate] = Ring(TRADES_KEPT)
+        self.force_order_count = 0
+        self.force_orders: Ring[ForceOrder] = Ring(FORCE_ORDERS_KEPT)
         self.fundings: Ring[Funding] = Ring(FUNDINGS_KEPT)
         self.open_interests: Ring[OpenInterest] = Ring(OPEN_INTERESTS_KEPT)
         self.traded = Candles(MINUTE, LARGER)
@@ -117,6 +167,27 @@ class MarketPast:
         second = self.seconds.at(time_ms, price_ticks)
         second.trade(price_ticks, lots, quote, trade_id, taker_buys=buys)
         self.day.trade(minute, price_ticks, lots, quote)
+        if event.liquidation_id:
+            orders = self.force_orders.rows
+            if orders and orders[-1].order_id == event.taker_order_id:
+                orders[-1].fill(lots, quote)
+
+    def force(self, event: OrderAccepted, time_ms: int) -> None:
+        """Take in a liquidation's order."""
+        order = self._new_force_order(event.side, event.price_ticks, event.quantity_lots, time_ms)
+        order.order_id = event.order_id
+
+    def close_outside(self, size_lots: int, value: int, time_ms: int) -> None:
+        """Take in what a liquidation closed outside the book: a signed size, for this signed money."""
+        lots, quote = abs(size_lots), abs(value)
+        price_ticks = round_half_even(quote, lots * self.unit)
+        self._new_force_order(SELL if size_lots > 0 else BUY, price_ticks, lots, time_ms).fill(lots, quote)
+
+    def _new_force_order(self, side: Side, price_ticks: int, lots: int, time_ms: int) -> ForceOrder:
+        self.force_order_count += 1
+        order = ForceOrder(self.force_order_count, side, price_ticks, lots, time_ms)
+        self.force_orders.add(order)
+        return order
 
     def _aggregate(self, trade: Trade, taker_id: int, seq: int) -> None:
         rows = self.aggregates.rows
@@ -159,10 +230,13 @@ class Past:
         self._now_ms = 0
         self._seq = 0
         self._handlers: dict[type[Event], Callable[[Any], None]] = {
+            OrderAccepted: self._accepted,
             TradeExecuted: self._traded,
             MarkPriceChanged: self._mark_price,
             FundingSettled: self._funding,
             MarketListed: self._listed,
+            PositionTakenOver: self._taken_over,
+            PositionDeleveraged: self._deleveraged,
         }
 
     def feed(self, groups: Groups) -> None:
@@ -183,6 +257,17 @@ class Past:
         if past is None:
             past = self._markets[symbol] = MarketPast(self._state().markets[symbol].unit)
         return past
+
+    def _accepted(self, event: OrderAccepted) -> None:
+        if event.liquidation_id:
+            self.of(event.market).force(event, self._now_ms)
+
+    def _taken_over(self, event: PositionTakenOver) -> None:
+        value = event.entry_cost + event.realised
+        self.of(event.market).close_outside(event.size_lots, value, self._now_ms)
+
+    def _deleveraged(self, event: PositionDeleveraged) -> None:
+        self.of(event.market).close_outside(event.size_lots, event.value, self._now_ms)
 
     def _traded(self, event: TradeExecuted) -> None:
         self.of(event.market).trade(event, self._now_ms, self._seq)
