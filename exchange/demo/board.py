@@ -56,9 +56,9 @@ class Counts:
 class Board:
     """A fold of the log with its counters; `on_entry` hears of each entry after it was counted.
 
-    `order_ids` holds the ids of all orders that customers placed, in the order of acceptance. Counters have no
-    snapshot: what they show is counted from the log's first entry. So `archive` has what was trimmed before it
-    was read here; at the milestones the state is compared with the checkpoints, as everywhere.
+    `order_ids` holds the ids of all orders that customers placed, in the order of acceptance. Counters have
+    no snapshot: what they show is counted from the log's first entry. So `archive` has what was trimmed
+    before it was read here; at the milestones the state is compared with the checkpoints, as everywhere.
     """
 
     def __init__(self, log: Log, on_entry: Callable[[VerifiedEvents], None], archive: str | None) -> None:
