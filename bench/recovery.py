@@ -63,10 +63,11 @@ class Result:
     """Medians of seconds from start to work, and what there was to recover.
 
     `tail_events` are those behind the snapshot, `snapshot_bytes` the size of its body. `from_snapshot_s` has
-    each process by name, `slowest_s` the slowest start of each. `archived_per_s` are the events of the whole log
-    by the seconds of an archiver that found all of it new, from its start to its end, with one snapshot;
-    `archiver_cpu_us` is its processor time an event. `folded_per_s` is the same for the writer that starts from
-    the first entry, which only folds.
+    each process by name, `slowest_s` the slowest start of each.
+
+    `archived_per_s` are the events of the whole log by the seconds of an archiver that found all of it new,
+    from its start to its end, with one snapshot; `archiver_cpu_us` is its processor time an event.
+    `folded_per_s` is the same for the writer that starts from the first entry, which only folds.
     """
 
     events: int
@@ -116,7 +117,7 @@ async def decide_tail(socket_path: str, count: int) -> int:
 
 
 def archive(socket_path: str, snapshots: Path, *kept: str) -> tuple[float, float]:
-    """Run an archiver until everything is in a snapshot and in segments; return its seconds, and its CPU's."""
+    """Run an archiver until all is in a snapshot and in segments; return its seconds, and its processor's."""
     before, started_s = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     with running("archiver", "--redis-url", socket_path, *kept) as pid:
         asyncio.run(_snapshot_there(socket_path, snapshots))
