@@ -199,6 +199,11 @@ class Supervisor:
         return self._log_url
 
     @property
+    def archive(self) -> str:
+        """Where the log's archive is: a directory or a URL."""
+        return os.environ.get(config.ARCHIVE_ENV) or str(self.data_dir / config.ARCHIVE_DIR_NAME)
+
+    @property
     def pids(self) -> dict[str, int]:
         """The ids of the processes that live, by name."""
         return {name: child.pid for name, child in self._children.items() if child.pid is not None}
@@ -286,9 +291,8 @@ class Supervisor:
 
     async def _launch(self, *names: str) -> None:
         """Start processes side by side and wait until they are ready."""
-        archive = os.environ.get(config.ARCHIVE_ENV) or str(self.data_dir / config.ARCHIVE_DIR_NAME)
         for name in names:
-            child = self._children[name] = Child(name, self.data_dir / "logs" / f"{name}.log", archive)
+            child = self._children[name] = Child(name, self.data_dir / "logs" / f"{name}.log", self.archive)
             await child.spawn(self._arguments(name))
             self._watch(self._keep(child))
         for name in names:
