@@ -75,8 +75,15 @@ class Process:
         def found() -> list[dict[str, object]]:
             return [line for line in self.lines() if line.get("event") == event]
 
-        await until(lambda: len(found()) >= count, f"{event} in {self.output}")
-        return found()[count - 1]
+        try:
+            await until(
+                lambda: len(found()) >= count or self._process.poll() is not None,
+                f"{event} in {self.output}",
+            )
+            return found()[count - 1]
+        except (AssertionError, IndexError) as error:
+            said = self.output.read_text()[-1500:]
+            raise AssertionError(f"no {event} from {self._process.args}, which said: {said}") from error
 
     async def code(self) -> int:
         """Wait for the end of the process and return its exit code."""
