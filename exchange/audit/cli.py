@@ -31,6 +31,7 @@ from exchange.aggregate.state import RULES_VERSION
 from exchange.audit.printer import Message, one_line, readable, type_of
 from exchange.audit.replay import Replayed, describe, replay, time_text
 from exchange.audit.scope import Scope
+from exchange.audit.travel import NotInLogError
 from exchange.audit.verify import Extent, KeptHead, Report, Span, verify
 
 QUIET_S = 2.0
@@ -40,10 +41,6 @@ FOLLOW_WAIT_MS = 500
 GC_THRESHOLD = (100_000, 50, 100)
 # Tables that go into a pipe are not cut to the width of a terminal.
 PIPE_COLUMNS = 200
-
-
-class NotInLogError(Exception):
-    """The log has no such entry, or no such market."""
 
 
 class FindingError(Exception):
