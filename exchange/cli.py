@@ -15,6 +15,7 @@ import typer
 from exchange import config
 from exchange.archive_cli import app as archive_app
 from exchange.archive_cli import recover, sql
+from exchange.audit.audit_cli import app as audit
 from exchange.calc.cli import app as calc
 from exchange.demo.cli import demo
 from exchange.intake.admin_cli import app as admin
@@ -42,6 +43,7 @@ app.add_typer(admin, name="admin")
 app.add_typer(archive_app, name="archive")
 app.command()(recover)
 app.command()(sql)
+app.add_typer(audit, name="audit")
 app.add_typer(calc, name="calc")
 app.command()(demo)
 

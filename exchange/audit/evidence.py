@@ -18,7 +18,7 @@ from events.log import CorruptLogError, Head, ReadableLog, VerifiedEvents
 from exchange.aggregate.state import Exchange, IdentityError
 from exchange.audit.lateness import Bucket, Lateness, Wait
 from exchange.audit.ranks import BreachError
-from exchange.audit.replay import OnProgress, time_text
+from exchange.audit.replay import OnProgress, apply_event, time_text
 from exchange.audit.travel import start_before
 from exchange.audit.waterfall import Waterfall
 
@@ -116,7 +116,7 @@ class Auditor:
             CorruptLogError: an event does not fit the state it meets.
         """
         seq = verified.entry.seq
-        apply, follow, waterfall = self._state.apply, self.lateness.follow, self.waterfall
+        follow, waterfall = self.lateness.follow, self.waterfall
         has_liquidation = False
         for group in verified.groups:
             for event in group:
@@ -126,11 +126,7 @@ class Auditor:
                 except BreachError as breach:
                     number = getattr(event, "liquidation_id", 0) or number
                     self.find(seq, breach.rule, str(breach), number)
-                try:
-                    apply(event)
-                except Exception as error:  # whatever it is, the event was none for this state
-                    what = f"{event.__struct_config__.tag} does not fit the state: {error!r}"
-                    raise CorruptLogError(seq, what) from error
+                apply_event(self._state, event, seq)
                 try:
                     waterfall.after(event)
                 except BreachError as breach:

@@ -8,9 +8,9 @@ is late.
 An answer that could do nothing (the index is stale, the market halted) ends the wait until the bucket's
 account, or the mark or status of one of its markets, changes.
 
-Not every account is looked at after every price. A bucket with X above its maintenance and k positions is left
+Not every account is looked at at every price. A bucket with X above its maintenance and k positions is left
 alone while no mark has moved against a position by more than X / k, divided by what a tick can cost: size ×
-tick × (1 + highest rate). All of it is counted in 1e-16 quote, where the formulas are whole numbers; where it
+tick × (1 + highest rate). All of it is counted in 1e-16 quote, where formulas are whole numbers; where it
 comes within a unit a position of the line, fractions decide (`facts.bucket_standing`).
 """
 

@@ -28,7 +28,6 @@ from exchange.aggregate.state import Exchange
 from exchange.audit.replay import ENTRIES_PER_READ, OnProgress, apply_entry, time_text
 from exchange.fold import restore_snapshot
 
-OnEntry = Callable[[VerifiedEvents], None]
 Accept = Callable[[Exchange], bool]
 _KEEP_ALL = 1 << 30
 
@@ -123,18 +122,22 @@ class Traveller:
         """The last entry applied."""
         return self._reader.head
 
-    async def go(
-        self, seq: int, on_progress: OnProgress | None = None, on_entry: OnEntry | None = None
-    ) -> None:
-        """Apply the entries up to `seq`, or to the end; `on_entry` is told each one before it is applied.
+    def apply(self, verified: VerifiedEvents) -> None:
+        """Apply an entry that `entries` yielded.
+
+        Raises:
+            CorruptLogError: an event does not fit the state it meets.
+        """
+        self.events += apply_entry(self.state, verified)
+
+    async def go(self, seq: int, on_progress: OnProgress | None = None) -> None:
+        """Apply the entries up to `seq`, or to the end.
 
         Raises:
             CorruptLogError: an entry is not what was written, or does not fit the state it meets.
         """
         async for verified in self.entries(seq, on_progress):
-            if on_entry is not None:
-                on_entry(verified)
-            self.events += apply_entry(self.state, verified)
+            self.apply(verified)
 
     async def entries(self, seq: int, on_progress: OnProgress | None = None) -> AsyncIterator[VerifiedEvents]:
         """Yield the entries up to `seq` without applying them: whoever asks does that."""
@@ -225,7 +228,7 @@ async def make_snapshots(
     state = traveller.state
     async for verified in traveller.entries(last, on_progress):
         events = traveller.events
-        traveller.events += apply_entry(state, verified)
+        traveller.apply(verified)
         if events // every_events == traveller.events // every_events:
             continue
         image = take_image(state)
