@@ -13,14 +13,15 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from events.events import LiquidationStarted
+from events.events import Event, LiquidationStarted
 from events.log import CorruptLogError, Head, ReadableLog, VerifiedEvents
+from exchange.aggregate.account import FUND_ACCOUNT_ID
 from exchange.aggregate.state import Exchange, IdentityError
 from exchange.audit.lateness import Bucket, Lateness, Wait
 from exchange.audit.ranks import BreachError
 from exchange.audit.replay import OnProgress, apply_event, time_text
 from exchange.audit.travel import start_before
-from exchange.audit.waterfall import Waterfall
+from exchange.audit.waterfall import WATCHED, Waterfall
 
 LATE_EVENTS_DEFAULT = 10_000
 FINDINGS_MAX = 100
@@ -116,25 +117,19 @@ class Auditor:
             CorruptLogError: an event does not fit the state it meets.
         """
         seq = verified.entry.seq
-        follow, waterfall = self.lateness.follow, self.waterfall
+        state, waterfall, followers = self._state, self.waterfall, self.lateness.followers
         has_liquidation = False
         for group in verified.groups:
             for event in group:
-                number = waterfall.open_case
-                try:
-                    waterfall.before(event)
-                except BreachError as breach:
-                    number = getattr(event, "liquidation_id", 0) or number
-                    self.find(seq, breach.rule, str(breach), number)
-                apply_event(self._state, event, seq)
-                try:
-                    waterfall.after(event)
-                except BreachError as breach:
-                    self.find(seq, breach.rule, str(breach), number)
-                follow(event)
-                if type(event) is LiquidationStarted:
-                    has_liquidation = True
-                    self.evidence.of_fund += event.account_id == 0
+                kind = type(event)
+                if waterfall.open_case or kind in WATCHED:
+                    self._check_and_apply(event, seq)
+                    has_liquidation = has_liquidation or kind is LiquidationStarted
+                else:
+                    apply_event(state, event, seq)
+                follow = followers.get(kind)
+                if follow is not None:
+                    follow(event)
             self.evidence.events += len(group)
             if waterfall.open_case:
                 self.find(seq, "orderly", "it does not end with its command", waterfall.open_case)
@@ -144,6 +139,22 @@ class Auditor:
             self._count_all(seq)
         for bucket, wait in self.lateness.end_entry(seq, self.evidence.events):
             self._find_late(seq, bucket, wait)
+
+    def _check_and_apply(self, event: Event, seq: int) -> None:
+        """Apply an event of a liquidation, or one that begins one, and check it before and after."""
+        waterfall = self.waterfall
+        number = getattr(event, "liquidation_id", 0) or waterfall.open_case
+        try:
+            waterfall.before(event)
+        except BreachError as breach:
+            self.find(seq, breach.rule, str(breach), number)
+        apply_event(self._state, event, seq)
+        try:
+            waterfall.after(event)
+        except BreachError as breach:
+            self.find(seq, breach.rule, str(breach), number)
+        if isinstance(event, LiquidationStarted):
+            self.evidence.of_fund += event.account_id == FUND_ACCOUNT_ID
 
     def find(self, seq: int, rule: str, what: str, liquidation_id: int = 0) -> None:
         """Write down a finding; more than so many say nothing new."""

@@ -14,7 +14,9 @@ tick × (1 + highest rate). All of it is counted in 1e-16 quote, where formulas 
 comes within a unit a position of the line, fractions decide (`facts.bucket_standing`).
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 from events.events import (
     Deposited,
@@ -43,7 +45,7 @@ from exchange.audit.facts import bucket_standing, value_of
 
 Bucket = tuple[int, str, Leg]
 _ONE = 10**8
-_OF_ACCOUNT = (
+_OfAccount = (
     Deposited
     | Withdrawn
     | LeverageSet
@@ -52,7 +54,6 @@ _OF_ACCOUNT = (
     | LiquidationFeeCharged
     | PositionTakenOver
 )
-_OF_MARKET = MarkPriceChanged | MarketStatusChanged
 
 
 @dataclass(slots=True)
@@ -132,7 +133,8 @@ class _Guards:
 class Lateness:
     """Follows all buckets of a state. `waiting` are those due by account; `longest` the longest wait so far.
 
-    `follow` is told each event after the state applied it, `end_entry` when an entry is through.
+    `follow` is told each event after the state applied it, `end_entry` when an entry is through. Only events
+    with a handler in `followers` matter.
     """
 
     def __init__(self, state: Exchange, events_max: int) -> None:
@@ -148,36 +150,63 @@ class Lateness:
         self._moved: dict[str, None] = {}
         # Buckets that were asked about in this entry, and whether there is more to do at once.
         self._asked: dict[Bucket, bool] = {}
+        # What concerns no bucket's margin is not here.
+        self.followers: dict[type[Event], Callable[[Any], None]] = {
+            TradeExecuted: self._trade,
+            Deposited: self._account,
+            Withdrawn: self._account,
+            LeverageSet: self._account,
+            MarginAdjusted: self._account,
+            MarginModeSet: self._account,
+            LiquidationFeeCharged: self._account,
+            PositionTakenOver: self._account,
+            MarkPriceChanged: self._market,
+            MarketStatusChanged: self._market,
+            FundingSettled: self._holders,
+            LossSocialised: self._holders,
+            PositionDeleveraged: self._deleveraged,
+            LiquidationFinished: self._answered,
+            LiquidationSkipped: self._answered,
+            MarketListed: self._listed,
+            ExchangeResumed: self._resumed,
+        }
 
     def follow(self, event: Event) -> None:
         """Note what an event concerns."""
-        if isinstance(event, TradeExecuted):
-            self._touched[event.maker_account_id] = None
-            self._touched[event.taker_account_id] = None
-        elif isinstance(event, _OF_MARKET):
-            self._moved[event.market] = None
-        elif isinstance(event, _OF_ACCOUNT):
-            self._touched[event.account_id] = None
-        else:
-            self._follow_rare(event)
+        handler = self.followers.get(type(event))
+        if handler is not None:
+            handler(event)
 
-    def _follow_rare(self, event: Event) -> None:
-        if isinstance(event, FundingSettled | LossSocialised):
-            for account_id, _ in self._state.markets[event.market].holders:
-                self._touched[account_id] = None
+    def _trade(self, event: TradeExecuted) -> None:
+        self._touched[event.maker_account_id] = None
+        self._touched[event.taker_account_id] = None
+
+    def _account(self, event: _OfAccount) -> None:
+        self._touched[event.account_id] = None
+
+    def _market(self, event: MarkPriceChanged | MarketStatusChanged) -> None:
+        self._moved[event.market] = None
+
+    def _holders(self, event: FundingSettled | LossSocialised) -> None:
+        for account_id, _ in self._state.markets[event.market].holders:
+            self._touched[account_id] = None
         if isinstance(event, LossSocialised):
             self._touched.update(dict.fromkeys(hole.account_id for hole in event.holes))
             self._touched.update(dict.fromkeys(row.account_id for row in event.closed))
-        elif isinstance(event, PositionDeleveraged):
-            self._touched[event.account_id] = None
-            self._touched.update(dict.fromkeys(row.account_id for row in event.parties))
-        elif isinstance(event, LiquidationFinished | LiquidationSkipped):
-            is_more = getattr(event, "result", None) is LiquidationResult.CONTINUES
-            self._asked[event.account_id, event.market, event.leg] = is_more
-        elif isinstance(event, MarketListed):
-            self._list(event.spec.symbol, event.spec)
-        elif isinstance(event, ExchangeResumed):
-            self._moved.update(dict.fromkeys(event.markets))
+
+    def _deleveraged(self, event: PositionDeleveraged) -> None:
+        self._touched[event.account_id] = None
+        self._touched.update(dict.fromkeys(row.account_id for row in event.parties))
+
+    def _answered(self, event: LiquidationFinished | LiquidationSkipped) -> None:
+        is_more = isinstance(event, LiquidationFinished) and event.result is LiquidationResult.CONTINUES
+        self._asked[event.account_id, event.market, event.leg] = is_more
+
+    def _listed(self, event: MarketListed) -> None:
+        self._list(event.spec.symbol, event.spec)
+
+    def _resumed(self, event: ExchangeResumed) -> None:
+        self._moved.update(dict.fromkeys(event.markets))
 
     def end_entry(self, seq: int, events: int) -> list[tuple[Bucket, Wait]]:
         """Look at what an entry concerned; return the buckets that have waited too long now, each once.

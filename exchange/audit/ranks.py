@@ -12,12 +12,12 @@ come last; the fund is not in the order.
 
 from fractions import Fraction
 from hashlib import blake2b
-from math import floor
+from math import ceil, floor
 
 import msgspec
 
 from events.events import DeleverageRanked, PositionDeleveraged
-from events.values import ISOLATED, DeleverageStep, Leg, RankRow, Side
+from events.values import ISOLATED, DeleveragedRow, DeleverageStep, Leg, RankRow, Side
 from exchange.aggregate.account import FUND_ACCOUNT_ID, Account, Position
 from exchange.aggregate.market import Market
 from exchange.aggregate.state import Exchange
@@ -126,13 +126,39 @@ def check_parties(
         signed_lots = lots if position.size_lots > 0 else -lots
         value = signed_lots * value_of(position) // position.size_lots - gained
         require(row.value == value, f"{name} paid {row.value}, at the bankruptcy price it is {value}")
+        check_realised(party, signed_lots, row.value, row.realised, name)
+        _check_released(row, party)
         closed += signed_lots
     require(event.size_lots == closed, f"{event.size_lots} lots were closed, the parties gave {closed}")
     require(event.value == sum(row.value for row in event.parties), "the parties paid another sum")
+    check_realised(position, -closed, -event.value, event.realised, "the position")
 
 
-def _check_place(row: RankRow, ranks: Ranks, name: str) -> None:
-    place = row.place  # type: ignore[attr-defined]
+def check_realised(position: Position, signed_lots: int, value: int, realised: int, name: str) -> None:
+    """Check the profit that trading lots for a value realises: only the part that closes does.
+
+    It takes ceil(entry cost × closed / size) of the cost with it; of a flip, the closing part bears its share
+    of the value.
+    """
+    size, made = position.size_lots, 0
+    if size * signed_lots < 0:
+        closed = min(abs(size), abs(signed_lots))
+        cost = ceil(Fraction(position.entry_cost * closed, abs(size)))
+        made = -ceil(Fraction(value * closed, abs(signed_lots))) - cost
+    require(realised == made, f"{name} realised {realised}, it comes to {made}")
+
+
+def _check_released(row: DeleveragedRow, party: Position) -> None:
+    """Check that the closed part's share of an isolated bucket, with its profit, went to the wallet."""
+    released = 0
+    if party.mode is ISOLATED and row.account_id != FUND_ACCOUNT_ID:
+        share = floor(Fraction(party.bucket * row.quantity_lots, abs(party.size_lots)))
+        released = max(0, share + row.realised)
+    require(row.released == released, f"account {row.account_id}: {row.released} released, not {released}")
+
+
+def _check_place(row: DeleveragedRow, ranks: Ranks, name: str) -> None:
+    place = row.place
     require(place < len(ranks.rows), f"{name} has place {place} of {len(ranks.rows)}")
     ranked = ranks.rows[place]
     same = all(getattr(row, field) == getattr(ranked, field) for field in RankRow.__struct_fields__)

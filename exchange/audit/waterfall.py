@@ -57,30 +57,40 @@ from exchange.audit.facts import (
     value_of,
     wealth_of,
 )
-from exchange.audit.ranks import Part, Ranks, check_parties, check_ranking, rank_anew, require
+from exchange.audit.ranks import (
+    Part,
+    Ranks,
+    check_parties,
+    check_ranking,
+    check_realised,
+    rank_anew,
+    require,
+)
 
 _CANCELLING, _REDUCING, _PASSING_ON = range(3)
+WATCHED = frozenset((LiquidationStarted, MarkPriceChanged))
 _TABLES = ("parties", "closed", "holes")
 
 
 class Waterfall:
-    """Checks the liquidations of a state that is built from a log. `count` is how many it has seen end."""
+    """Checks the liquidations of a state that is built from a log. `count` is how many it has seen end.
+
+    While none is under way only events of `WATCHED` need to be told.
+    """
 
     def __init__(self, state: Exchange) -> None:
         self.count = 0
         self._state = state
+        # The number of the liquidation under way, 0 if there is none.
+        self.open_case = 0
         self._case: _Case | None = None
         self._ranks: dict[tuple[str, Side], Ranks] = {}
         self._worth: tuple[list[int], int, int] = ([], 0, 0)
 
-    @property
-    def open_case(self) -> int:
-        """The number of the liquidation under way, 0 if there is none."""
-        return self._case.event.liquidation_id if self._case is not None else 0
-
     def drop(self) -> None:
         """Forget a liquidation that has not ended."""
         self._case = None
+        self.open_case = 0
 
     def before(self, event: Event) -> None:
         """Check an event against the state it meets.
@@ -91,6 +101,7 @@ class Waterfall:
         if isinstance(event, LiquidationStarted):
             require(self._case is None, "it begins before the one before it has ended")
             self._case = _Case(self._state, event, self._ranks)
+            self.open_case = event.liquidation_id
         elif isinstance(event, MarkPriceChanged):
             for side in Side:
                 self._ranks.pop((event.market, side), None)
@@ -110,9 +121,10 @@ class Waterfall:
         named, money, lots = self._worth
         require((money, lots) == self._sums(named), f"{_tag(event)} makes or loses money", "complete")
         if isinstance(event, LiquidationFinished):
-            self._case.end(event)
-            self._case = None
+            case = self._case
+            self.drop()
             self.count += 1
+            case.end(event)
 
     def _named(self, event: Event) -> list[int]:
         """Return the accounts whose money an event may move."""
@@ -297,6 +309,9 @@ class _Case:
         spec = self._state.markets[event.market].spec
         price, size = event.price_ticks * spec.tick_size * UNIT, event.quantity_lots * spec.lot_size * UNIT
         self._traded += price * size
+        position = self._account.position(self._state.markets[event.market], order.leg)
+        signed_lots = event.quantity_lots * order.side
+        check_realised(position, signed_lots, units_of(price * size) * order.side, event.taker_realised, "it")
 
     def _fee_due(self) -> Fraction:
         """Return the liquidation fee on what was traded: at most the equity left."""
@@ -363,6 +378,9 @@ class _Case:
         what = f"{event.market}: realised {event.realised}, what leaves it its share is {profit - share}"
         require(event.realised == profit - share, what)
         require(self._can_bear(position, share), f"{event.market}: the fund could not bear it")
+        own = self._state.accounts[FUND_ACCOUNT_ID].position(position.market)
+        cost = event.entry_cost + event.realised
+        check_realised(own, event.size_lots, cost, event.fund_realised, "the fund")
         self._steps.add("taken over")
 
     def _ranked(self, event: DeleverageRanked) -> None:
