@@ -73,7 +73,11 @@ def describe_story(story: Story) -> dict[str, Any]:
         "chain_hash": story.chain_hash.hex(),
         "worksheet": readable(started, story.specs),
         "arithmetic": worksheet_lines(story),
-        "mark_inputs": [readable(event, story.specs) for event in story.inputs.values()],
+        "mark_inputs": [
+            readable(story.inputs[row.market], story.specs)
+            for row in started.rows
+            if row.market in story.inputs
+        ],
         "path": [_sample(sample, story.specs) for sample in story.path],
         "steps": [
             {"type": type_of(event), "what": sentence(event, story), "fields": readable(event, story.specs)}
