@@ -6,12 +6,17 @@ from pathlib import Path
 
 import msgspec
 import pytest
+import redis
 
 from events.embedded import attach_or_start
 from events.redis import RedisLog
+from exchange.audit.cases import read_cases
+from exchange.audit.evidence import gather
 from exchange.audit.replay import replay
+from exchange.audit.story import tell
 from tests.integration.demo_process import PROCESSES, Demo
 from tests.integration.processes import is_running
+from tests.integration.test_verify_cli import rewrite, stream_of
 
 pytestmark = pytest.mark.slow
 
@@ -47,6 +52,7 @@ async def test_the_log_rebuilds_what_the_demo_showed(tmp_path: Path) -> None:
     with attach_or_start(tmp_path / "log") as socket_path:
         log = RedisLog(socket_path)
         rebuilt = await replay(log)
+        await check_audit(log, socket_path)
         await log.close()
     assert outcome["digest_live"] == rebuilt.state.digest().hex()
     assert outcome["events"] == rebuilt.events
@@ -63,6 +69,35 @@ async def test_the_real_crash_liquidates_in_both_modes(tmp_path: Path, shared_da
     assert 0 < outcome["liquidations"]["isolated"]
     assert 0 < outcome["liquidations"]["cross"]
     assert "exact" == outcome["identities"]
+    with attach_or_start(tmp_path / "log") as socket_path:
+        log = RedisLog(socket_path)
+        await check_audit(log, socket_path)
+        await log.close()
+
+
+async def check_audit(log: RedisLog, socket_path: str) -> None:
+    """Audit a demonstration's log: clean, a liquidation of each kind explained; a changed byte is named."""
+    evidence = await gather(log, ())
+    assert [] == evidence.findings
+    assert 0 < evidence.liquidations
+    kinds = {
+        (case.started.mode, case.finished.result): case.started.liquidation_id
+        async for case in read_cases(log, {})
+    }
+    for number in kinds.values():
+        story = await tell(log, (), number)
+        assert story.recomputed.is_equal, story.recomputed
+        assert story.path
+    client = redis.Redis(unix_socket_path=socket_path)
+    entries = stream_of(client, "events")
+    seq = len(entries) * 2 // 3
+    body = bytearray(entries[seq - 1][1][b"b"])
+    body[len(body) // 2] ^= 1
+    entries[seq - 1][1][b"b"] = bytes(body)
+    rewrite(client, "events", entries)
+    client.close()
+    (finding,) = (await gather(log, ())).findings
+    assert (seq, "chain") == (finding.seq, finding.rule)
 
 
 async def test_an_interrupt_leaves_nothing_running(tmp_path: Path) -> None:
