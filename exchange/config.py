@@ -19,6 +19,8 @@ SEGMENT_S = 60.0
 SNAPSHOT_DIR_ENV = "FOLDEX_SNAPSHOTS"
 SNAPSHOT_DIR_NAME = "snapshots"
 AUDIT_SNAPSHOT_DIR_NAME = "audit-snapshots"
+# How many events a bucket may be due for without a request before `foldex audit verify` calls it late.
+LATE_EVENTS_DEFAULT = 10_000
 SNAPSHOT_EVENTS_ENV = "FOLDEX_SNAPSHOT_EVENTS"
 # A restart folds at most this many events, and what came while the snapshot was written.
 SNAPSHOT_EVENTS_DEFAULT = 100_000

@@ -15,8 +15,6 @@ from exchange.options import ArchiveToRead, AsJson, DataDir, RedisUrl, read_log
 if TYPE_CHECKING:
     from exchange.audit.travel import Moment
 
-LATE_EVENTS_DEFAULT = 10_000
-
 app = typer.Typer(
     name="audit",
     help="Show and prove what was liquidated and why; show any account at any moment.",
@@ -181,7 +179,7 @@ def verify(
         typer.Option(
             min=0, metavar="N", help="A bucket due for more events than this without a request is a finding."
         ),
-    ] = LATE_EVENTS_DEFAULT,
+    ] = config.LATE_EVENTS_DEFAULT,
     snapshots: Snapshots = None,
     archive: ArchiveToRead = None,
     data_dir: DataDir = config.DATA_DIR_DEFAULT,

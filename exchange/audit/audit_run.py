@@ -18,12 +18,19 @@ from events.values import LiquidationResult, MarginMode, MarketSpec
 from exchange.audit.account_view import View, account_view, changes
 from exchange.audit.cases import CaseFilter, read_cases
 from exchange.audit.chart import draw, terminal_lines
-from exchange.audit.cli import PIPE_COLUMNS, FindingError, ReplayProgress
+from exchange.audit.cli import PIPE_COLUMNS, FindingError, ReplayProgress, expect_many_objects
 from exchange.audit.evidence import Evidence, gather
 from exchange.audit.narrative import Section, describe_story, sections_of
 from exchange.audit.page import page_of
 from exchange.audit.story import Story, tell
-from exchange.audit.travel import Moment, NotInLogError, make_snapshots, seq_of_moment, travel
+from exchange.audit.travel import (
+    Moment,
+    NotInLogError,
+    Traveller,
+    make_snapshots,
+    seq_of_moment,
+    travel,
+)
 
 _COLUMNS = (
     "liquidation_id", "seq", "time", "account_id", "market", "leg", "mode", "marks", "collateral", "equity",
@@ -137,6 +144,7 @@ async def run_explain(
         ChartError: no chart can be drawn.
         OSError: a file could not be written.
     """
+    expect_many_objects()
     with ReplayProgress() as progress:
         story = await tell(log, directories, number, progress.update)
     _write_files(story, chart, html)
@@ -177,7 +185,8 @@ async def run_account(
     Raises:
         NotInLogError: the log has no such moment, or no such account then.
     """
-    view = await _view_at(log, account_id, at, directories)
+    traveller = await _travel(log, directories, await seq_of_moment(log, at))
+    view = account_view(traveller.state, account_id)
     if as_json:
         _write_json([view])
     else:
@@ -198,8 +207,13 @@ async def run_diff(
     Raises:
         NotInLogError: the log has no such moment, or no such account then.
     """
-    before = await _view_at(log, account_id, one, directories)
-    after = await _view_at(log, account_id, other, directories)
+    seqs = [await seq_of_moment(log, moment) for moment in (one, other)]
+    traveller, views = await _travel(log, directories, min(seqs)), {}
+    for seq in sorted(seqs):
+        with ReplayProgress() as progress:
+            await traveller.go(seq, progress.update)
+        views[seq] = account_view(traveller.state, account_id)
+    before, after = (views[seq] for seq in seqs)
     found = changes(before, after)
     if as_json:
         _write_json([{"before": before, "after": after, "changes": found}])
@@ -210,13 +224,10 @@ async def run_diff(
     _console().print(table)
 
 
-async def _view_at(
-    log: ReadableLog, account_id: int, moment: Moment | None, directories: Sequence[Path]
-) -> View:
-    seq = await seq_of_moment(log, moment)
+async def _travel(log: ReadableLog, directories: Sequence[Path], seq: int) -> Traveller:
+    expect_many_objects()
     with ReplayProgress() as progress:
-        traveller = await travel(log, directories, seq, progress.update)
-    return account_view(traveller.state, account_id)
+        return await travel(log, directories, seq, progress.update)
 
 
 def _print_view(view: View) -> None:
@@ -272,6 +283,7 @@ async def run_audit(
     """
     first_seq = await _first_seq(log, since)
     last_seq = await seq_of_moment(log, until) if until is not None else None
+    expect_many_objects()
     with ReplayProgress("auditing") as progress:
         evidence = await gather(
             log,
@@ -318,6 +330,7 @@ def _print_evidence(evidence: Evidence) -> None:
 
 async def run_snapshots(log: ReadableLog, directory: Path, every: int, *, as_json: bool) -> None:
     """Write snapshots of a log and say which there are."""
+    expect_many_objects()
     with ReplayProgress("snapshots") as progress:
         paths = await make_snapshots(log, directory, every, progress.update)
     entries = sorted(map(seq_of, paths))

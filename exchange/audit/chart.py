@@ -51,7 +51,7 @@ def series_of(story: Story) -> tuple[list[Series], Series]:
             )
         marks.append(Series(name=name, values=[value * scale for value in values]))
     ratios = [min(RATIO_SHOWN_MAX, ratio_of(sample)) for sample in path]
-    return marks, Series(name="margin ratio", values=ratios)
+    return marks, Series(name=f"margin ratio, up to {RATIO_SHOWN_MAX}", values=ratios)
 
 
 def ratio_of(sample: Sample) -> float:

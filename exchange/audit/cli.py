@@ -55,6 +55,7 @@ async def run_replay(log: ReadableLog, *, until: int | None, as_json: bool) -> N
         CorruptLogError, LogRewoundError: the log is not what was written.
         IdentityError: money or contracts do not add up.
     """
+    expect_many_objects()
     with ReplayProgress() as progress:
         replayed = await replay(log, until=until, on_progress=progress.update)
     if until is not None and replayed.head.seq < until:
@@ -63,6 +64,12 @@ async def run_replay(log: ReadableLog, *, until: int | None, as_json: bool) -> N
         sys.stdout.write(msgspec.json.encode(describe(replayed)).decode() + "\n")
     else:
         _print_replayed(replayed)
+
+
+def expect_many_objects() -> None:
+    """Let the collector look seldom through a state that is about to be built."""
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLD)
 
 
 class ReplayProgress:
@@ -131,8 +138,7 @@ async def run_verify(log: ReadableLog, extent: Extent, *, as_json: bool) -> None
     head = await log.event_head()
     if extent.last_seq is not None and head.seq < extent.last_seq:
         raise NotInLogError(f"the log ends at entry {head.seq}; there is no entry {extent.last_seq}")
-    gc.freeze()
-    gc.set_threshold(*GC_THRESHOLD)
+    expect_many_objects()
     start_s = time.perf_counter()
     with ReplayProgress("verifying") as progress:
         report = await verify(log, extent, progress.update)

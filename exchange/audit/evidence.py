@@ -22,8 +22,8 @@ from exchange.audit.ranks import BreachError
 from exchange.audit.replay import OnProgress, apply_event, time_text
 from exchange.audit.travel import start_before
 from exchange.audit.waterfall import WATCHED, Waterfall
+from exchange.config import LATE_EVENTS_DEFAULT
 
-LATE_EVENTS_DEFAULT = 10_000
 FINDINGS_MAX = 100
 
 
