@@ -135,3 +135,9 @@ def average_price_text(spec: MarketSpec, cost: int, lots: int) -> str:
         cost, lots = -cost, -lots
     base = lots * spec.lot_size
     return format_fixed((2 * cost * 10**SCALE_DIGITS + base) // (2 * base))
+
+
+def rate_percent_text(rate: int) -> str:
+    """Return a rate (1e-8) in percent, without zeros behind its last digit: "0.5", "1"."""
+    text = format_fixed(rate, SCALE_DIGITS - 2).rstrip("0")
+    return text.rstrip(".") or "0"

@@ -81,7 +81,8 @@ class Fold:
         self.events = 0
         self.command_checksum: bytes | None = None
         self.started_from: Snapshot | None = None
-        self._reader = EventReader(ArchivedThenLive(snapshots.archive, log) if snapshots.archive else log)
+        self._whole_log = ArchivedThenLive(snapshots.archive, log) if snapshots.archive else log
+        self._reader = EventReader(self._whole_log)
         self._log = log
         self._on_entry = on_entry
         self._snapshots = snapshots
@@ -146,10 +147,10 @@ class Fold:
                 was_away = False
 
     async def past(self) -> AsyncIterator[VerifiedEvents]:
-        """Yield what the log still holds of the entries up to the snapshot that this fold started from.
+        """Yield what log and archive hold of the entries up to the snapshot that this fold started from.
 
-        They are verified and not applied. Of a trimmed log the oldest entry is left out: its own place in the
-        chain cannot be verified any more.
+        They are verified and not applied. Of a trimmed log without archive the oldest entry is left out: its
+        own place in the chain cannot be verified any more.
 
         Raises:
             CorruptLogError, LogRewoundError: the log is not what it was; see `EventReader.read`.
@@ -192,8 +193,8 @@ class Fold:
     async def _oldest(self) -> EventReader:
         """Return a reader of the oldest entries that can be verified."""
         try:
-            await self._log.read_events(0, 1)
-            return EventReader(self._log)
+            await self._whole_log.read_events(0, 1)
+            return EventReader(self._whole_log)
         except TrimmedError as error:
             (first,) = await self._log.read_events(error.first_kept - 1, 1)
             after = Head(seq=first.seq, chain_hash=first.chain_hash)

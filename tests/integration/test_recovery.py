@@ -17,10 +17,11 @@ from events.values import OrderType, RejectCode, Side
 from exchange.aggregate.decide import decide
 from exchange.aggregate.image import take_image
 from exchange.aggregate.state import RULES_VERSION
+from exchange.archiving import export_log
 from exchange.fold import Fold, Snapshots
 from exchange.intake.keys import KeyRing
-from exchange.intake.orders import order_object
 from exchange.intake.service import Intake
+from exchange.intake.trade.orders import order_answer
 from exchange.writer import create_if_empty, rebuild
 from tests.recorded import LOG_ID, Recorded
 from tests.venue import spec
@@ -253,6 +254,18 @@ async def test_no_new_log_where_snapshots_tell_of_a_lost_one(record: Recorded, t
     assert 1 == len(empty.commands)
 
 
+async def test_no_new_log_where_an_archive_tells_of_a_lost_one(record: Recorded, tmp_path: Path) -> None:
+    """Lost after the process looked at the archive, before it created a log: refused, with the way back."""
+    archive = str(tmp_path / "archive")
+    await export_log(record.log, archive)
+    empty = MemoryLog()
+    with pytest.raises(LogRewoundError, match="foldex recover"):
+        await create_if_empty(empty, snapshots=Snapshots(archive=archive))
+    assert [] == empty.commands
+    await create_if_empty(empty, snapshots=Snapshots(archive=str(tmp_path / "none")))
+    assert 1 == len(empty.commands)
+
+
 async def intake_of(record: Recorded, snapshots: Snapshots) -> Intake:
     """Return an intake that has caught up."""
     intake = Intake(record.log, "intake", KeyRing(bytes(32)), snapshots=snapshots)
@@ -313,18 +326,18 @@ async def test_the_intake_knows_open_orders_of_a_trimmed_log(tmp_path: Path) -> 
     before = intake.orders.get(order_id)
     assert (100, 30, 0) == (before.quantity_lots, before.executed_lots, before.accepted_ms)
     assert whole.orders.get(order_id).status == before.status
-    assert "0.00000000" == order_object(before, SPEC)["avgPrice"]
+    assert "0.00000000" == order_answer(before, SPEC).avg_price
 
     await order(3, Side.SELL, 20)
     await whole.catch_up()
     await intake.catch_up()
-    after = order_object(intake.orders.get(order_id), SPEC)
-    assert ("0.050", "50000.00000000") == (after["executedQty"], after["avgPrice"])
-    assert order_object(whole.orders.get(order_id), SPEC)["executedQty"] == after["executedQty"]
+    after = order_answer(intake.orders.get(order_id), SPEC)
+    assert ("0.050", "50000.00000000") == (after.executed_qty, after.avg_price)
+    assert order_answer(whole.orders.get(order_id), SPEC).executed_qty == after.executed_qty
 
     await order(3, Side.SELL, 50)
     await intake.catch_up()
     assert ("FILLED", "50000.00000000") == (
-        order_object(intake.orders.get(order_id), SPEC)["status"],
-        order_object(intake.orders.get(order_id), SPEC)["avgPrice"],
+        order_answer(intake.orders.get(order_id), SPEC).status,
+        order_answer(intake.orders.get(order_id), SPEC).avg_price,
     )

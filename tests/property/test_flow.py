@@ -167,8 +167,9 @@ def test_flow_meets_every_kind_of_event() -> None:
     """
     missing = {kind.__name__ for kind in get_args(AnyEvent)}
     missing |= {result.name for result in LiquidationResult} | {step.name for step in DeleverageStep}
-    # Only an intake adds keys, and it takes more positions than there are here to exhaust one liquidation.
-    missing -= {"ApiKeyAdded", "CONTINUES"}
+    # Only an intake adds and removes keys; it takes more positions than there are here to exhaust one
+    # liquidation.
+    missing -= {"ApiKeyAdded", "ApiKeyRemoved", "CONTINUES"}
     # What follows a defect, another build or a snapshot has tests of its own.
     missing -= {"CommandFailed", "WorkFailed", "AccountBlocked", "AccountUnblocked", "RulesChanged"}
     missing -= {"ExchangeHalted", "ExchangeResumed", "CheckpointPassed"}
