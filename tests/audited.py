@@ -3,6 +3,8 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+import redis
+
 from events.events import Event
 from events.frame import GENESIS_HASH, SCHEMA_VERSION, EventEntry, Groups, chain_hash, encode_groups
 from events.log import CommandEntry, Head, VerifiedEvents
@@ -65,6 +67,24 @@ async def put(log: MemoryLog, url: str) -> None:
     await stored.restore(log.commands, log.events, Head(seq=0, chain_hash=GENESIS_HASH), lease)
     await stored.release_lease(lease)
     await stored.close()
+
+
+def spoil(url: str, part: float) -> int:
+    """Change one bit in the body of a stored event entry, `part` of the way through; return its number."""
+    client = redis.Redis(unix_socket_path=url)
+    key = "foldex:{main}:events"
+    entries: list[tuple[bytes, dict[bytes, bytes]]] = client.xrange(key)  # type: ignore[assignment]
+    seq = max(1, int(len(entries) * part))
+    body = bytearray(entries[seq - 1][1][b"b"])
+    body[len(body) // 2] ^= 1
+    entries[seq - 1][1][b"b"] = bytes(body)
+    with client.pipeline() as pipe:
+        pipe.delete(key)
+        for entry_id, fields in entries:
+            pipe.xadd(key, fields, id=entry_id)  # type: ignore[arg-type]
+        pipe.execute()
+    client.close()
+    return seq
 
 
 def audit(log: Sequence[Groups], change: Change | None = None, *, late_events_max: int = 50) -> Evidence:

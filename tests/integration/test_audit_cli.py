@@ -9,15 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import redis
 from typer.testing import CliRunner, Result
 
 from events.embedded import EmbeddedServer
 from exchange import config
 from exchange.archiving import export_log
 from exchange.cli import app
-from tests.audited import BTC, ETH, Scene, log_of, put, scene
-from tests.integration.test_verify_cli import rewrite, stream_of
+from tests.audited import BTC, ETH, Scene, log_of, put, scene, spoil
 
 FEW = ("necessary", "sufficient", "orderly", "complete")
 
@@ -145,14 +143,7 @@ def test_the_audit_is_clean_and_a_changed_byte_is_named(venue: Scene, tmp_path: 
             assert (True, 2, []) == (report["clean"], report["liquidations"], report["findings"])
             assert run("verify", *where).stdout.endswith(f"{', '.join(FEW)}\n")
 
-        client = redis.Redis(unix_socket_path=server.socket_path)
-        entries = stream_of(client, "events")
-        seq = len(entries) // 2
-        body = bytearray(entries[seq - 1][1][b"b"])
-        body[-1] ^= 1
-        entries[seq - 1][1][b"b"] = bytes(body)
-        rewrite(client, "events", entries)
-        client.close()
+        seq = spoil(server.socket_path, 0.5)
         (report,) = lines(run("verify", "--redis-url", server.socket_path, "--json"), config.EXIT_FINDING)
         result = run("verify", "--redis-url", server.socket_path)
 

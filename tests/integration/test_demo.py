@@ -6,7 +6,6 @@ from pathlib import Path
 
 import msgspec
 import pytest
-import redis
 
 from events.embedded import attach_or_start
 from events.redis import RedisLog
@@ -14,9 +13,9 @@ from exchange.audit.cases import read_cases
 from exchange.audit.evidence import gather
 from exchange.audit.replay import replay
 from exchange.audit.story import tell
+from tests.audited import spoil
 from tests.integration.demo_process import PROCESSES, Demo
 from tests.integration.processes import is_running
-from tests.integration.test_verify_cli import rewrite, stream_of
 
 pytestmark = pytest.mark.slow
 
@@ -88,14 +87,7 @@ async def check_audit(log: RedisLog, socket_path: str) -> None:
         story = await tell(log, (), number)
         assert story.recomputed.is_equal, story.recomputed
         assert story.path
-    client = redis.Redis(unix_socket_path=socket_path)
-    entries = stream_of(client, "events")
-    seq = len(entries) * 2 // 3
-    body = bytearray(entries[seq - 1][1][b"b"])
-    body[len(body) // 2] ^= 1
-    entries[seq - 1][1][b"b"] = bytes(body)
-    rewrite(client, "events", entries)
-    client.close()
+    seq = spoil(socket_path, 0.66)
     (finding,) = (await gather(log, ())).findings
     assert (seq, "chain") == (finding.seq, finding.rule)
 
