@@ -87,31 +87,20 @@ def _order(order: Order) -> View:
     }
 
 
-def changes(before: View, after: View) -> list[View]:
-    """Return the fields in which two views differ, with what decimals changed by."""
-    old, new = _flat(before), _flat(after)
-    names = dict.fromkeys((*old, *new))
-    return [
-        {
-            "field": name,
-            "before": old.get(name),
-            "after": new.get(name),
-            "change": _difference(old.get(name), new.get(name)),
-        }
-        for name in names
-        if old.get(name) != new.get(name)
-    ]
+def changes(before: View, after: View, prefix: str = "") -> list[View]:
+    """Return the fields in which two views differ, with what decimals changed by.
 
-
-def _flat(view: View, prefix: str = "") -> View:
-    """Return nested rows as one, names joined by points."""
-    flat: View = {}
-    for name, value in view.items():
-        if isinstance(value, dict):
-            flat |= _flat(value, f"{prefix}{name}.")
-        else:
-            flat[prefix + name] = value
-    return flat
+    A row that only one of them has, such as an order, is one field.
+    """
+    found: list[View] = []
+    for name in dict.fromkeys((*before, *after)):
+        was, now = before.get(name), after.get(name)
+        if isinstance(was, dict) and isinstance(now, dict):
+            found += changes(was, now, f"{prefix}{name}.")
+        elif was != now:
+            change = _difference(was, now)
+            found.append({"field": prefix + name, "before": was, "after": now, "change": change})
+    return found
 
 
 def _difference(before: object, after: object) -> str | None:

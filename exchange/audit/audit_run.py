@@ -22,6 +22,7 @@ from exchange.audit.cli import PIPE_COLUMNS, FindingError, ReplayProgress, expec
 from exchange.audit.evidence import Evidence, gather
 from exchange.audit.narrative import Section, describe_story, sections_of
 from exchange.audit.page import page_of
+from exchange.audit.printer import one_line
 from exchange.audit.story import Story, tell
 from exchange.audit.travel import (
     Moment,
@@ -40,6 +41,7 @@ _HEADS = (
     "id", "seq", "time", "account", "bucket", "mark", "equity", "maintenance", "loss", "result", "fund",
     "fund after", "deleveraged",
 )  # fmt: skip
+_SAYS_MOST = ("market", "side", "margin_mode", "leverage", "size", "entry_price", "open", "price", "kind")
 _HEALTH = ("equity", "maintenance_margin", "margin_ratio", "available", "withdrawable")
 
 
@@ -220,7 +222,7 @@ async def run_diff(
         return
     table = Table("field", f"entry {before['seq']}", f"entry {after['seq']}", "change")
     for row in found:
-        table.add_row(*("" if value is None else str(value) for value in row.values()))
+        table.add_row(*(_brief(value) for value in row.values()))
     _console().print(table)
 
 
@@ -344,6 +346,13 @@ def _console() -> Console:
     """Return a console; what goes into a pipe is not cut to the width of a terminal."""
     console = Console(highlight=False)
     return console if console.is_terminal else Console(highlight=False, width=PIPE_COLUMNS)
+
+
+def _brief(value: object) -> str:
+    """Return a field of a change; of a whole row what says most."""
+    if isinstance(value, dict):
+        return one_line({name: value[name] for name in _SAYS_MOST if name in value})
+    return _text(value)
 
 
 def _text(value: object) -> str:

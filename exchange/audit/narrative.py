@@ -22,6 +22,7 @@ from events.events import (
     TradeExecuted,
 )
 from events.values import MarketSpec, RankRow, WorksheetRow
+from exchange.aggregate.account import FUND_ACCOUNT_ID
 from exchange.aggregate.units import RATE_ONE, decimal_text, round_half_even
 from exchange.audit.cases import POOL
 from exchange.audit.printer import one_line, readable, type_of
@@ -130,7 +131,13 @@ def worksheet_lines(story: Story) -> list[str]:
     profits = " ".join(_signed(row.unrealised) for row in started.rows)
     equity, maintenance = decimal_text(started.equity), decimal_text(started.maintenance)
     sums = " + ".join(decimal_text(row.maintenance) for row in started.rows)
-    above = "≤" if started.equity <= started.maintenance else ">"
+    if started.account_id == FUND_ACCOUNT_ID:
+        verdict = (
+            f"equity {equity} {'<' if started.equity < 0 else '≥'} 0: the fund gives up what it cannot bear"
+        )
+    else:
+        sign = "≤" if started.equity <= started.maintenance else ">"
+        verdict = f"equity {equity} {sign} maintenance {maintenance}"
     return [
         *lines,
         f"equity       = {name} + Σ uPnL = {decimal_text(started.collateral)} {profits} = {equity}",
@@ -138,7 +145,7 @@ def worksheet_lines(story: Story) -> list[str]:
         if len(started.rows) > 1
         else f"maintenance  = {maintenance}",
         f"ratio        = maintenance / equity = {ratio_text(started.maintenance, started.equity)}",
-        f"liquidation  : equity {equity} {above} maintenance {maintenance}",
+        f"liquidation  : {verdict}",
     ]
 
 
@@ -207,7 +214,7 @@ def _mark_lines(event: MarkPriceChanged, spec: MarketSpec) -> list[str]:
         f"  funding view = index × (1 + {rate} × time left / interval) = {text(event.funding_ticks)}",
         f"  basis view   = index + average of (mid − index) = {text(event.basis_ticks)}, "
         f"best bid {text(event.bid_ticks)}, best ask {text(event.ask_ticks)}",
-        f"  last trade   = {text(event.last_ticks)}",
+        f"  last trade   = {text(event.last_ticks)}, when the mark was made",
     ]
 
 

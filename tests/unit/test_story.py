@@ -223,10 +223,8 @@ async def test_an_account_as_it_was_and_what_changed() -> None:
     )
     assert {} == after["positions"]
     fields = {row["field"]: row for row in changes(before, after)}
-    assert ("0.100", None) == (
-        fields[f"positions.{BTC}.size"]["before"],
-        fields[f"positions.{BTC}.size"]["after"],
-    )
+    gone = fields[f"positions.{BTC}"]
+    assert ("0.100", None) == (gone["before"]["size"], gone["after"])
     assert "wallet" not in fields
     with pytest.raises(NotInLogError, match="there is no account 99"):
         account_view(s.venue.state, 99)
