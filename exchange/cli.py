@@ -36,6 +36,7 @@ class _Commands(LazyGroup):
         "archive": "exchange.archive_cli:app",
         "recover": "exchange.archive_cli:recover",
         "sql": "exchange.archive_cli:sql",
+        "audit": "exchange.audit.audit_cli:app",
         "calc": "exchange.calc.cli:app",
         "demo": "exchange.demo.cli:demo",
         "whatif": "exchange.whatif.cli:whatif",

@@ -160,7 +160,7 @@ def reporting() -> Iterator[None]:
     from events.embedded import EmbeddedServerError
     from events.log import LogError
     from exchange.aggregate.state import IdentityError
-    from exchange.audit.cli import NotInLogError
+    from exchange.audit.travel import NotInLogError
     from exchange.runtime import exit_code_of
 
     try:

@@ -111,8 +111,9 @@ def modes(
 def _book_of_log(
     account_id: int, at: int | None, data_dir: Path, redis_url: str | None, archive: str | None
 ) -> "Book":
-    from exchange.audit.cli import NotInLogError, ReplayProgress
+    from exchange.audit.cli import ReplayProgress
     from exchange.audit.replay import replay
+    from exchange.audit.travel import NotInLogError
     from exchange.modes.book import book_of
 
     books: list[Book] = []

@@ -112,7 +112,8 @@ async def _run(
     import msgspec
     from rich.console import Console
 
-    from exchange.audit.cli import NotInLogError, ReplayProgress
+    from exchange.audit.cli import ReplayProgress
+    from exchange.audit.travel import NotInLogError
     from exchange.whatif.course import WhatIfError, run_again
     from exchange.whatif.report import plain, print_report
 
