@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from exchange.modes.survival import Exit
 
 PATHS_DEFAULT = 1_000
-PATHS_MAX = 1_000_000
+PATHS_MAX = 100_000
 PIPE_COLUMNS = 150
 Texts = list[str] | None
 
@@ -33,7 +33,9 @@ def modes(
     account: Annotated[
         int | None, typer.Option(min=2, help="Take the positions of this account of a log instead.")
     ] = None,
-    at: Annotated[int | None, typer.Option(min=1, help="As they were behind this entry.")] = None,
+    at: Annotated[
+        str | None, typer.Option(metavar="ENTRY|TIME", help="As they were behind it. [default: at the end]")
+    ] = None,
     prices: Annotated[
         Texts, typer.Option(metavar="[SYMBOL=]FILE", help="Recorded candles, a file for each market.")
     ] = None,
@@ -109,20 +111,21 @@ def modes(
 
 
 def _book_of_log(
-    account_id: int, at: int | None, data_dir: Path, redis_url: str | None, archive: str | None
+    account_id: int, at: str | None, data_dir: Path, redis_url: str | None, archive: str | None
 ) -> "Book":
-    from exchange.audit.cli import NotInLogError, ReplayProgress
-    from exchange.audit.replay import replay
+    from exchange.audit.cli import ReplayProgress
     from exchange.modes.book import book_of
+    from exchange.modes.moment import Moment, state_at
 
     books: list[Book] = []
+    try:
+        moment = Moment(at)
+    except ValueError as error:
+        raise typer.BadParameter(str(error), param_hint="--at") from None
 
     async def read(log: "ReadableLog") -> None:
         with ReplayProgress() as progress:
-            replayed = await replay(log, until=at, on_progress=progress.update)
-        if at is not None and replayed.head.seq < at:
-            raise NotInLogError(f"the log ends at entry {replayed.head.seq}; there is no entry {at}")
-        books.append(book_of(replayed.state, account_id))
+            books.append(book_of(await state_at(log, moment, progress.update), account_id))
 
     read_log(data_dir, redis_url, read, archive)
     return books[0]

@@ -112,11 +112,12 @@ async def _run(
     import msgspec
     from rich.console import Console
 
-    from exchange.audit.cli import NotInLogError, ReplayProgress
+    from exchange.audit.cli import GC_THRESHOLD, NotInLogError, ReplayProgress
     from exchange.whatif.course import WhatIfError, run_again
     from exchange.whatif.report import plain, print_report
 
     gc.freeze()
+    gc.set_threshold(*GC_THRESHOLD)
     with ReplayProgress("running again") as progress:
         try:
             course = await run_again(log, changes, until=until, on_progress=progress.update)

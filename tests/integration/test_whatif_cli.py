@@ -153,12 +153,34 @@ def test_the_same_seed_prints_the_same() -> None:
     assert first.stdout != run("modes", EXAMPLES / "one-way.json", *MODEL, "--seed", 2).stdout
 
 
-def test_the_positions_of_an_account_of_a_log(story: Path, tmp_path: Path) -> None:
-    """Carl's three positions as they were behind entry 30, on 1,500."""
-    report = answer("modes", "--archive", story, "--account", 4, "--at", 30, *MODEL)
+@pytest.mark.parametrize("moment", ["30", "2025-10-10T21:20:30", "2025-10-10T23:20:30.5+02:00"])
+def test_the_positions_of_an_account_of_a_log(story: Path, moment: str) -> None:
+    """Carl's three positions as they were behind entry 30, by number or by time, on 1,500."""
+    report = answer("modes", "--archive", story, "--account", 4, "--at", moment, *MODEL)
 
     assert ["BTCUSDT", "ETHUSDT", "SOLUSDT"] == [each["market"] for each in report["book"]["positions"]]
     assert "1500.00000000" == report["book"]["collateral"]
+    assert "48000.00" == report["book"]["positions"][0]["mark"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--at", "99"), "the log ends at entry 46; there is no entry 99"),
+        (("--at", "2020-01-01"), "the log begins after that time"),
+        (("--at", "noon"), "must be the number of an entry, or a time"),
+        (("--at", "9"), "there is no account 4 at entry 9"),
+        (("--at", "20"), "the book has none"),
+    ],
+)
+def test_a_moment_without_the_positions_is_named(
+    story: Path, arguments: tuple[str, ...], message: str
+) -> None:
+    """Before the account, before its positions, behind the log's end: exit code 2 and why."""
+    result = run("modes", "--archive", story, "--account", 4, *arguments, *MODEL)
+
+    assert config.EXIT_USAGE == result.exit_code
+    assert message in " ".join(result.stderr.replace("│", " ").split())
 
 
 @pytest.mark.parametrize(
