@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from exchange import config
-from exchange.options import ArchiveToRead, AsJson, DataDir, RedisUrl, read_log
+from exchange.options import ArchiveToRead, AsJson, DataDir, RedisUrl, read_log, reporting
 
 if TYPE_CHECKING:
     from events.log import ReadableLog
@@ -103,11 +103,13 @@ def modes(
     except (AccountFileError, BookError, FeedError, OSError) as error:
         typer.echo(f"foldex: {error}", err=True)
         raise typer.Exit(config.EXIT_USAGE) from None
-    if as_json:
-        sys.stdout.write(msgspec.json.encode(report).decode() + "\n")
-    else:
-        console = Console(highlight=False)
-        print_report(console if console.is_terminal else Console(width=PIPE_COLUMNS), report)
+    with reporting():
+        if as_json:
+            sys.stdout.write(msgspec.json.encode(report).decode() + "\n")
+        else:
+            console = Console(highlight=False)
+            print_report(console if console.is_terminal else Console(width=PIPE_COLUMNS), report)
+        sys.stdout.flush()
 
 
 def _book_of_log(

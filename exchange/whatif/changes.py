@@ -13,6 +13,7 @@
 `*` is every customer, or every market. Amounts are decimal strings; what is wrong is a `ChangeError`.
 """
 
+import csv
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -24,7 +25,7 @@ import msgspec
 
 from events.values import Bracket, MarginMode
 from exchange.aggregate.account import FIRST_USER_ACCOUNT_ID
-from exchange.decimals import DecimalError, parse_fixed, parse_money
+from exchange.decimals import parse_fixed, parse_money
 from exchange.intake.specs import BracketForm
 from exchange.whatif.prices import PricePath, Shift, read_path, read_shift
 
@@ -146,7 +147,7 @@ def _said(option: str, text: str, read: Callable[[str], T], value: str) -> T:
     """Return what `read` makes of a value; what is wrong with it is said of the option."""
     try:
         return read(value)
-    except (DecimalError, ValueError, OSError) as error:
+    except (ValueError, OSError, csv.Error) as error:  # a DecimalError is a ValueError
         raise ChangeError(f"--{option} {text}: {error}") from None
 
 

@@ -135,6 +135,7 @@ async def _run(
     else:
         console = Console(highlight=False)
         print_report(console if console.is_terminal else Console(width=PIPE_COLUMNS), report)
+    sys.stdout.flush()
     if not changes.described and not course.is_reproduced:
         typer.echo("foldex: the unchanged run is not the recorded one", err=True)
         raise typer.Exit(EXIT_FAILED)

@@ -455,6 +455,14 @@ def test_a_bad_model_is_named(text: bytes, reason: str) -> None:
         read_model(text, pair())
 
 
+def test_prices_without_bounds_are_refused() -> None:
+    """A model that leads to prices beyond all ticks is an error, not a number that wrapped around."""
+    book = pair()
+    model = read_model(MODEL.replace(b'"jump": 0.02', b'"jump": 900'), book)
+    with pytest.raises(FeedError, match="grow beyond what can be counted in ticks"):
+        survive(book, GeneratedPaths(book, model, count=50, steps=96, seed=1), money("1000"), {})
+
+
 def test_recordings_that_do_not_fit_are_named(tmp_path: Path) -> None:
     """A market without a file, a path longer than the recording, a block as long as it."""
     files = recording(tmp_path)
