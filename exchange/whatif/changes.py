@@ -4,7 +4,7 @@
     leverage  17:BTCUSDT=5
     bucket    17:BTCUSDT=600         what an isolated position has when it opens
     wallet    17=1500   17=+500      the first deposit: another amount, or that much more or less
-    fund      BTCUSDT=1000   *=0     the insurance fund's first allotment to a market
+    fund      BTCUSDT=1000   *=0     what the insurance of a market begins with
     brackets  BTCUSDT=FILE.json      the leverage table, as in `foldex admin market list`
     prices    BTCUSDT=FILE.csv       the index path: rows of time,price
     moves     BTCUSDT=1.5            every move from the first price times that
@@ -27,9 +27,7 @@ from events.values import Bracket, MarginMode
 from exchange.aggregate.account import FIRST_USER_ACCOUNT_ID
 from exchange.decimals import parse_fixed, parse_money
 from exchange.intake.specs import BracketForm
-from exchange.whatif.prices import PricePath, Shift, read_path, read_shift
-
-ANY = "*"
+from exchange.whatif.prices import ANY, PricePath, Shift, read_path, read_shift
 
 T = TypeVar("T")
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from exchange.aggregate.units import MONEY_ONE
+from exchange.aggregate.units import AMOUNT_MAX, MONEY_ONE
 from exchange.calc.shapes import AccountFileError
 from exchange.feed import FeedError
 from exchange.modes import paths as paths_module
@@ -209,6 +209,12 @@ def test_a_fixed_split_needs_more_than_hindsight() -> None:
     assert money("1036") + 2 == needed
     assert not run(book, [(50000.0, 2250.0)], collateral="1036.00000002").dead.any()
     assert run(book, [(50000.0, 2250.0)], collateral="1036.00000001").dead.any()
+
+
+def test_a_split_that_gives_next_to_nothing_is_bounded() -> None:
+    """A share of one unit in 1,000 would ask for more than there can be: the largest amount stands for it."""
+    survival = run(pair("2"), [(50000.0, 2500.0), (45000.0, 2250.0)])
+    assert [AMOUNT_MAX] == survival.split_needs((1, money("1000000000"))).tolist()
 
 
 @pytest.mark.parametrize("seed", [1, 2])
