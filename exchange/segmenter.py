@@ -9,7 +9,6 @@ Without room on the disk nothing is lost: what is not archived stays in the log,
 """
 
 import asyncio
-import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -95,7 +94,11 @@ class Segmenter:
                     await asyncio.sleep(config.SERVER_RETRY_S)
             await self._flush()
         finally:
-            self._writer.close()
+            self.close()
+
+    def close(self) -> None:
+        """Let another process archive. What was read and is in no segment is dropped."""
+        self._writer.close()
 
     async def _step(self) -> None:
         if self._writer.is_full or self._is_due():
@@ -109,7 +112,7 @@ class Segmenter:
         await self._read()
 
     def _is_due(self) -> bool:
-        has_waited = time.monotonic() - self._waiting_since_s >= self._flush_s
+        has_waited = asyncio.get_running_loop().time() - self._waiting_since_s >= self._flush_s
         return self._writer.pending.seq > self._writer.archived_seq and has_waited
 
     async def _read(self) -> None:
@@ -122,7 +125,7 @@ class Segmenter:
             raise CorruptLogError(self._commands.seq + 1, "command entry is missing; its events are there")
         answers, self._answers = self._answers[: len(asked)], self._answers[len(asked) :]
         if self._writer.pending.seq == self._writer.archived_seq:
-            self._waiting_since_s = time.monotonic()
+            self._waiting_since_s = asyncio.get_running_loop().time()
         for command, answer in zip(asked, answers, strict=True):
             assert self._events.log_id is not None
             self._writer.add(command, answer, self._events.log_id)
@@ -146,7 +149,7 @@ class Segmenter:
 
     async def _trim(self, good: list[int]) -> None:
         """Remove what nobody needs."""
-        self._consumers.note(await self._read_consumers(), time.monotonic())
+        self._consumers.note(await self._read_consumers(), asyncio.get_running_loop().time())
         first_kept = first_to_keep(
             archived_seq=self.archived_seq, snapshot_seqs=good, consumer_seqs=self._consumers.seqs
         )

@@ -10,7 +10,6 @@ A liquidation never comes through here and is never refused: its process has one
 """
 
 import asyncio
-import time
 from typing import Any
 
 import structlog
@@ -31,6 +30,7 @@ from events.commands import (
 from events.events import CommandFailed, Event, LiquidationStarted, Rejected
 from events.frame import Groups, header_of
 from events.log import Log, LogFullError, VerifiedEvents
+from events.machine import MACHINE, Machine
 from events.values import MarginMode, Outcome
 from exchange import config
 from exchange.aggregate.account import Account
@@ -93,12 +93,14 @@ class Intake:
         deadline_s: float = ANSWER_DEADLINE_S,
         lag_frames: int = config.LAG_FRAMES_DEFAULT,
         snapshots: Snapshots = NO_SNAPSHOTS,
+        machine: Machine = MACHINE,
     ) -> None:
         self.keys = keys
         self._deadline_s = deadline_s
         self._lag_frames = lag_frames
         self._is_overloaded = False
-        self._appender = Appender(log, name)
+        self._clock_ns = machine.clock_ns
+        self._appender = Appender(log, name, machine=machine)
         self._fold = Fold(log, self._on_entry, snapshots)
         self._forget_past()
         self._has_past = False
@@ -150,7 +152,7 @@ class Intake:
         while True:
             await asyncio.sleep(TIMER_CHECK_S)
             timers = self._fold.state.timers
-            if timers and timers[0][0] <= time.time_ns():
+            if timers and timers[0][0] <= self._clock_ns():
                 try:
                     await self._answer(Tick())
                 except ApiError as error:

@@ -7,7 +7,7 @@ import json
 import socket
 import time
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
@@ -25,10 +25,11 @@ from events.appender import Appender, FrameRefusedError
 from events.memory import MemoryLog
 from exchange.aggregate.units import AMOUNT_MAX
 from exchange.decimals import money_text
-from exchange.fold import NO_SNAPSHOTS, Fold, Snapshots
+from exchange.fold import Fold
 from exchange.intake.admin_cli import app as admin_cli
 from exchange.intake.process import run_intake
 from exchange.intake.specs import DEFAULT_FORMS
+from exchange.runtime import Host
 from exchange.writer import run_writer
 from tests.planted import IN_DECIDING, plant
 
@@ -36,17 +37,18 @@ DEADLINE_S = 20.0
 NOBODY = "a" * 64
 
 
-@dataclass
-class Process:
+class Process(Host):
     """What `run_writer` lives in here: a log in memory instead of a server."""
 
-    log: MemoryLog
-    stop: asyncio.Event = field(default_factory=asyncio.Event)
-    is_ready: asyncio.Event = field(default_factory=asyncio.Event)
-    snapshots: Snapshots = NO_SNAPSHOTS
+    def __init__(self, log: MemoryLog) -> None:
+        super().__init__("writer", log)
+        self.is_ready = asyncio.Event()
 
     def ready(self, seq: Callable[[], int], **marks: object) -> None:
         self.is_ready.set()
+
+    async def read_consumers(self) -> dict[str, int]:
+        return {}
 
 
 @dataclass
@@ -169,7 +171,7 @@ async def start_intake(
 async def venue(tmp_path: Path) -> AsyncIterator[Venue]:
     """Run a writer and an intake, with BTCUSDT and ETHUSDT listed and an index of 50,000 and 3,000."""
     writer = Process(MemoryLog())
-    writing = asyncio.create_task(run_writer(writer))  # type: ignore[arg-type]
+    writing = asyncio.create_task(run_writer(writer))
     stop = asyncio.Event()
     async with asyncio.timeout(DEADLINE_S):
         await writer.is_ready.wait()
