@@ -33,15 +33,13 @@ class Clients:
         self._random = world.random
         self._places = count(1)
         self._left = world.plan.commands
+        self._first_unused = FIRST_USER_ACCOUNT_ID + world.plan.traders
 
     async def run(self) -> None:
         """Set the exchange up and trade until all that was planned has been asked."""
         await self._set_up()
-        state = (await self._intake()).state
-        account_ids = [id_ for id_ in state.accounts if id_ >= FIRST_USER_ACCOUNT_ID][
-            : self._world.plan.traders
-        ]
-        traders = [Trader(account_id, self._chance()) for account_id in account_ids]
+        accounts = range(FIRST_USER_ACCOUNT_ID, self._first_unused)
+        traders = [Trader(account_id, self._chance()) for account_id in accounts]
         feeding = asyncio.create_task(self._feed())
         await asyncio.gather(*(self._trade(trader) for trader in traders))
         feeding.cancel()
@@ -100,17 +98,21 @@ class Clients:
             pass
 
     async def _set_up(self) -> None:
-        await asyncio.gather(*(self._insist(command) for command in opening()))
-        wanted = FIRST_USER_ACCOUNT_ID + self._world.plan.traders
-        while (await self._intake()).state.next_account_id < wanted:
+        for commands in opening():
+            await asyncio.gather(*(self._insist(command) for command in commands))
+        while (await self._intake()).state.next_account_id < self._first_unused:
             label = f"trader {len(self.requests)}"
             await asyncio.gather(*(self.ask(OpenAccount(label=f"{label}-{n}")) for n in range(3)))
-        for account_id in range(FIRST_USER_ACCOUNT_ID, wanted):
-            amount = self._random.randint(500, 4_000) * MONEY_ONE
-            await self._insist(Deposit(account_id=account_id, amount=amount))
-            for symbol in START_TICKS:
-                leverage = self._random.choice((20, 50, 100))
-                await self._insist(SetLeverage(account_id=account_id, market=symbol, leverage=leverage))
+        accounts = range(FIRST_USER_ACCOUNT_ID, self._first_unused)
+        await asyncio.gather(*(self._fund(account_id) for account_id in accounts))
+
+    async def _fund(self, account_id: int) -> None:
+        random = self._random
+        amount = random.randint(500, 4_000) * MONEY_ONE
+        await self._insist(Deposit(account_id=account_id, amount=amount))
+        for symbol in START_TICKS:
+            leverage = random.choice((20, 50, 100))
+            await self._insist(SetLeverage(account_id=account_id, market=symbol, leverage=leverage))
 
     async def _feed(self) -> None:
         prices = Prices(self._chance())
@@ -125,5 +127,6 @@ class Clients:
             size = min(self._left, random.randint(1, BURST_MAX))
             self._left -= size
             commands = [trader.choose(intake.state) for _ in range(size)]
-            await asyncio.gather(*(self.ask(command) for command in commands))
+            asked = await asyncio.gather(*(self.ask(command) for command in commands))
+            self._left += sum(request.told is Told.NOT_EXECUTED for request in asked)
             await asyncio.sleep(random.random() * PAUSE_S_MAX)

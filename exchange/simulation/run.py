@@ -198,6 +198,7 @@ def _outcome(seed: int, world: World, clients: Clients) -> Outcome:
     counts |= Counter({outcome.name.lower(): n for outcome, n in auditor.outcomes.items()})
     counts |= Counter(f"liquidation {result.lower()}" for result in auditor.liquidations)
     counts |= {"entries": auditor.state.seq, "trades": auditor.trades, "starts again": world.restarts}
+    counts["trimmed"] += world.store.commands[:1] != auditor.commands[:1]
     counts |= {"calls": len(world.scheduler.schedule), "virtual seconds": int(world.scheduler.now_s)}
     return Outcome(
         seed=seed,

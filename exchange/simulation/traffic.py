@@ -41,10 +41,11 @@ from exchange.aggregate.units import MONEY_ONE
 
 # Where prices begin, in ticks of 0.1.
 START_TICKS = {"BTCUSDT": 500_000, "ETHUSDT": 30_000}
-# Sizes in lots, so that one of them is worth about 500 to 10,000 quote in either market.
-LOTS = {"BTCUSDT": (10, 50, 100, 200), "ETHUSDT": (200, 1_000, 2_000, 3_000)}
+# Sizes in lots, so that one of them is worth about 2,000 to 15,000 quote in either market.
+LOTS = {"BTCUSDT": (40, 100, 200, 300), "ETHUSDT": (700, 1_500, 3_000, 5_000)}
+TIMES_IN_FORCE = (*5 * (TimeInForce.GTC,), TimeInForce.GTD, TimeInForce.IOC, TimeInForce.FOK)
 JUMPS = (0.06, 0.12, 0.25)
-FUND_MONEY = 3_000 * MONEY_ONE
+FUND_MONEY = 1_000 * MONEY_ONE
 NS_PER_MS = 1_000_000
 
 
@@ -86,14 +87,16 @@ def contract(symbol: str) -> MarketSpec:
     )
 
 
-def opening() -> list[AnyCommand]:
-    """Return what makes an exchange to trade on, but for its accounts."""
-    commands: list[AnyCommand] = [Deposit(account_id=FUND_ACCOUNT_ID, amount=2 * FUND_MONEY)]
-    for symbol, price_ticks in START_TICKS.items():
-        commands.append(ListMarket(spec=contract(symbol)))
-        commands.append(AllotInsurance(market=symbol, amount=FUND_MONEY))
-        commands.append(index_price(symbol, price_ticks, 0))
-    return commands
+def opening() -> tuple[list[AnyCommand], ...]:
+    """Return what makes an exchange to trade on, but for its accounts; what follows needs what is before."""
+    fund = Deposit(account_id=FUND_ACCOUNT_ID, amount=len(START_TICKS) * FUND_MONEY)
+    return (
+        [fund, *(ListMarket(spec=contract(symbol)) for symbol in START_TICKS)],
+        [
+            *(AllotInsurance(market=symbol, amount=FUND_MONEY) for symbol in START_TICKS),
+            *(index_price(symbol, price_ticks, 0) for symbol, price_ticks in START_TICKS.items()),
+        ],
+    )
 
 
 def index_price(symbol: str, price_ticks: int, number: int) -> SetIndexPrice:
@@ -116,7 +119,7 @@ class Prices:
         random = self._random
         symbol = random.choice(tuple(self._ticks))
         is_jump = random.random() < 0.25
-        step = random.choice(JUMPS) if is_jump else random.random() * 0.004
+        step = random.choice(JUMPS) if is_jump else random.random() * 0.01
         home, ticks = START_TICKS[symbol], self._ticks[symbol]
         falls = ticks > home if abs(ticks - home) * 2 > home else random.random() < 0.5
         self._ticks[symbol] = int(ticks * (1 - step if falls else 1 + step))
@@ -152,7 +155,7 @@ class Trader:
         return f"{self.account_id}-{self._count}"
 
     def _near(self, ticks: int) -> int:
-        return max(1, ticks + int(self._random.gauss(0, 0.002) * ticks))
+        return max(1, ticks + int(self._random.gauss(0, 0.001) * ticks))
 
     def _amount(self, most: int) -> int:
         return self._random.randint(1, most) * MONEY_ONE + self._count
@@ -165,9 +168,8 @@ class Trader:
         side = random.choice((Side.BUY, Side.SELL))
         if closes:
             side = Side.SELL if size_lots > 0 else Side.BUY
-        is_market = random.random() < 0.35
-        kinds = (TimeInForce.GTC, TimeInForce.GTC, TimeInForce.IOC, TimeInForce.FOK, TimeInForce.GTD)
-        time_in_force = TimeInForce.IOC if is_market else random.choice(kinds)
+        is_market = random.random() < 0.4
+        time_in_force = TimeInForce.IOC if is_market else random.choice(TIMES_IN_FORCE)
         is_ending = time_in_force is TimeInForce.GTD
         return PlaceOrder(
             account_id=self.account_id,
@@ -179,7 +181,7 @@ class Trader:
             time_in_force=time_in_force,
             reduce_only=closes and random.random() < 0.5,
             client_order_id=self._client_id(),
-            expires_ns=market.index_ns + random.randint(1, 3_000) * NS_PER_MS if is_ending else 0,
+            expires_ns=market.index_ns + random.randint(500, 5_000) * NS_PER_MS if is_ending else 0,
         )
 
     def cancel(self, account: Account, market: Market) -> CancelOrder | None:
@@ -253,7 +255,7 @@ class Trader:
 
 # How often each kind is chosen, relative to the others.
 KINDS: dict[Callable[[Trader, Account, Market], AnyCommand | None], int] = {
-    Trader.order: 60,
+    Trader.order: 90,
     Trader.cancel: 8,
     Trader.amend: 8,
     Trader.stop: 5,
