@@ -1,25 +1,27 @@
 """What is looked at while the exchange runs: every entry, the moment the log has it.
 
-The auditor is part of the simulated server, not of any process: nothing that fails a process can keep an entry
-from it. It keeps all that was ever in the log, trimmed or not, and a state of its own, built by `apply` from
-the stored bytes. Of every entry it asks whether the chain goes on, whether it answers its command, whether a
-later writer was there already, whether its origin's frames run in order and once, and whether money and
-contracts add up. Whether somebody was to be liquidated it works out from the position alone, in fractions.
+The auditor is part of the simulated server, not of any process: nothing that fails a process can keep an
+entry from it. It keeps all that was ever in the log, trimmed or not, and a state of its own, built by `apply`
+from the stored bytes. Of every entry it asks whether the chain goes on, whether it answers its command,
+whether a later writer was there already, whether its origin's frames run in order and once, and whether money
+and contracts add up. Whether somebody was to be liquidated it works out from the positions, in fractions.
 """
 
 from collections.abc import Callable
 from fractions import Fraction
 from itertools import pairwise
 from math import ceil
+from typing import TypeVar
 
 from events.events import CheckpointPassed, LiquidationFinished, LiquidationStarted, TradeExecuted
-from events.frame import Groups, header_of
+from events.frame import EventEntry, Groups, header_of
 from events.log import CommandEntry, EventReader
 from events.memory import MemoryLog
 from events.values import CROSS, Bracket, Outcome
 from exchange.aggregate.account import FIRST_USER_ACCOUNT_ID, Account, Position
 from exchange.aggregate.state import Exchange
 
+E = TypeVar("E", CommandEntry, EventEntry)
 UNIT = Fraction(1, 10**8)
 
 
@@ -133,7 +135,7 @@ class Auditor:
 
 
 def exact_standing(account: Account, symbol: str) -> tuple[Fraction, Fraction]:
-    """Return equity and maintenance margin, in quote, of a one-way account's bucket in a market, "" for cross.
+    """Return equity and maintenance margin of a one-way account's bucket in a market, "" for cross, in quote.
 
     Both are zero for an isolated bucket without a position.
 
@@ -179,7 +181,7 @@ def _maintenance(position: Position) -> Fraction:
     return ceil((notional * found.maintenance_rate * UNIT - cum) / UNIT) * UNIT
 
 
-def _behind(entries: list, seq: int) -> list:  # type: ignore[type-arg]
+def _behind(entries: list[E], seq: int) -> list[E]:
     """Return the entries behind a number; there are few of them, at the end."""
     first = len(entries)
     while first and entries[first - 1].seq > seq:

@@ -10,8 +10,8 @@ NS_PER_S = 1_000_000_000
 class Plan:
     """Drawn from the seed before anything happens.
 
-    `intensity` scales the faults of single calls, `disturbance_s` is the mean time between two things that are
-    done to a process. `snapshot_events` are between two milestones.
+    `intensity` scales the faults of single calls, `disturbance_s` is the mean time between two things that
+    are done to a process. `snapshot_events` are between two milestones.
     """
 
     commands: int

@@ -1,4 +1,4 @@
-"""The processes of the exchange as they are, in the world of a simulation: started, killed, frozen, restarted.
+"""The processes of the exchange as they are, in a simulated world: started, killed, frozen, restarted.
 
 What is simulated is only what they live in (`SimulatedHost`) and who starts them again (`World`); the code is
 that of `run_writer`, `run_liquidator`, `run_archiver` and of the intake behind its HTTP front.

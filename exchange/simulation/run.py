@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from random import Random
+from traceback import format_exception
 from typing import Any
 
 import structlog
@@ -20,7 +21,7 @@ from exchange.simulation.plan import Plan
 from exchange.simulation.processes import World
 from exchange.simulation.verdict import check_end
 
-COMMANDS = 80
+COMMANDS_DEFAULT = 80
 # A run takes some 10 to 60 s of its time. One that is not at rest by then never will be.
 RUN_S_MAX = 300.0
 POLL_S = 0.1
@@ -35,12 +36,12 @@ MakeStore = Callable[..., MemoryLog]
 
 
 @dataclass(frozen=True, kw_only=True)
-class Outcome:
+class RunResult:
     """What became of a run.
 
     `digest` covers all bytes of both streams, every file, and the order in which everything was done.
-    `findings` are the promises that were broken; `notes` what happened, a line each. `counts` tell what the run
-    has met.
+    `findings` are the promises that were broken, `trace` is of the exception that the first of them was, if
+    it was one; `notes` say what happened, a line each. `counts` tell what the run has met.
     """
 
     seed: int
@@ -48,10 +49,10 @@ class Outcome:
     findings: tuple[str, ...]
     counts: dict[str, int]
     notes: tuple[str, ...]
-    error: BaseException | None
+    trace: tuple[str, ...]
 
 
-def simulate(seed: int, *, commands: int = COMMANDS, make_store: MakeStore = MemoryLog) -> Outcome:
+def simulate(seed: int, *, commands: int = COMMANDS_DEFAULT, make_store: MakeStore = MemoryLog) -> RunResult:
     """Run the exchange under a seed, with so many commands of its clients."""
     random = Random(seed)
     directory = Path(tempfile.mkdtemp(prefix="foldex-sim-", dir=_memory_directory()))
@@ -77,12 +78,12 @@ def _run(world: World) -> Clients:
     directing = world.director.create_task(_direct(world, clients))
     try:
         world.scheduler.run_until(lambda: world.is_over or directing.done() or bool(world.scheduler.failures))
-        for name, error in world.scheduler.failures:
-            world.find(f"{name}: {type(error).__name__}: {error}", error)
+        for name, failure in world.scheduler.failures:
+            world.find(f"{name}: {type(failure).__name__}: {failure}", failure)
         if directing.done():
             directing.result()
-    except AssertionError as error:
-        world.find(f"simulation: {error!r}", error)
+    except Exception as error:
+        world.find(f"{type(error).__name__}: {error}", error)
     finally:
         world.scheduler.end()
     return clients
@@ -190,7 +191,7 @@ def _told(world: World) -> Iterator[None]:
         structlog.configure(**before)
 
 
-def _outcome(seed: int, world: World, clients: Clients) -> Outcome:
+def _outcome(seed: int, world: World, clients: Clients) -> RunResult:
     counts: Counter[str] = Counter({fault.value: n for fault, n in world.network.counts.items()})
     auditor = world.auditor
     counts |= Counter(world.said)
@@ -200,13 +201,13 @@ def _outcome(seed: int, world: World, clients: Clients) -> Outcome:
     counts |= {"entries": auditor.state.seq, "trades": auditor.trades, "starts again": world.restarts}
     counts["trimmed"] += world.store.commands[:1] != auditor.commands[:1]
     counts |= {"calls": len(world.scheduler.schedule), "virtual seconds": int(world.scheduler.now_s)}
-    return Outcome(
+    return RunResult(
         seed=seed,
         digest=_digest(world),
         findings=tuple(world.findings),
         counts=dict(sorted(counts.items())),
         notes=tuple(world.notes),
-        error=world.error,
+        trace=tuple(format_exception(world.error)) if world.error else (),
     )
 
 

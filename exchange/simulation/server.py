@@ -1,7 +1,7 @@
 """The log between the processes: one store, and to each process a connection that fails.
 
-A `Connection` is a `Log`. Without faults it keeps every promise of one, and passes the conformance suite; with
-them it does at each call what a network and a server can do to one:
+A `Connection` is a `Log`. Without faults it keeps every promise of one, and passes the conformance suite;
+with them it does at each call what a network and a server can do to one:
 
 - the request is lost: nothing happened, and the caller cannot know that;
 - the reply is lost: it happened, and the caller cannot know that;
