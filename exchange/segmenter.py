@@ -22,6 +22,7 @@ from events.log import (
     CorruptLogError,
     EventReader,
     Log,
+    LogFullError,
     LogUnavailableError,
     VerifiedEvents,
 )
@@ -153,7 +154,11 @@ class Segmenter:
         first_kept = first_to_keep(
             archived_seq=self.archived_seq, snapshot_seqs=good, consumer_seqs=self._consumers.seqs
         )
-        await trim(self._log, ArchivedLog(self._url), first_kept)
+        try:
+            await trim(self._log, ArchivedLog(self._url), first_kept)
+        except LogFullError as error:
+            # A disk without room refuses this too; the next segment tries again.
+            logger.error("log_full", error=str(error), seq=self.archived_seq)
 
     def _good_snapshots(self) -> list[int]:
         """Return the snapshots that can be loaded and have the digest of their checkpoint in the log.

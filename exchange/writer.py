@@ -103,7 +103,7 @@ async def run_writer(
     finally:
         try:
             await log.release_lease(lease)
-        except LogUnavailableError:
+        except (LogUnavailableError, LogFullError):
             pass  # it expires
 
 

@@ -121,6 +121,7 @@ class Process:
             if self.loop.is_dead:
                 return  # it is being killed
             code = exit_code_of(error)
+            self._world.said[f"ended by {type(error).__name__}"] += 1
             if code not in EXITS_EXPECTED:
                 self._world.find(f"{self.name} ended: {type(error).__name__}: {error}", error)
         self._world.ended(self, code)

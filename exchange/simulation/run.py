@@ -19,7 +19,7 @@ from events.memory import MemoryLog
 from exchange.simulation.clients import Clients
 from exchange.simulation.plan import Plan
 from exchange.simulation.processes import World
-from exchange.simulation.verdict import check_end
+from exchange.simulation.verdict import check_end, check_read_models
 
 COMMANDS_DEFAULT = 80
 # A run takes some 10 to 60 s of its time. One that is not at rest by then never will be.
@@ -99,6 +99,7 @@ async def _direct(world: World, clients: Clients) -> None:
     trading.result()
     world.heal()
     await _come_to_rest(world)
+    check_read_models(world)
     await _stop_everything(world)
     await check_end(world, clients.requests)
 
@@ -195,8 +196,8 @@ def _outcome(seed: int, world: World, clients: Clients) -> RunResult:
     counts: Counter[str] = Counter({fault.value: n for fault, n in world.network.counts.items()})
     auditor = world.auditor
     counts |= Counter(world.said)
-    counts |= Counter(request.told.name.lower() for request in clients.requests)
-    counts |= Counter({outcome.name.lower(): n for outcome, n in auditor.outcomes.items()})
+    counts |= Counter(f"client told {request.told.name.lower()}" for request in clients.requests)
+    counts |= Counter({f"frame {outcome.name.lower()}": n for outcome, n in auditor.outcomes.items()})
     counts |= Counter(f"liquidation {result.lower()}" for result in auditor.liquidations)
     counts |= {"entries": auditor.state.seq, "trades": auditor.trades, "starts again": world.restarts}
     counts["trimmed"] += world.store.commands[:1] != auditor.commands[:1]

@@ -1,9 +1,9 @@
 """What is asked when a run is over and the exchange has come to rest."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from events.commands import AnyCommand
+from events.commands import AnyCommand, Checkpoint, CreateLog, Liquidate, Tick
 from events.events import Event
 from events.frame import encode_command, header_of
 from events.log import ReadableLog, VerifiedEvents
@@ -19,6 +19,14 @@ from exchange.simulation.requests import Request, Told
 Run = tuple[tuple[int, int], list[Event]]
 
 
+def check_read_models(world: World) -> None:
+    """Compare what the intakes show their clients with the log, when all of it has been read."""
+    digest = world.auditor.state.digest()
+    for process in world.processes.values():
+        if process.intake is not None and process.intake.state.digest() != digest:
+            world.find(f"{process.name} shows another state than the log's")
+
+
 async def check_end(world: World, requests: Sequence[Request]) -> None:
     """Look at everything that must hold at the end, and tell the world what does not."""
     for what in check_requests(requests, world.auditor):
@@ -32,8 +40,9 @@ def check_requests(requests: Sequence[Request], auditor: Auditor) -> list[str]:
     """Return what was told to clients and is not so in the log.
 
     A command that was answered ran once, with those very events; one of which nothing is known ran once or
-    not at all; one that was said not to have been executed was not. What one intake was given, it kept in
-    order. The same bytes can only have been asked for twice by an administrator who insisted.
+    not at all; one that was said not to have been executed was not; and none came from nowhere. What one
+    intake was given, it kept in order. The same bytes can only have been asked for twice by an administrator
+    who insisted.
     """
     found = []
     runs = _runs(auditor)
@@ -52,6 +61,11 @@ def check_requests(requests: Sequence[Request], auditor: Auditor) -> list[str]:
         for request in answered:
             if not any(_is_answer(request, events) for _, events in ran):
                 found.append(f"{_named(request.command)}: the answer is not the one in the log")
+    found += [
+        f"a command ran for which nobody had asked: {kind.__name__}"
+        for kind, encoded in _foreign(auditor)
+        if encoded not in asked
+    ]
     return found + _out_of_order(asked, runs)
 
 
@@ -63,6 +77,14 @@ def _runs(auditor: Auditor) -> dict[bytes, list[Run]]:
             for index, command in enumerate(entry.frame.commands()):
                 runs[encode_command(command)].append(((entry.seq, index), groups[index + 1]))
     return runs
+
+
+def _foreign(auditor: Auditor) -> Iterator[tuple[type[AnyCommand], bytes]]:
+    """Yield what came from clients, by its kind: no process of the exchange asks for that."""
+    for entry in auditor.commands:
+        for command in entry.frame.commands():
+            if not isinstance(command, CreateLog | Liquidate | Checkpoint | Tick):
+                yield type(command), encode_command(command)
 
 
 def _is_answer(request: Request, events: list[Event]) -> bool:

@@ -6,7 +6,7 @@ import hmac
 import json
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from functools import partial
@@ -29,26 +29,12 @@ from exchange.fold import Fold
 from exchange.intake.admin_cli import app as admin_cli
 from exchange.intake.process import run_intake
 from exchange.intake.specs import DEFAULT_FORMS
-from exchange.runtime import Host
 from exchange.writer import run_writer
+from tests.integration.in_memory import MemoryHost
 from tests.planted import IN_DECIDING, plant
 
 DEADLINE_S = 20.0
 NOBODY = "a" * 64
-
-
-class Process(Host):
-    """What `run_writer` lives in here: a log in memory instead of a server."""
-
-    def __init__(self, log: MemoryLog) -> None:
-        super().__init__("writer", log)
-        self.is_ready = asyncio.Event()
-
-    def ready(self, seq: Callable[[], int], **marks: object) -> None:
-        self.is_ready.set()
-
-    async def read_consumers(self) -> dict[str, int]:
-        return {}
 
 
 @dataclass
@@ -100,7 +86,7 @@ class Venue:
     session: aiohttp.ClientSession
     stop: asyncio.Event
     intake: "asyncio.Task[None]"
-    writer: Process
+    writer: MemoryHost
     key_file: Path
 
     async def send(
@@ -170,7 +156,7 @@ async def start_intake(
 @pytest.fixture
 async def venue(tmp_path: Path) -> AsyncIterator[Venue]:
     """Run a writer and an intake, with BTCUSDT and ETHUSDT listed and an index of 50,000 and 3,000."""
-    writer = Process(MemoryLog())
+    writer = MemoryHost("writer", MemoryLog())
     writing = asyncio.create_task(run_writer(writer))
     stop = asyncio.Event()
     async with asyncio.timeout(DEADLINE_S):

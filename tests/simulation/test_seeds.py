@@ -18,9 +18,22 @@ ROOT = Path(__file__).resolve().parents[2]
 # What the seeds must have met between them, or they would prove nothing.
 MET = (
     *(fault.value for fault in (*RATES, Fault.CUT_OFF)),
-    *("took_over", "started_from_snapshot", "segment_written", "trimmed", "digests compared", "duplicate"),
-    *("append_unconfirmed", "log_full", "origin_closed", "tick_not_answered", "trades", "nothing"),
-    *("not_executed", "refused", "liquidation closed", "liquidation taken_over", "liquidation deleveraged"),
+    *(
+        "took_over",
+        "started_from_snapshot",
+        "segment_written",
+        "trimmed",
+        "digests compared",
+        "frame duplicate",
+    ),
+    *("append_unconfirmed", "log_full", "frame origin_closed", "trades", "client told nothing"),
+    *(
+        "client told not_executed",
+        "client told refused",
+        "liquidation closed",
+        "liquidation taken_over",
+        "liquidation deleveraged",
+    ),
 )
 
 
