@@ -5,9 +5,9 @@ import hashlib
 import hmac
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -17,28 +17,13 @@ from typer.testing import CliRunner
 from yarl import URL
 
 from events.memory import MemoryLog
-from exchange.fold import NO_SNAPSHOTS, Snapshots
 from exchange.intake.admin_cli import app as admin_cli
-from exchange.intake.limits import DEFAULT_LIMITS, Limits
 from exchange.intake.process import run_intake
 from exchange.writer import run_writer
+from tests.integration.in_memory import MemoryHost
 
 DEADLINE_S = 20.0
-# A well-formed key that nobody has.
 NOBODY = "a" * 64
-
-
-@dataclass
-class Process:
-    """What `run_writer` lives in here: a log in memory instead of a server."""
-
-    log: MemoryLog
-    stop: asyncio.Event = field(default_factory=asyncio.Event)
-    is_ready: asyncio.Event = field(default_factory=asyncio.Event)
-    snapshots: Snapshots = NO_SNAPSHOTS
-
-    def ready(self, seq: Callable[[], int], **marks: object) -> None:
-        self.is_ready.set()
 
 
 @dataclass
@@ -90,7 +75,7 @@ class Venue:
     session: aiohttp.ClientSession
     stop: asyncio.Event
     intake: "asyncio.Task[None]"
-    writer: Process
+    writer: MemoryHost
     key_file: Path
 
     async def send(
@@ -132,9 +117,9 @@ def free_ports() -> tuple[int, int]:
 
 
 async def start_intake(
-    log: MemoryLog, key_file: Path, stop: asyncio.Event, limits: Limits = DEFAULT_LIMITS
+    log: MemoryLog, key_file: Path, stop: asyncio.Event, **settings: Any
 ) -> tuple["asyncio.Task[None]", str, str]:
-    """Start an intake; return its task and addresses once it listens."""
+    """Start an intake with these settings; return its task and addresses once it listens."""
     port, admin_port = free_ports()
     listening = asyncio.Event()
     task = asyncio.create_task(
@@ -146,8 +131,8 @@ async def start_intake(
             admin_port=admin_port,
             key_file=key_file,
             stop=stop,
-            limits=limits,
             on_ready=lambda seq: listening.set(),
+            **settings,
         )
     )
     waiting = asyncio.create_task(listening.wait())
@@ -159,15 +144,18 @@ async def start_intake(
 
 
 @asynccontextmanager
-async def running_venue(directory: Path) -> AsyncIterator[Venue]:
-    """Run a writer and an intake, with BTCUSDT and ETHUSDT listed and an index of 50,000 and 3,000."""
-    writer = Process(MemoryLog())
-    writing = asyncio.create_task(run_writer(writer))  # type: ignore[arg-type]
+async def running_venue(directory: Path, **settings: Any) -> AsyncIterator[Venue]:
+    """Run a writer and an intake, with BTCUSDT and ETHUSDT listed and an index of 50,000 and 3,000.
+
+    `settings` are those of `run_intake`.
+    """
+    writer = MemoryHost("writer", MemoryLog())
+    writing = asyncio.create_task(run_writer(writer))
     stop = asyncio.Event()
     async with asyncio.timeout(DEADLINE_S):
         await writer.is_ready.wait()
     key_file = directory / "key"
-    intake, url, admin_url = await start_intake(writer.log, key_file, stop)
+    intake, url, admin_url = await start_intake(writer.log, key_file, stop, **settings)
     async with aiohttp.ClientSession() as session:
         made = Venue(writer.log, url, admin_url, session, stop, intake, writer, key_file)
         listed = await asyncio.to_thread(
