@@ -185,10 +185,27 @@ async def test_an_order_is_modified(venue: Venue) -> None:
     assert -4014 == await code(put(quantity="0.02", price="49100.01"))
     assert -2013 == await code(put(quantity="0.02", price="49000", orderId=5))
     await ok(put(quantity="0.03", price="49100"))
+    assert -1130 == await code(put(quantity="0.04", price="49100", reduceOnly="true"))
     rows = await get(alice, "v1/orderAmendment", symbol="BTCUSDT", orderId=order["orderId"])
     assert [2, 1] == [row["amendment"]["count"] for row in rows]
     assert {"before": "49000.0", "after": "49100.0"} == rows[1]["amendment"]["price"]
     assert {"before": "0.020", "after": "0.030"} == rows[0]["amendment"]["origQty"]
+
+
+async def test_a_modification_that_leaves_nothing_open_cancels(venue: Venue) -> None:
+    """No more than what is filled already, or a post-only order at a price that would trade: CANCELED."""
+    alice, bob = await venue.account(), await venue.account()
+    order = await ok(alice.order(quantity="0.05"))
+    await ok(bob.order(side="SELL", quantity="0.02"))
+    one = {"symbol": "BTCUSDT", "side": "BUY", "orderId": order["orderId"]}
+    put = {"quantity": "0.02", "price": "49000"}
+    gone = await ok(alice.call("PUT", "/fapi/v1/order", parameters=one | put))
+    assert ("CANCELED", "0.020") == (gone["status"], gone["executedQty"])
+    order = await ok(alice.order(timeInForce="GTX", price="49000"))
+    await ok(bob.order(side="SELL", price="50500"))
+    put = {"orderId": order["orderId"], "quantity": "0.02", "price": "50500"}
+    gone = await ok(alice.call("PUT", "/fapi/v1/order", parameters=one | put))
+    assert ("CANCELED", "0.000") == (gone["status"], gone["executedQty"])
 
 
 async def test_batches_answer_in_order(venue: Venue) -> None:
