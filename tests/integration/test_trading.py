@@ -255,6 +255,7 @@ MALFORMED_BATCHES: list[tuple[str, int | None]] = [
     ("{}", -1102),
     ("[1]", -1102),
     ("[{", -1102),
+    ('[{"a":' * 2_000, -1102),
     ('[{"symbol":"BTCUSDT","price":1e400}]', None),
     ('[{"symbol":["BTCUSDT"],"side":{"a":1}}]', None),
 ]
@@ -264,7 +265,7 @@ async def test_malformed_batches(venue: Venue) -> None:
     """A batch that is no list of up to five is refused whole; an element that is nothing, by itself."""
     trader = await venue.account()
     for batch, expected in MALFORMED_BATCHES:
-        status, body = await trader.call("POST", "/fapi/v1/batchOrders", batchOrders=batch)
+        status, body = await trader.call("POST", "/fapi/v1/batchOrders", in_body=True, batchOrders=batch)
         if expected is None:
             assert 200 == status, body
             assert all(row["code"] < 0 for row in body)
