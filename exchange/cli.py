@@ -34,6 +34,7 @@ class _Commands(LazyGroup):
     elsewhere: ClassVar[Mapping[str, str]] = {
         "admin": "exchange.intake.admin_cli:app",
         "archive": "exchange.archive_cli:app",
+        "bench": "exchange.bench.cli:app",
         "recover": "exchange.archive_cli:recover",
         "sql": "exchange.archive_cli:sql",
         "audit": "exchange.audit.audit_cli:app",
@@ -351,6 +352,7 @@ def intake(
                     weight_1m=weight_1m, orders_10s=orders_10s, orders_1m=orders_1m, enforce=limits
                 ),
                 snapshots=runtime.snapshots,
+                consumers=runtime.read_consumers,
                 legacy_conditional_orders=legacy_conditional_orders,
                 on_ready=runtime.ready,
             )
@@ -365,6 +367,29 @@ def intake(
         replicas=replicas,
         misuse=(KeyFileError,),
     )
+
+
+@app.command("openapi")
+def describe_api(
+    output: Annotated[
+        Path | None, typer.Option(dir_okay=False, help="File to write instead of the terminal.")
+    ] = None,
+) -> None:
+    """Print the description of the API (OpenAPI 3.1), as GET /foldex/v1/openapi.json answers it."""
+    import msgspec
+
+    from exchange.intake.endpoints import ENDPOINTS
+    from exchange.intake.openapi import describe
+
+    text = msgspec.json.format(msgspec.json.encode(describe(ENDPOINTS)), indent=2).decode()
+    if output is None:
+        typer.echo(text)
+        return
+    try:
+        output.write_text(text + "\n")
+    except OSError as error:
+        typer.echo(f"foldex: {output}: {error.strerror}", err=True)
+        raise typer.Exit(config.EXIT_OUTPUT) from None
 
 
 @app.command()

@@ -14,7 +14,7 @@ import msgspec
 
 from events.events import ConditionalAccepted
 from events.values import Side
-from exchange.aggregate.account import Account, Position
+from exchange.aggregate.account import FIRST_USER_ACCOUNT_ID, Account, Position
 from exchange.aggregate.book import Half
 from exchange.aggregate.market import Market
 from exchange.aggregate.order import Order
@@ -32,14 +32,7 @@ Tree = list[object]
 def canonical_venue(state: Exchange) -> Tree:
     """List the venue: counters, totals, markets with their books, accounts with all they hold."""
     return [
-        state.log_id,
-        state.rules_version,
-        state.next_account_id,
-        state.trade_count,
-        state.liquidation_count,
-        state.aggregate_order_count,
-        state.deposited,
-        state.withdrawn,
+        *canonical_counters(state),
         list(state.due.items()),
         list(state.overdue),
         sorted(state.blocked),
@@ -54,9 +47,46 @@ def canonical_venue(state: Exchange) -> Tree:
     ]
 
 
+def canonical_counters(state: Exchange) -> Tree:
+    """List the name of the log, its rules, and how much there was of everything."""
+    return [
+        state.log_id,
+        state.rules_version,
+        state.next_account_id,
+        state.trade_count,
+        state.liquidation_count,
+        state.aggregate_order_count,
+        state.deposited,
+        state.withdrawn,
+    ]
+
+
 def canonical_position(state: Exchange) -> Tree:
     """List the place in the log: sequence number, clock, origins."""
     return [state.seq, state.now_ns, canonical_origins(state.origins)]
+
+
+def canonical_trial(state: Exchange, account_id: int) -> Tree:
+    """List a venue that has only one customer of this one, his orders, and the exchange's own accounts.
+
+    Nothing is due there, and nobody is ranked: both would name who is not there.
+    """
+    account = state.accounts[account_id]
+    own = [state.accounts[n] for n in range(FIRST_USER_ACCOUNT_ID)]
+    return [
+        *canonical_counters(state),
+        [],
+        [],
+        sorted(state.blocked),
+        sorted(state.failing.items()),
+        state.halt,
+        state.money_gap,
+        sorted(state.lots_gaps.items()),
+        state.accepted_money_gap,
+        sorted(state.accepted_lots_gaps.items()),
+        [_quiet_market(state.markets[symbol], account) for symbol in sorted(state.markets)],
+        [_account(each, state.markets) for each in (*own, account)],
+    ]
 
 
 def encode_venue(state: Exchange) -> bytes:
@@ -94,6 +124,26 @@ def canonical_origins(origins: dict[str, Origin]) -> Tree:
 
 def _market(market: Market) -> Tree:
     return [
+        *_terms_and_prices(market),
+        [_ranking(side, market.rankings[side]) for side in sorted(market.rankings)],
+        _half(market.book.bids),
+        _half(market.book.asks),
+    ]
+
+
+def _quiet_market(market: Market, account: Account) -> Tree:
+    """List a market in whose book only one account's orders stand."""
+    orders = [order for order in account.orders.values() if order.terms.market == market.symbol]
+    orders.sort(key=lambda order: -order.key)
+    halves: Tree = [
+        [[order.key, order.open_lots, [order.order_id]] for order in orders if order.side is side]
+        for side in (Side.BUY, Side.SELL)
+    ]
+    return [*_terms_and_prices(market), [], *halves]
+
+
+def _terms_and_prices(market: Market) -> Tree:
+    return [
         market.spec,
         market.status,
         market.index_ticks,
@@ -107,9 +157,6 @@ def _market(market: Market) -> Tree:
         market.premium_sum,
         market.premium_count,
         market.open_interest_lots,
-        [_ranking(side, market.rankings[side]) for side in sorted(market.rankings)],
-        _half(market.book.bids),
-        _half(market.book.asks),
     ]
 
 

@@ -18,6 +18,7 @@ from events.events import ApiKeyAdded, ConditionalAccepted, ExchangeHalted, Orde
 from events.values import BUY, Leg, MarginMode, MarketSpec, MarketStatus, RankRow, Side
 from exchange.aggregate.account import Account, Position, position_key
 from exchange.aggregate.canonical import (
+    canonical_trial,
     digest_of,
     encode_position,
     encode_venue,
@@ -288,3 +289,16 @@ def _restore_place(state: Exchange, row: PlaceRow) -> None:
         origin.incarnation = incarnation
         origin.ran = dict(ran)
         origin.closed = closed
+
+
+def trial_of(state: Exchange, account_id: int) -> Exchange:
+    """Return a venue of its own that has one customer of this one, as he stands, and no other's orders.
+
+    Markets keep their marks, their totals and his orders; the exchange's own accounts come along. What is
+    tried there leaves this state as it is. Costs what he holds, not what the venue does.
+    """
+    tree = canonical_trial(state, account_id)
+    trial = Exchange()
+    trial.seq, trial.now_ns = state.seq, state.now_ns
+    _restore_venue(trial, _venue_decoder.decode(msgspec.msgpack.encode(tree)))
+    return trial

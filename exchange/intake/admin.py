@@ -47,6 +47,7 @@ from exchange.intake.admin_keys import (
     remove_key,
 )
 from exchange.intake.errors import SHUTTING_DOWN, UNKNOWN, ApiError, RefusedError
+from exchange.intake.metrics import CONTENT_TYPE, Consumers
 from exchange.intake.service import Intake
 from exchange.intake.specs import MarketForm, SpecError, market_spec
 
@@ -240,8 +241,10 @@ def state_report(intake: Intake) -> object:
     }
 
 
-def admin_app(intake: Intake, is_closing: Callable[[], bool]) -> web.Application:
-    """Return the application of the administrator's listener."""
+def admin_app(
+    intake: Intake, is_closing: Callable[[], bool], consumers: Consumers | None = None
+) -> web.Application:
+    """Return the application of the administrator's listener. `consumers` tells how far others have come."""
 
     @web.middleware
     async def answer_errors(
@@ -282,7 +285,11 @@ def admin_app(intake: Intake, is_closing: Callable[[], bool]) -> web.Application
     async def report(request: web.Request) -> web.StreamResponse:
         return _json(state_report(intake))
 
+    async def metrics(request: web.Request) -> web.StreamResponse:
+        return web.Response(body=await intake.metrics.text(consumers), headers={"Content-Type": CONTENT_TYPE})
+
     app.router.add_get("/admin/v1/state", report)
+    app.router.add_get("/metrics", metrics)
     return app
 
 

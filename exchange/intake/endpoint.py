@@ -1,11 +1,11 @@
 """What a row of the endpoint table says. The rows stand beside the calls they describe."""
 
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum
 from typing import Any
 
-from exchange.intake.parameters import Parameter
+from exchange.intake.parameters import Parameter, Reader
 from exchange.intake.service import Intake
 
 Values = dict[str, Any]
@@ -50,6 +50,11 @@ class Endpoint:
     response: Any = dict
     is_order: bool = False
     orders: int | Weigh = 1
+    reader: Reader = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        """Prepare what every request needs."""
+        object.__setattr__(self, "reader", Reader(self.parameters))
 
     @property
     def is_cancel(self) -> bool:

@@ -4,9 +4,14 @@ Routing, parsing and validation are driven by these rows alone.
 """
 
 from exchange.intake.endpoint import Endpoint
+from exchange.intake.foldex import rows as foldex_rows
 from exchange.intake.market import rows as market_rows
 from exchange.intake.trade import rows as trade_rows
 
-ENDPOINTS: tuple[Endpoint, ...] = (*market_rows.ENDPOINTS, *trade_rows.ENDPOINTS)
+ENDPOINTS: tuple[Endpoint, ...] = (
+    *market_rows.ENDPOINTS,
+    *trade_rows.ENDPOINTS,
+    *foldex_rows.ENDPOINTS,
+)
 
 ROUTES: dict[tuple[str, str], Endpoint] = {(row.method, row.path): row for row in ENDPOINTS}

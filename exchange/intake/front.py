@@ -24,6 +24,8 @@ BODY_BYTES_MAX = 64 * 1024
 PATH_SHOWN_CHARS_MAX = 100
 API_KEY_HEADER = "X-MBX-APIKEY"
 
+# What each call is counted under.
+_NAMES = {row: " ".join(row) for row in ROUTES}
 # Answers a request whose path begins with the socket's, given the whole path without the query string. Until
 # it has answered, an `ApiError` may come out of it.
 Socket = Callable[[web.BaseRequest, str], Awaitable[web.StreamResponse]]
@@ -54,6 +56,7 @@ class Front:
                     return await socket(request, path)
                 gate.usage.charge(gate.check_address(call), 1, call.now_ms)
                 raise NO_SUCH_PATH.error(path=path[:PATH_SHOWN_CHARS_MAX], method=request.method)
+            call.name = _NAMES[request.method, path]
             status, body = 200, _encode(await self._call(call, endpoint, request, query))
             gate.answered(call, path)
         except ApiError as error:

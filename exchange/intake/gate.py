@@ -6,6 +6,7 @@ the call itself finds. A request that fails one of them has cost its address som
 
 import itertools
 import secrets
+import time
 from collections.abc import Callable
 
 import structlog
@@ -15,20 +16,27 @@ from exchange.intake.endpoint import Endpoint, Values
 from exchange.intake.errors import SHUTTING_DOWN, UNKNOWN, ApiError
 from exchange.intake.limits import AddressUse, Usage
 from exchange.intake.market.data import wall_clock_ms
-from exchange.intake.parameters import parse_parameters
+from exchange.intake.metrics import NS_PER_S, OTHER
 from exchange.intake.service import Intake
 
 REFUSED_WEIGHT = 1
+OK_STATUS = 200
 
 logger = structlog.get_logger(__name__)
 
 
 class Call:
-    """One request: who is asking from where. `account_id` is 0 until a key says whose it is."""
+    """One request: who is asking what from where. `account_id` is 0 until a key says whose it is.
 
-    __slots__ = ("account_id", "now_ms", "remote", "request_id", "use")
+    `name` is what the call is counted under.
+    """
+
+    __slots__ = ("account_id", "is_order", "name", "now_ms", "remote", "request_id", "started_ns", "use")
 
     def __init__(self, request_id: str, remote: str, now_ms: int) -> None:
+        self.started_ns = time.perf_counter_ns()
+        self.name = OTHER
+        self.is_order = False
         self.request_id = request_id
         self.remote = remote
         self.now_ms = now_ms
@@ -85,7 +93,7 @@ class Gate:
             caller = authenticate(parameters)
             if caller is not None:
                 call.account_id = caller.account_id
-            values = parse_parameters(endpoint.parameters, parameters)
+            values = endpoint.reader.read(parameters)
             weight = endpoint.weight
             if not isinstance(weight, int):
                 weight = weight(values)
@@ -95,6 +103,7 @@ class Gate:
         if weight:
             self.usage.charge(use, weight, call.now_ms, is_cancel=endpoint.is_cancel)
         if endpoint.is_order:
+            call.is_order = True
             orders = endpoint.orders
             count = orders if isinstance(orders, int) else orders(values)
             self.usage.count_order(call.account_id, count, use, call.now_ms)
@@ -102,6 +111,9 @@ class Gate:
 
     def refused(self, call: Call, path: str, error: ApiError) -> None:
         """Note a refusal."""
+        metrics = self.intake.metrics
+        metrics.answers[call.name, error.status] += 1
+        metrics.refusals[error.code] += 1
         log = self._log.warning if error.status >= 500 else self._log.debug
         log(
             "request_refused",
@@ -115,6 +127,7 @@ class Gate:
 
     def failed(self, call: Call, path: str, error: Exception) -> ApiError:
         """Note an exception, which is a defect of ours; return what the caller gets."""
+        self.intake.metrics.answers[call.name, UNKNOWN.status] += 1
         self._log.error(
             "request_failed", request=call.request_id, path=path, account=call.account_id, exc_info=error
         )
@@ -122,6 +135,10 @@ class Gate:
 
     def answered(self, call: Call, path: str) -> None:
         """Note an answer."""
+        metrics = self.intake.metrics
+        metrics.answers[call.name, OK_STATUS] += 1
+        if call.is_order:
+            metrics.ack_s.add((time.perf_counter_ns() - call.started_ns) / NS_PER_S)
         self._log.debug(
             "request_answered",
             request=call.request_id,

@@ -18,6 +18,7 @@ from exchange.intake.errors import (
     MANDATORY,
     REPEATED,
     UNREAD,
+    ApiError,
     Fault,
 )
 
@@ -48,7 +49,7 @@ class Parameter:
 
     `parse` turns the text into a value, raising `ValueError` for a malformed one, which is answered with
     `fault`, or as a malformed parameter when there is none. An enumeration has its own fault, and is looked
-    at after all others.
+    at after all others; `values` are then its texts.
     """
 
     name: str
@@ -56,6 +57,7 @@ class Parameter:
     required: bool = False
     fault: Fault | None = None
     is_choice: bool = False
+    values: tuple[str, ...] = ()
 
 
 def split_form(text: str) -> dict[str, str]:
@@ -107,6 +109,37 @@ def parse_parameters(declared: Iterable[Parameter], sent: Mapping[str, str]) -> 
     return values
 
 
+class Reader:
+    """Reads the parameters of one endpoint, most of which a request does not send."""
+
+    __slots__ = ("_by_name", "_declared", "_required")
+
+    def __init__(self, declared: Iterable[Parameter]) -> None:
+        self._declared = tuple(declared)
+        self._by_name = {parameter.name: parameter for parameter in self._declared}
+        self._required = [parameter.name for parameter in self._declared if parameter.required]
+
+    def read(self, sent: Mapping[str, str]) -> dict[str, Any]:
+        """Return what `parse_parameters` does; raises as it does.
+
+        What is all right is read by what was sent. Anything else is left to the order of checks.
+        """
+        by_name = self._by_name
+        values: dict[str, Any] = {}
+        try:
+            for name, text in sent.items():
+                parameter = by_name[name]
+                if not text and parameter.required:
+                    break
+                values[name] = parameter.parse(text)
+            else:
+                if all(name in values for name in self._required):
+                    return values
+        except (KeyError, ValueError, ApiError):
+            pass
+        return parse_parameters(self._declared, sent)
+
+
 def text(value: str) -> str:
     """Take any text; what it names is looked up later."""
     return value
@@ -156,7 +189,8 @@ def choice(
             raise found.error(name=name)
         return found
 
-    return Parameter(name, parse, required, fault, is_choice=True)
+    taken = tuple(text for text, value in values.items() if not isinstance(value, Fault))
+    return Parameter(name, parse, required, fault, is_choice=True, values=taken)
 
 
 def _parse(parameter: Parameter, value: str) -> Any:

@@ -15,6 +15,7 @@ from exchange.intake.front import Front, FrontServer
 from exchange.intake.gate import Gate
 from exchange.intake.keys import KeyRing, load_key_file
 from exchange.intake.limits import DEFAULT_LIMITS, Limits
+from exchange.intake.metrics import Consumers
 from exchange.intake.service import ANSWER_DEADLINE_S, Intake
 from exchange.intake.streams.front import PATHS as STREAM_PATHS
 from exchange.intake.streams.front import StreamFront
@@ -41,6 +42,7 @@ async def run_intake(
     lag_frames: int = config.LAG_FRAMES_DEFAULT,
     limits: Limits = DEFAULT_LIMITS,
     snapshots: Snapshots = NO_SNAPSHOTS,
+    consumers: Consumers | None = None,
     legacy_conditional_orders: bool = False,
     on_ready: Callable[[Callable[[], int]], None] | None = None,
 ) -> None:
@@ -48,7 +50,8 @@ async def run_intake(
 
     `on_ready` is called once both listeners accept connections, with what tells the last entry read. A log
     server that does not answer is waited for. `lag_frames` bounds what waits for the writer (see `service`),
-    `limits` what a caller may ask (see `limits`). For `legacy_conditional_orders` see `service`.
+    `limits` what a caller may ask (see `limits`). For `legacy_conditional_orders` see `service`. `consumers`
+    tells how far other processes have come.
 
     Raises:
         KeyFileError: the key file cannot be used.
@@ -77,7 +80,7 @@ async def run_intake(
         if opening.done():
             opening.result()
             timing = asyncio.create_task(intake.keep_time(), name="intake time")
-            async with _Listeners(intake, host, port, admin_host, admin_port):
+            async with _Listeners(intake, host, port, admin_host, admin_port, consumers):
                 logger.info("intake_listens", host=host, port=port, admin_port=admin_port)
                 if on_ready is not None:
                     on_ready(lambda: intake.state.seq)
@@ -100,7 +103,15 @@ async def run_intake(
 class _Listeners:
     """Both HTTP servers. Leaving closes them: new requests are refused, those under way are finished."""
 
-    def __init__(self, intake: Intake, host: str, port: int, admin_host: str, admin_port: int) -> None:
+    def __init__(
+        self,
+        intake: Intake,
+        host: str,
+        port: int,
+        admin_host: str,
+        admin_port: int,
+        consumers: Consumers | None,
+    ) -> None:
         self._gate = Gate(intake)
         self._socket_api = WebSocketApi(self._gate)
         self._streams = StreamFront(intake)
@@ -111,7 +122,7 @@ class _Listeners:
             shutdown_timeout=SHUTDOWN_DEADLINE_S,
         )
         self._admin = web.AppRunner(
-            admin_app(intake, lambda: self._gate.closing),
+            admin_app(intake, lambda: self._gate.closing, consumers),
             access_log=None,
             shutdown_timeout=SHUTDOWN_DEADLINE_S,
         )

@@ -55,6 +55,7 @@ from exchange.intake.errors import (
 from exchange.intake.keys import KeyRing
 from exchange.intake.limits import DEFAULT_LIMITS, Limits
 from exchange.intake.market.past import Past
+from exchange.intake.metrics import Metrics
 from exchange.intake.projection import Projection
 from exchange.intake.trade.listen_keys import ListenKeys
 from exchange.intake.trade.orders import NS_PER_MS
@@ -114,6 +115,7 @@ class Intake:
         self.listen_keys = ListenKeys()
         self.places = Places()
         self.legacy_conditional_orders = legacy_conditional_orders
+        self.metrics = Metrics(lambda: (self.state.seq, self.lag))
         self._deadline_s = deadline_s
         self._lag_frames = lag_frames
         self._is_overloaded = False
@@ -228,7 +230,7 @@ class Intake:
             RefusedError: it did.
         """
         if rejected is not None:
-            raise refusal(rejected, **self._details(command))
+            raise refusal(rejected, **self.details(command))
 
     async def _answer(self, command: AnyCommand) -> list[Event]:
         self._refuse_overload(command)
@@ -271,7 +273,8 @@ class Intake:
         if is_overloaded and (type(command) not in RESERVED or lag > self._lag_frames * RESERVED_FACTOR):
             raise OVERLOADED.error()
 
-    def _details(self, command: Command) -> dict[str, Any]:
+    def details(self, command: Command) -> dict[str, Any]:
+        """Return what the texts of refusals name of a command."""
         market = self._fold.state.markets.get(getattr(command, "market", ""))
         return {
             "leverage": getattr(command, "leverage", ""),
@@ -303,6 +306,7 @@ class Intake:
     def _on_entry(self, entry: VerifiedEvents) -> None:
         groups = entry.groups
         self._note(groups)
+        self.metrics.entry(len(groups), sum(map(len, groups)), len(entry.entry.body))
         self._appender.resolve(groups)
         header = header_of(groups)
         if header.outcome is Outcome.ORIGIN_CLOSED and header.origin == self._appender.origin:

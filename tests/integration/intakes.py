@@ -16,6 +16,7 @@ from yarl import URL
 
 from events.memory import MemoryLog
 from exchange.fold import NO_SNAPSHOTS, Snapshots
+from exchange.intake.limits import DEFAULT_LIMITS, Limits
 from exchange.intake.process import run_intake
 
 DEADLINE_S = 20.0
@@ -126,7 +127,7 @@ def free_ports() -> tuple[int, int]:
 
 
 async def start_intake(
-    log: MemoryLog, key_file: Path, stop: asyncio.Event
+    log: MemoryLog, key_file: Path, stop: asyncio.Event, limits: Limits = DEFAULT_LIMITS
 ) -> tuple["asyncio.Task[None]", str, str]:
     """Start an intake; return its task and addresses once it listens."""
     port, admin_port = free_ports()
@@ -140,6 +141,7 @@ async def start_intake(
             admin_port=admin_port,
             key_file=key_file,
             stop=stop,
+            limits=limits,
             on_ready=lambda seq: listening.set(),
         )
     )

@@ -6,13 +6,14 @@ from random import Random
 import msgspec
 import pytest
 
-from events.commands import AddApiKey, AnyCommand
+from events.commands import AddApiKey, AnyCommand, Withdraw
 from events.frame import close_command_frame, encode_groups
 from events.values import Leg
 from exchange.aggregate import conditional, deleverage
 from exchange.aggregate.account import Account
-from exchange.aggregate.decide import decide_frame
-from exchange.aggregate.image import ImageError, restore, take_image
+from exchange.aggregate.decide import decide, decide_frame
+from exchange.aggregate.image import ImageError, restore, take_image, trial_of
+from exchange.aggregate.margin import survey
 from exchange.aggregate.state import Exchange
 from tests.flow import check_state, market_venue, pause_ns, random_command
 from tests.venue import NS_PER_MS, Trader, Venue
@@ -178,3 +179,30 @@ def test_other_bytes_are_no_image() -> None:
     ):
         with pytest.raises(ImageError, match="not the image of a state"):
             restore(damaged)
+
+
+def test_a_trial_has_one_customer_as_he_stands() -> None:
+    """His positions, orders and conditional orders are there, and nobody else's; the venue is left alone."""
+    venue = Venue()
+    venue.index(BTC, "50000")
+    alice, bob = venue.account("10000"), venue.account("10000")
+    bob.sell(BTC, "0.1", "50000")
+    alice.buy(BTC, "0.1", "50000")
+    alice.buy(BTC, "0.2", "49000")
+    bob.sell(BTC, "0.3", "51000")
+    digest = venue.state.digest()
+    trial = trial_of(venue.state, alice.account_id)
+    assert [0, 1, alice.account_id] == sorted(trial.accounts)
+    market, same = trial.markets[BTC], venue.state.markets[BTC]
+    assert (same.mark_ticks, same.book.best_bid_ticks, 0) == (
+        market.mark_ticks,
+        market.book.best_bid_ticks,
+        market.book.best_ask_ticks,
+    )
+    theirs, ours = venue.state.accounts[alice.account_id], trial.accounts[alice.account_id]
+    assert survey(theirs).transferable == survey(ours).transferable
+    assert theirs.positions[BTC].size_lots == ours.positions[BTC].size_lots > 0
+    assert list(theirs.orders) == list(ours.orders)
+    decide(trial, Withdraw(account_id=alice.account_id, amount=1), 1)
+    assert theirs.wallet - 1 == ours.wallet
+    assert digest == venue.state.digest()

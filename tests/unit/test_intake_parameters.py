@@ -1,16 +1,30 @@
 """Parameters, the tables of errors and endpoints, and specifications as forms."""
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import msgspec
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from events.events import Rejected
 from events.values import RejectCode, Side, TimeInForce
 from exchange.aggregate.market import spec_problem
 from exchange.intake.endpoints import ENDPOINTS, ROUTES
-from exchange.intake.errors import REFUSALS, ApiError, refusal
-from exchange.intake.parameters import parse_parameters, split_form
+from exchange.intake.errors import BAD_SIDE, REFUSALS, ApiError, refusal
+from exchange.intake.parameters import (
+    Parameter,
+    Reader,
+    boolean,
+    choice,
+    decimal,
+    parse_parameters,
+    split_form,
+    text,
+    whole,
+)
 from exchange.intake.specs import DEFAULT_FORMS, DEFAULT_SPECS, MarketForm, SpecError, market_spec
 from exchange.intake.trade.forms import OrderKind
 
@@ -176,3 +190,28 @@ def test_a_bad_specification_names_the_field(field: str, value: object, named: s
     form = msgspec.structs.replace(DEFAULT_FORMS[0], **{field: value})
     with pytest.raises(SpecError, match=named):
         market_spec(form)
+
+
+@given(
+    st.dictionaries(
+        st.sampled_from(["symbol", "side", "limit", "flag", "other", "price"]),
+        st.sampled_from(["", "BTCUSDT", "BUY", "buy", "5", "-1", "1e5", "true", "x" * 50, "STOP"]),
+    )
+)
+def test_reading_by_what_was_sent_is_reading_by_what_is_declared(sent: dict[str, str]) -> None:
+    """The quick way gives the same values, and the same first fault."""
+    declared = (
+        Parameter("symbol", text, required=True),
+        Parameter("limit", whole),
+        Parameter("price", decimal),
+        Parameter("flag", boolean),
+        choice("side", {"BUY": 1, "STOP": BAD_SIDE}, fault=BAD_SIDE),
+    )
+
+    def outcome(read: Callable[[], dict[str, Any]]) -> object:
+        try:
+            return read()
+        except ApiError as error:
+            return error.code, error.text
+
+    assert outcome(lambda: parse_parameters(declared, sent)) == outcome(lambda: Reader(declared).read(sent))

@@ -2,6 +2,8 @@
 
 from typing import Final
 
+import msgspec
+
 from events.values import MarketSpec, MarketStatus
 from exchange.aggregate.amendment import AMENDMENTS_MAX
 from exchange.aggregate.market import Market
@@ -19,11 +21,6 @@ STATUS_NAMES: Final = {
     MarketStatus.CANCEL_ONLY: "PENDING_TRADING",
     MarketStatus.HALTED: "BREAK",
 }
-RATE_LIMITS: Final = (
-    RateLimit(rate_limit_type="REQUEST_WEIGHT", interval="MINUTE", interval_num=1, limit=2_400),
-    RateLimit(rate_limit_type="ORDERS", interval="MINUTE", interval_num=1, limit=1_200),
-    RateLimit(rate_limit_type="ORDERS", interval="SECOND", interval_num=10, limit=300),
-)
 _ORDER_TYPES = [
     "LIMIT",
     "MARKET",
@@ -43,7 +40,7 @@ async def exchange_info(intake: Intake, account_id: int, values: Values) -> Exch
         timezone="UTC",
         server_time=wall_clock_ms(),
         futures_type="U_MARGINED",
-        rate_limits=list(RATE_LIMITS),
+        rate_limits=[msgspec.convert(row, RateLimit) for row in intake.limits.rows()],
         exchange_filters=[],
         assets=[
             Asset(asset=asset, margin_available=True, auto_asset_exchange="0")

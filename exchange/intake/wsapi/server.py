@@ -39,7 +39,10 @@ class WebSocketApi:
         )
         if not response.can_prepare(request).ok:
             raise BAD_REQUEST.error(what="it does not ask for a WebSocket")
-        await response.prepare(request)
+        try:
+            await response.prepare(request)
+        except ConnectionError:
+            return response  # whoever asked is gone
         tells_limits = f"{RETURN_LIMITS}=false" not in request.raw_path
         socket = Socket(self._gate, call.remote, response, tells_limits=tells_limits)
         transport = request.transport
@@ -47,11 +50,13 @@ class WebSocketApi:
             return response
         end = asyncio.get_running_loop().call_later(LIFE_S, lambda: asyncio.ensure_future(socket.close()))
         self._open.add(socket)
+        self._gate.intake.metrics.sockets = len(self._open)
         try:
             await socket.serve(transport)
         finally:
             end.cancel()
             self._open.discard(socket)
+            self._gate.intake.metrics.sockets = len(self._open)
         return response
 
     async def close(self) -> None:

@@ -105,6 +105,7 @@ class Socket:
             if endpoint is None:
                 finish(self._session_call(call, request.method, parameters), None)
                 return
+            call.name = f"ws {request.method}"
             values = self.gate.admit(
                 call, endpoint, lambda: parameters, partial(self._authenticate, call, endpoint)
             )

@@ -1,0 +1,1 @@
+"""What Foldex has beside Binance's calls, under /foldex/v1."""

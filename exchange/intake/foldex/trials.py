@@ -1,0 +1,110 @@
+"""What if: an order, a leverage or a margin mode, tried on a copy of the account and decided by the rules.
+
+The copy is a venue of its own (`aggregate.image.trial_of`); what is asked is decided there as the writer
+would decide it, and the account is shown before and after. Nothing is appended, and nothing is promised: by
+the time the real request is decided, marks and books may be others.
+"""
+
+from events.commands import AnyCommand, PlaceOrder, SetLeverage
+from events.events import OrderAccepted, Rejected
+from events.values import GTC, LIMIT
+from exchange.aggregate.account import Account
+from exchange.aggregate.decide import decide
+from exchange.aggregate.image import trial_of
+from exchange.aggregate.state import Exchange
+from exchange.aggregate.units import AMOUNT_MAX
+from exchange.intake.endpoint import Values
+from exchange.intake.errors import refusal
+from exchange.intake.foldex.health import AccountHealth, Shape, health_of
+from exchange.intake.foldex.margin import mode_command
+from exchange.intake.foldex.orders import order_with_margin
+from exchange.intake.service import Intake
+
+# Of the trial alone: whoever the order meets, and the number that the order gets.
+COUNTERPART_ID = (1 << 62) - 1
+FIRST_ORDER_ID = 1 << 62
+COUNTERPART_WALLET = AMOUNT_MAX >> 4
+LEVELS_MAX = 1_000
+WHOLE, BOOK = "WHOLE", "BOOK"
+
+
+class TrialRefusal(Shape, frozen=True):
+    """Why it would be refused: code and text as the request itself would be answered."""
+
+    code: int
+    msg: str
+
+
+class WhatIf(Shape, frozen=True):
+    """The account before and after what was asked; a refusal changes nothing."""
+
+    accepted: bool
+    refusal: TrialRefusal | None
+    before: AccountHealth
+    after: AccountHealth
+
+
+async def what_if_order(intake: Intake, account_id: int, values: Values) -> WhatIf:
+    """Show what an order would make of the account: filled whole at its limit, or as the book stands."""
+    fill = values.pop("fill", WHOLE)
+    command = order_with_margin(intake, account_id, values)
+    trial = trial_of(intake.state, account_id)
+    _add_counterpart(trial)
+    if fill == WHOLE and command.order_type is LIMIT:
+        _offer(trial, command, [(command.price_ticks, command.quantity_lots)])
+    else:
+        book = intake.state.markets[command.market].book
+        _offer(trial, command, book.depth(command.side.opposite, LEVELS_MAX))
+    return _tried(intake, trial, account_id, command)
+
+
+async def what_if_leverage(intake: Intake, account_id: int, values: Values) -> WhatIf:
+    """Show what a leverage would make of the account."""
+    command = SetLeverage(
+        account_id=account_id, market=intake.market(values["symbol"]).symbol, leverage=values["leverage"]
+    )
+    return _tried(intake, trial_of(intake.state, account_id), account_id, command)
+
+
+async def what_if_mode(intake: Intake, account_id: int, values: Values) -> WhatIf:
+    """Show what a margin mode would make of the account."""
+    command = mode_command(intake, account_id, values)
+    return _tried(intake, trial_of(intake.state, account_id), account_id, command)
+
+
+def _tried(intake: Intake, trial: Exchange, account_id: int, command: AnyCommand) -> WhatIf:
+    account, seq = trial.accounts[account_id], intake.state.seq
+    before = health_of(account, seq)
+    first = decide(trial, command, FIRST_ORDER_ID)[0]
+    refused = refusal(first, **intake.details(command)) if isinstance(first, Rejected) else None
+    return WhatIf(
+        accepted=refused is None,
+        refusal=None if refused is None else TrialRefusal(code=refused.code, msg=refused.text),
+        before=before,
+        after=health_of(account, seq),
+    )
+
+
+def _add_counterpart(trial: Exchange) -> None:
+    counterpart = trial.accounts[COUNTERPART_ID] = Account(COUNTERPART_ID, "")
+    counterpart.wallet = COUNTERPART_WALLET
+
+
+def _offer(trial: Exchange, command: PlaceOrder, levels: list[tuple[int, int]]) -> None:
+    """Let orders stand in the trial's book that the command can meet."""
+    for n, (price_ticks, lots) in enumerate(levels, 1):
+        trial.apply(
+            OrderAccepted(
+                order_id=FIRST_ORDER_ID + n,
+                account_id=COUNTERPART_ID,
+                market=command.market,
+                side=command.side.opposite,
+                order_type=LIMIT,
+                quantity_lots=lots,
+                price_ticks=price_ticks,
+                time_in_force=GTC,
+                reduce_only=False,
+                client_order_id="",
+                extras=0,
+            )
+        )

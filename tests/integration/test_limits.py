@@ -1,0 +1,122 @@
+"""Weights and order counts over real sockets: what is told, what is refused, what still passes."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import replace
+
+import msgspec
+import pytest
+
+import exchange.intake.gate
+from exchange.config import Enforce
+from exchange.intake.limits import REFUSALS_MAX, Limits
+from tests.integration.intakes import DEADLINE_S, Account, Venue, start_intake
+
+DEPTH = "symbol=BTCUSDT&limit=100"
+DEPTH_WEIGHT = 5
+WINDOW = {"recvWindow": 60_000}
+
+
+@asynccontextmanager
+async def limited(
+    venue: Venue, monkeypatch: pytest.MonkeyPatch, window_ms: int, **limits: int
+) -> AsyncIterator[Venue]:
+    """Lend a second intake of the venue that limits everybody; its clock begins a window now."""
+    ahead_ms = window_ms - time.time_ns() // 1_000_000 % window_ms
+    monkeypatch.setattr(exchange.intake.gate, "wall_clock_ms", lambda: time.time_ns() // 1_000_000 + ahead_ms)
+    stop = asyncio.Event()
+    wanted = Limits(enforce=Enforce.ALL, **limits)
+    task, url, admin_url = await start_intake(venue.log, venue.key_file, stop, wanted)
+    yield replace(venue, url=url, admin_url=admin_url, stop=stop, intake=task)
+    stop.set()
+    async with asyncio.timeout(DEADLINE_S):
+        await task
+
+
+async def test_too_much_is_429_then_418(venue: Venue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The weight used is told with every answer; who goes on is banned, with Retry-After all the while."""
+    async with limited(venue, monkeypatch, 60_000, weight_1m=4 * DEPTH_WEIGHT) as small:
+        url = f"{small.url}/fapi/v1/depth?{DEPTH}"
+        for n in range(1, 5):
+            async with small.session.get(url) as response:
+                assert (200, str(n * DEPTH_WEIGHT)) == (
+                    response.status,
+                    response.headers["X-MBX-USED-WEIGHT-1M"],
+                )
+        for status in [429] * REFUSALS_MAX + [418] * 2:
+            async with small.session.get(url) as response:
+                error = await response.json()
+                assert (status, -1003) == (response.status, error["code"]), error
+                assert 0 < int(response.headers["Retry-After"]) <= 120
+        async with small.session.get(f"{small.url}/fapi/v1/nowhere") as response:
+            assert 418 == response.status
+        async with small.session.get(f"{small.url}/ws-fapi/v1") as response:
+            assert 418 == response.status
+
+
+async def test_orders_are_limited_and_cancels_are_not_among_them(
+    venue: Venue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """-1015 with the counts in the headers; what takes orders back passes."""
+    alice = await venue.account()
+    async with limited(venue, monkeypatch, 10_000, orders_10s=3, weight_1m=10) as small:
+        there = Account(small, alice.account_id, alice.api_key, alice.secret)
+        for n in range(3):
+            assert 200 == (await there.order(newClientOrderId=f"order-{n}", **WINDOW))[0]
+        status, error = await there.order(**WINDOW)
+        assert (429, -1015) == (status, error["code"])
+        assert "3 orders per 10 SECOND" in error["msg"]
+        while (await small.send("GET", "/fapi/v1/depth", DEPTH))[0] == 200:
+            pass
+        for n in range(3):
+            status, _ = await there.call(
+                "DELETE", "/fapi/v1/order", symbol="BTCUSDT", origClientOrderId=f"order-{n}", **WINDOW
+            )
+            assert 200 == status
+
+
+async def test_a_socket_is_told_when_to_come_back(venue: Venue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The WebSocket API answers 429 with the time at which the window is over."""
+    async with (
+        limited(venue, monkeypatch, 60_000, weight_1m=10) as small,
+        small.session.ws_connect(f"{small.url.replace('http', 'ws')}/ws-fapi/v1") as socket,
+    ):
+        for n, status in enumerate([200] * 5 + [429], 1):
+            await socket.send_str(f'{{"id": {n}, "method": "ping"}}')
+            answer = msgspec.json.decode(await socket.receive_str())
+            assert status == answer["status"], answer
+        error = answer["error"]
+        assert -1003 == error["code"]
+        assert 0 < error["data"]["retryAfter"] - error["data"]["serverTime"] <= 60_000
+        (weight,) = answer["rateLimits"]
+        assert (10, 11) == (weight["limit"], weight["count"])
+
+
+async def test_exchange_info_tells_the_numbers(venue: Venue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What is refused by is what is told."""
+    async with limited(venue, monkeypatch, 60_000, weight_1m=77, orders_10s=5, orders_1m=6) as small:
+        _, info = await small.send("GET", "/fapi/v1/exchangeInfo")
+    told = {(row["rateLimitType"], row["interval"]): row["limit"] for row in info["rateLimits"]}
+    assert {("REQUEST_WEIGHT", "MINUTE"): 77, ("ORDERS", "SECOND"): 5, ("ORDERS", "MINUTE"): 6} == told
+
+
+async def test_no_page_of_another_origin_may_read(venue: Venue) -> None:
+    """There is no CORS: neither an answer nor a preflight allows it."""
+    origin = {"Origin": "http://evil.example", "Access-Control-Request-Method": "POST"}
+    for method in ("GET", "OPTIONS"):
+        async with venue.session.request(method, f"{venue.url}/fapi/v1/ping", headers=origin) as response:
+            assert not [name for name in response.headers if name.lower().startswith("access-control")]
+
+
+async def test_an_empty_json_body_is_no_body(venue: Venue) -> None:
+    """A client that says JSON and puts its parameters into the query string is understood."""
+    alice = await venue.account()
+    headers = {"X-MBX-APIKEY": alice.api_key, "Content-Type": "application/json;charset=utf-8"}
+    async with venue.session.get(f"{venue.url}/fapi/v1/depth?{DEPTH}", headers=headers, data=b"") as response:
+        assert 200 == response.status
+    async with venue.session.get(
+        f"{venue.url}/fapi/v1/depth", headers=headers, data=b'{"symbol":"BTCUSDT"}'
+    ) as response:
+        assert (400, -1102) == (response.status, (await response.json())["code"])
