@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tests.integration.intakes import Account, Venue
+from tests.running_venue import Account, Venue
 
 EVERY = ["read", "trade", "withdraw", "administer"]
 

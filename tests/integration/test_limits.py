@@ -12,7 +12,7 @@ import pytest
 import exchange.intake.gate
 from exchange.config import Enforce
 from exchange.intake.limits import REFUSALS_MAX, Limits
-from tests.integration.intakes import DEADLINE_S, Account, Venue, start_intake
+from tests.running_venue import DEADLINE_S, Account, Venue, start_intake
 
 DEPTH = "symbol=BTCUSDT&limit=100"
 DEPTH_WEIGHT = 5

@@ -2,7 +2,7 @@
 
 from prometheus_client.parser import text_string_to_metric_families
 
-from tests.integration.intakes import Venue
+from tests.running_venue import Venue
 
 
 async def read(venue: Venue) -> dict[tuple[str, tuple[str, ...]], float]:

@@ -17,7 +17,7 @@ import aiohttp
 import pytest
 
 from exchange.client import signed_query
-from tests.integration.intakes import DEADLINE_S, Account, Venue
+from tests.running_venue import DEADLINE_S, Account, Venue
 
 COUNT = int(os.environ.get("FOLDEX_MUTATIONS", "500"))
 AT_ONCE = 100

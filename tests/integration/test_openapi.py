@@ -28,7 +28,7 @@ from schemathesis.specs.openapi.checks import (
 from exchange.intake.endpoint import Endpoint
 from exchange.intake.endpoints import ENDPOINTS
 from exchange.intake.openapi import describe
-from tests.integration.intakes import Account, Venue
+from tests.running_venue import Account, Venue
 
 EXAMPLES = int(os.environ.get("FOLDEX_API_EXAMPLES", "3"))
 CHECKS = [status_code_conformance, content_type_conformance, response_schema_conformance]
