@@ -23,8 +23,8 @@ check: .venv/.ready
 soak: .venv/.ready
 	FOLDEX_HYPOTHESIS=soak FOLDEX_FLOW_SEEDS=20 FOLDEX_FLOW_COMMANDS=50000 FOLDEX_NAIVE_COMMANDS=200000 \
 	FOLDEX_DETERMINISM_COMMANDS=100000 FOLDEX_MARGIN_ACCOUNTS=50000 FOLDEX_HEALTH_SEQUENCES=5000 \
-	FOLDEX_PUSHING_STEPS=50000 FOLDEX_CAPTURED_LINES=100000 \
-	.venv/bin/pytest tests/property -x -rP --durations=20
+	FOLDEX_PUSHING_STEPS=50000 FOLDEX_CAPTURED_LINES=100000 FOLDEX_BOOK_EVENTS=50000 FOLDEX_MUTATED_REQUESTS=100000 \
+	.venv/bin/pytest -m soak -x -rP --durations=20
 
 # Every fault in full count against real processes and servers; takes about a quarter of an hour.
 faults: .venv/.ready

@@ -7,6 +7,8 @@ import msgspec
 
 from events.values import (
     IndexSource,
+    KeyKind,
+    KeyPermission,
     Leg,
     MarginMode,
     MarketSpec,
@@ -54,11 +56,26 @@ class OpenAccount(Command, frozen=True, tag="open_account"):
 
 
 class AddApiKey(Command, frozen=True, tag="add_api_key"):
-    """Lets `api_key` act for an account. `sealed_secret` is its HMAC secret, encrypted by the intake."""
+    """Lets `api_key` act for an account, as far as `permissions` (a sum of `KeyPermission`) go.
+
+    An HMAC key has a `sealed_secret`, encrypted by the intake; an Ed25519 key the 32 bytes of its
+    `public_key`. With `networks` (CIDR, separated by spaces) requests must come from one of them.
+    """
 
     account_id: int
     api_key: str
-    sealed_secret: bytes
+    kind: KeyKind = KeyKind.HMAC
+    sealed_secret: bytes = b""
+    public_key: bytes = b""
+    permissions: int = KeyPermission.READ.value | KeyPermission.TRADE.value
+    networks: str = ""
+
+
+class RemoveApiKey(Command, frozen=True, tag="remove_api_key"):
+    """Ends what a key may do, from here on."""
+
+    account_id: int
+    api_key: str
 
 
 class Deposit(Command, frozen=True, tag="deposit"):
@@ -289,6 +306,7 @@ AnyCommand = (
     | SetMarketStatus
     | OpenAccount
     | AddApiKey
+    | RemoveApiKey
     | Deposit
     | Withdraw
     | AllotInsurance

@@ -12,6 +12,7 @@ from events.values import (
     DeleverageStep,
     HoleRow,
     IndexSource,
+    KeyKind,
     LeftOutSource,
     Leg,
     LiquidationResult,
@@ -185,11 +186,22 @@ class AccountOpened(Event, frozen=True, tag="account_opened"):
 
 
 class ApiKeyAdded(Event, frozen=True, tag="api_key_added"):
-    """A key may act for an account."""
+    """A key may act for an account, as `AddApiKey` says. The state keeps this event as all it knows of it."""
 
     account_id: int
     api_key: str
+    kind: KeyKind
     sealed_secret: bytes
+    public_key: bytes
+    permissions: int
+    networks: str
+
+
+class ApiKeyRemoved(Event, frozen=True, tag="api_key_removed"):
+    """A key may act for nobody any more."""
+
+    account_id: int
+    api_key: str
 
 
 class Deposited(Event, frozen=True, tag="deposited"):
@@ -660,6 +672,7 @@ AnyEvent = (
     | MarketStatusChanged
     | AccountOpened
     | ApiKeyAdded
+    | ApiKeyRemoved
     | Deposited
     | Withdrawn
     | InsuranceAllotted

@@ -4,7 +4,7 @@ Units, everywhere in Foldex: prices are integer *ticks*, sizes integer *lots*, m
 quote, rates integers of 1e-8. A `MarketSpec` fixes what one tick and one lot are worth.
 """
 
-from enum import IntEnum, StrEnum
+from enum import IntEnum, IntFlag, StrEnum
 from typing import Final
 
 import msgspec
@@ -162,9 +162,9 @@ class SourceFault(IntEnum):
 class Outcome(IntEnum):
     """What became of a command frame.
 
-    Only EXECUTED ran. DUPLICATE ran before, STALE came after a later frame of its origin and never ran,
-    ORIGIN_CLOSED came from an incarnation that a newer one replaced, REJECTED_FRAME has a body that does
-    not decode.
+    Only EXECUTED ran. DUPLICATE ran before. ORIGIN_CLOSED came from an incarnation that a newer one replaced,
+    or of which a frame before this one is missing. REJECTED_FRAME has a body that does not decode. STALE, for
+    a frame that a later one of its origin had overtaken, is no longer given: an origin with a gap is closed.
     """
 
     EXECUTED = 0
@@ -172,6 +172,30 @@ class Outcome(IntEnum):
     STALE = 2
     ORIGIN_CLOSED = 3
     REJECTED_FRAME = 4
+
+
+class KeyKind(IntEnum):
+    """How requests made with an API key are signed: with a shared secret, or with the owner's private key."""
+
+    HMAC = 0
+    ED25519 = 1
+
+
+class KeyPermission(IntFlag):
+    """What an API key may do with its account; a key has any of them.
+
+    READ: ask. TRADE: orders, leverage, margin. WITHDRAW: take money out. ADMINISTER: the account's keys.
+    """
+
+    READ = 1
+    TRADE = 2
+    WITHDRAW = 4
+    ADMINISTER = 8
+
+
+def permission_names(permissions: int) -> list[str]:
+    """Return the names of what a sum of permissions holds, in lower case."""
+    return [name.lower() for name, each in KeyPermission.__members__.items() if permissions & each]
 
 
 class RejectCode(StrEnum):
@@ -184,6 +208,9 @@ class RejectCode(StrEnum):
     MARKET_CLOSED = "MARKET_CLOSED"
     LOG_EXISTS = "LOG_EXISTS"
     KEY_EXISTS = "KEY_EXISTS"
+    UNKNOWN_KEY = "UNKNOWN_KEY"
+    BAD_KEY = "BAD_KEY"
+    TOO_MANY_KEYS = "TOO_MANY_KEYS"
     BAD_SPEC = "BAD_SPEC"
     BAD_AMOUNT = "BAD_AMOUNT"
     BAD_PRICE = "BAD_PRICE"

@@ -25,14 +25,15 @@ from exchange.options import (
 )
 
 if TYPE_CHECKING:
-    from events.archive import ArchivedLog
     from events.log import Head, ReadableLog
     from events.redis import RedisLog
     from exchange.archiving import Restored
     from exchange.sql import Result
 
 app = typer.Typer(
-    help="Export, import and check logs as archives: directories of Parquet files.", no_args_is_help=True
+    help="Export, import and list logs as archives: directories of Parquet files. "
+    "foldex verify --archive checks them.",
+    no_args_is_help=True,
 )
 
 R = TypeVar("R")
@@ -88,26 +89,6 @@ def import_archive(
     call(data_dir, redis_url, put)
 
 
-@app.command("verify")
-def verify(
-    source: Annotated[str | None, typer.Argument(help="A directory, a .tar file, or a URL.")] = None,
-    data_dir: DataDir = config.DATA_DIR_DEFAULT,
-    as_json: AsJson = False,
-) -> None:
-    """Check every file, entry, hash and column of an archive.  [default: that of the data directory]"""
-    from exchange.archiving import opened, verify_archive, verify_columns
-
-    async def check(archive: "ArchivedLog") -> "Head":
-        head = await verify_archive(archive)
-        await verify_columns(archive)
-        return head
-
-    url = source or str(data_dir / config.ARCHIVE_DIR_NAME)
-    with reporting(), opened(url) as archive:
-        _require(archive.head.seq, f"no archive in {url}")
-        _print_head(asyncio.run(check(archive)), f"{url} is intact", as_json)
-
-
 @app.command("list")
 def list_segments(
     source: Annotated[str | None, typer.Argument(help="A directory, a .tar file, or a URL.")] = None,
@@ -137,6 +118,8 @@ def recover(
     as_json: AsJson = False,
 ) -> None:
     """Put back what a log lost and its archive has; refuse when the archive does not continue it.
+
+    Commands that came since and were not answered follow behind that; if any were, it is refused.
 
     Stop the exchange before: nobody may append meanwhile.
     """
@@ -239,9 +222,14 @@ def _print_restored(restored: "Restored", as_json: bool) -> None:
     if as_json:
         typer.echo(msgspec.json.encode(restored).decode())
     elif restored.events == 0:
-        typer.echo(f"foldex: nothing was lost: the log ends at entry {restored.seq}, not before its archive")
+        # Whether something is missing that is not archived either, nobody here can know.
+        typer.echo(
+            f"foldex: nothing to put back: the log ends at entry {restored.seq}, not before its archive"
+        )
     else:
         typer.echo(
             f"foldex: put back {restored.commands} command entries and {restored.events} event entries "
             f"of log {restored.log_id}, up to entry {restored.seq}"
         )
+        if restored.moved:
+            typer.echo(f"foldex: {restored.moved} command entries, not answered yet, now follow behind them")

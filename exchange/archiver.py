@@ -21,7 +21,7 @@ from events import snapshot as files
 from events.appender import AnswerLostError, Appender, AppenderClosedError
 from events.commands import Checkpoint
 from events.events import CheckpointPassed, Rejected
-from events.log import LogFullError, VerifiedEvents
+from events.log import LogFullError, LogRewoundError, VerifiedEvents
 from events.snapshot import Snapshot
 from exchange import config
 from exchange.fold import Fold
@@ -145,22 +145,39 @@ async def run_archiver(runtime: Host, *, segment_s: float = config.SEGMENT_S) ->
 
     appender = Appender(runtime.log, "archiver", machine=runtime.machine)
     archiver = Archiver(appender, save)
-    fold = Fold(runtime.log, archiver.on_entry, runtime.snapshots, on_milestone=archiver.on_milestone)
-    if not await runtime.until_available(fold.catch_up):
-        return
     with _segmenter(runtime, directory, segment_s) as segmenter:
+
+        def on_entry(verified: VerifiedEvents) -> None:
+            archiver.on_entry(verified)
+            if segmenter is not None:
+                segmenter.offer(verified)
+
+        fold = Fold(runtime.log, on_entry, runtime.snapshots, on_milestone=archiver.on_milestone)
+        if not await runtime.until_available(fold.catch_up):
+            return
         await appender.open()
-        following = asyncio.create_task(fold.run(runtime.stop), name="fold")
-        archiving = asyncio.create_task(_archive(segmenter, runtime.stop), name="archive")
-        keeping = asyncio.create_task(archiver.keep(fold.started_from), name="keep snapshots")
-        runtime.ready(lambda: fold.head.seq)
         try:
-            done, _ = await asyncio.wait({following, keeping, archiving}, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
-            await archiving  # what was read is in a segment then
+            await _follow(runtime, fold, archiver, segmenter)
         finally:
-            for task in (keeping, following, archiving):
-                task.cancel()
-            await asyncio.wait({following, keeping, archiving})
             await appender.close()
+
+
+async def _follow(runtime: Host, fold: Fold, archiver: Archiver, segmenter: Segmenter | None) -> None:
+    following = asyncio.create_task(fold.run(runtime.stop), name="fold")
+    archiving = asyncio.create_task(_archive(segmenter, runtime.stop), name="archive")
+    keeping = asyncio.create_task(archiver.keep(fold.started_from), name="keep snapshots")
+    runtime.ready(lambda: fold.head.seq)
+    try:
+        done, _ = await asyncio.wait({following, keeping, archiving}, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+        await archiving  # what was read is in a segment then
+    except LogRewoundError:
+        # What the segmenter has read is no longer in the log, and nowhere else: it is archived at once.
+        runtime.stop.set()
+        await asyncio.wait({archiving})
+        raise
+    finally:
+        for task in (keeping, following, archiving):
+            task.cancel()
+        await asyncio.wait({following, keeping, archiving})

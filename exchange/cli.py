@@ -5,22 +5,20 @@ Imports wait until a command runs, so that `foldex --help` and `foldex status` a
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
 from exchange import config
-from exchange.archive_cli import app as archive_app
-from exchange.archive_cli import recover, sql
-from exchange.calc.cli import app as calc
-from exchange.demo.cli import demo
-from exchange.intake.admin_cli import app as admin
+from exchange.config import Enforce
+from exchange.lazy import LazyGroup
 from exchange.options import ArchiveToRead, AsJson, DataDir, RedisUrl, archive_of, call, read_log
 
 if TYPE_CHECKING:
+    from events.log import ReadableLog
     from exchange.fold import Snapshots
     from exchange.runtime import Alive, Runtime
     from exchange.supervisor import Supervisor
@@ -31,19 +29,29 @@ OPTIONAL_PROCESSES = ("standby", "archiver", "feed", "maker")
 
 _EPILOG = "Exit codes: " + "; ".join(f"{code} {meaning}" for code, meaning in config.EXIT_MEANINGS.items())
 
+
+class _Commands(LazyGroup):
+    elsewhere: ClassVar[Mapping[str, str]] = {
+        "admin": "exchange.intake.admin_cli:app",
+        "archive": "exchange.archive_cli:app",
+        "recover": "exchange.archive_cli:recover",
+        "sql": "exchange.archive_cli:sql",
+        "audit": "exchange.audit.audit_cli:app",
+        "calc": "exchange.calc.cli:app",
+        "demo": "exchange.demo.cli:demo",
+        "whatif": "exchange.whatif.cli:whatif",
+        "modes": "exchange.modes.cli:modes",
+    }
+
+
 app = typer.Typer(
     name="foldex",
+    cls=_Commands,
     help="A perpetual-futures exchange that runs on a laptop and can be rebuilt from its log.",
     epilog=_EPILOG,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-app.add_typer(admin, name="admin")
-app.add_typer(archive_app, name="archive")
-app.command()(recover)
-app.command()(sql)
-app.add_typer(calc, name="calc")
-app.command()(demo)
 
 
 class LogFormat(StrEnum):
@@ -279,12 +287,53 @@ def intake(
             help="Refuse orders while this many entries wait for the writer; what cancels, at twice as many.",
         ),
     ] = config.LAG_FRAMES_DEFAULT,
+    limits: Annotated[
+        Enforce,
+        typer.Option(
+            envvar=config.LIMITS_ENV,
+            help="Whom request weights and order counts bind: callers on other machines, all, or nobody.",
+        ),
+    ] = Enforce.REMOTE,
+    weight_1m: Annotated[
+        int,
+        typer.Option(
+            min=0, envvar=config.WEIGHT_1M_ENV, help="Request weight of an address in a minute; 0: any."
+        ),
+    ] = config.WEIGHT_1M_DEFAULT,
+    orders_10s: Annotated[
+        int,
+        typer.Option(
+            min=0, envvar=config.ORDERS_10S_ENV, help="Orders of an account in ten seconds; 0: any."
+        ),
+    ] = config.ORDERS_10S_DEFAULT,
+    orders_1m: Annotated[
+        int,
+        typer.Option(min=0, envvar=config.ORDERS_1M_ENV, help="Orders of an account in a minute; 0: any."),
+    ] = config.ORDERS_1M_DEFAULT,
+    legacy_conditional_orders: Annotated[
+        bool,
+        typer.Option(
+            "--legacy-conditional-orders",
+            envvar=config.LEGACY_CONDITIONAL_ORDERS_ENV,
+            help="Take STOP, TAKE_PROFIT and TRAILING_STOP_MARKET on /fapi/v1/order, as Binance did until "
+            "December 2025.",
+        ),
+    ] = False,
+    replicas: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            envvar=config.REPLICAS_ENV,
+            help="Answer only what this many replicas of the server have received (WAIT).",
+        ),
+    ] = 0,
     snapshots: SnapshotDir = None,
     snapshot_events: SnapshotEvents = config.SNAPSHOT_EVENTS_DEFAULT,
 ) -> None:
     """Run an intake: the HTTP API, and the administrator's listener."""
     from exchange.fold import Snapshots
     from exchange.intake.keys import KeyFileError
+    from exchange.intake.limits import Limits
     from exchange.intake.process import run_intake
 
     async def serve(runtime: "Runtime") -> None:
@@ -298,12 +347,24 @@ def intake(
                 key_file=key_file or data_dir / config.KEY_FILE_NAME,
                 stop=runtime.stop,
                 lag_frames=lag_frames,
+                limits=Limits(
+                    weight_1m=weight_1m, orders_10s=orders_10s, orders_1m=orders_1m, enforce=limits
+                ),
                 snapshots=runtime.snapshots,
+                legacy_conditional_orders=legacy_conditional_orders,
                 on_ready=runtime.ready,
             )
 
     started_from = Snapshots(directory=snapshots, every_events=snapshot_events)
-    _run("intake", data_dir, redis_url, serve, snapshots=started_from, misuse=(KeyFileError,))
+    _run(
+        "intake",
+        data_dir,
+        redis_url,
+        serve,
+        snapshots=started_from,
+        replicas=replicas,
+        misuse=(KeyFileError,),
+    )
 
 
 @app.command()
@@ -391,19 +452,34 @@ def maker(
     ),
     credentials_file: Annotated[
         Path | None,
-        typer.Option(help="Where the account's key is kept between runs.  [default: a new account each run]"),
+        typer.Option(
+            help="Where the maker's key is kept between runs; the taker's is beside it, its name ending in "
+            ".taker.  [default: new accounts each run]"
+        ),
     ] = None,
+    trades_per_s: Annotated[
+        float,
+        typer.Option(min=0, max=100, help="Market orders a second of the house taker, in all; 0: none."),
+    ] = config.TRADES_PER_S_DEFAULT,
     data_dir: DataDir = config.DATA_DIR_DEFAULT,
     redis_url: RedisUrl = None,
 ) -> None:
-    """Run the house market maker, which trades through the API; the log only shows that it lives."""
+    """Run the house market maker and a taker, through the API; the log only shows that they live."""
     from exchange.maker import run_maker
+    from exchange.taker import run_taker
 
-    async def quote(runtime: "Runtime") -> None:
+    async def trade(runtime: "Runtime") -> None:
         runtime.ready(lambda: 0)
-        await run_maker(url, admin_url, stop=runtime.stop, credentials_file=credentials_file)
+        stop = runtime.stop
+        house = [run_maker(url, admin_url, stop=stop, credentials_file=credentials_file)]
+        if trades_per_s:
+            keys = credentials_file.with_suffix(".taker") if credentials_file is not None else None
+            house.append(
+                run_taker(url, admin_url, trades_per_s=trades_per_s, stop=stop, credentials_file=keys)
+            )
+        await asyncio.gather(*house)
 
-    _run("maker", data_dir, redis_url, quote)
+    _run("maker", data_dir, redis_url, trade)
 
 
 @app.command()
@@ -491,7 +567,10 @@ def verify(
     redis_url: RedisUrl = None,
     as_json: AsJson = False,
 ) -> None:
-    """Verify that the log is what was written and decided; exit 1 and name the first entry if it is not."""
+    """Verify that the log is what was written and decided; exit 1 and name the first entry if it is not.
+
+    Of an --archive also every file, and the columns that `foldex sql` queries.
+    """
     from exchange.audit.cli import FindingError, run_verify
     from exchange.audit.verify import BadTokenError, Extent, KeptHead
 
@@ -509,8 +588,21 @@ def verify(
         kept_head=kept_head,
         directory=snapshots or data_dir / config.SNAPSHOT_DIR_NAME,
     )
+
+    async def check(log: "ReadableLog") -> None:
+        if archive is None:
+            await run_verify(log, scope, as_json=as_json)
+        else:
+            from functools import partial
+
+            from events.archive import ArchivedLog
+            from exchange.archiving import verify_columns
+
+            assert isinstance(log, ArchivedLog), log
+            await run_verify(log, scope, as_json=as_json, check_columns=partial(verify_columns, log))
+
     try:
-        read_log(data_dir, redis_url, lambda log: run_verify(log, scope, as_json=as_json), archive)
+        read_log(data_dir, redis_url, check, archive)
     except FindingError:
         raise typer.Exit(config.EXIT_FINDING) from None
     except typer.Exit as ended:
@@ -575,6 +667,7 @@ def _run(
     *,
     strict: bool = False,
     snapshots: "Snapshots | None" = None,
+    replicas: int = 0,
     misuse: tuple[type[Exception], ...] = (),
 ) -> None:
     """Run a process on the log that the options name, and exit with its code."""
@@ -592,6 +685,7 @@ def _run(
                 strict=strict,
                 snapshots=started_from,
                 archive=archive_of(data_dir, redis_url),
+                replicas=replicas,
                 misuse=misuse,
             )
     except EmbeddedServerError as error:

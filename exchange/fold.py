@@ -82,8 +82,8 @@ class Fold:
         self.command_checksum: bytes | None = None
         self.started_from: Snapshot | None = None
         # What follows a snapshot may be trimmed as well, while a process takes long to start from it.
-        self._whole = ArchivedThenLive(snapshots.archive, log) if snapshots.archive else log
-        self._reader = EventReader(self._whole)
+        self._whole_log = ArchivedThenLive(snapshots.archive, log) if snapshots.archive else log
+        self._reader = EventReader(self._whole_log)
         self._log = log
         self._on_entry = on_entry
         self._snapshots = snapshots
@@ -148,10 +148,10 @@ class Fold:
                 was_away = False
 
     async def past(self) -> AsyncIterator[VerifiedEvents]:
-        """Yield what the log still holds of the entries up to the snapshot that this fold started from.
+        """Yield what log and archive hold of the entries up to the snapshot that this fold started from.
 
-        They are verified and not applied. Of a trimmed log the oldest entry is left out: its own place in the
-        chain cannot be verified any more.
+        They are verified and not applied. Of a trimmed log without archive the oldest entry is left out: its
+        own place in the chain cannot be verified any more.
 
         Raises:
             CorruptLogError, LogRewoundError: the log is not what it was; see `EventReader.read`.
@@ -177,7 +177,7 @@ class Fold:
 
     async def _place(self, snapshot: Snapshot, state: Exchange) -> None:
         after = Head(seq=snapshot.seq, chain_hash=snapshot.chain_hash)
-        reader = EventReader(self._whole, log_id=snapshot.log_id, after=after)
+        reader = EventReader(self._whole_log, log_id=snapshot.log_id, after=after)
         try:
             await reader.check_place()
         except LogRewoundError as error:
@@ -194,8 +194,8 @@ class Fold:
     async def _oldest(self) -> EventReader:
         """Return a reader of the oldest entries that can be verified."""
         try:
-            await self._log.read_events(0, 1)
-            return EventReader(self._log)
+            await self._whole_log.read_events(0, 1)
+            return EventReader(self._whole_log)
         except TrimmedError as error:
             (first,) = await self._log.read_events(error.first_kept - 1, 1)
             after = Head(seq=first.seq, chain_hash=first.chain_hash)

@@ -25,16 +25,22 @@ LEASE_MS = 3_600_000
 
 
 class Recorded:
-    """A log, and the state of who decided it: `state` is what any reader of `log` must come to."""
+    """A log, and the state of who decided it: `state` is what any reader of `log` must come to.
 
-    def __init__(self, log: Log, *, log_id: str = LOG_ID, seed: int = 1) -> None:
+    `events` counts the log's events.
+    """
+
+    def __init__(
+        self, log: Log, *, log_id: str = LOG_ID, seed: int = 1, now_ns: int = 1_700_000_000 * 10**9
+    ) -> None:
         self.log = log
         self.state = Exchange()
+        self.events = 0
         self.head = Head(seq=0, chain_hash=GENESIS_HASH)
         self._log_id = log_id
         self._random = Random(seed)
         self._origin = new_origin("test")
-        self._now_ns = 1_700_000_000 * 10**9
+        self._now_ns = now_ns
 
     async def begin(self) -> None:
         """Create the log, with two markets and a few funded accounts."""
@@ -64,7 +70,9 @@ class Recorded:
             self._lease = lease
         else:
             await self.log.append_command(frame)
-        body = encode_groups(decide_frame(self.state, seq, frame, self._now_ns))
+        groups = decide_frame(self.state, seq, frame, self._now_ns)
+        self.events += sum(map(len, groups))
+        body = encode_groups(groups)
         entry = EventEntry(
             seq=seq,
             schema=SCHEMA_VERSION,

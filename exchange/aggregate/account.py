@@ -11,7 +11,7 @@ margined separately. What is set per market, margin mode and leverage, is the sa
 
 from typing import Final
 
-from events.events import ConditionalAccepted
+from events.events import ApiKeyAdded, ConditionalAccepted
 from events.values import BUY, CROSS, ISOLATED, SELL, Leg, MarginMode, Side
 from exchange.aggregate.market import Market
 from exchange.aggregate.order import Order, extras_of
@@ -149,8 +149,8 @@ class Account:
     `positions` is keyed by `position_key`. `orders` holds the open ones by id in the order of acceptance,
     `client_ids` finds them by the client's own id; `conditionals` and `conditional_client_ids` do the same
     for conditional orders. `countdowns` maps a market to the time (ns) at which its orders are cancelled.
-    `api_keys` maps a key to its sealed secret. `failures` counts its commands that the exchange could not
-    carry out, since it was last unblocked.
+    `api_keys` maps a key to the event that added it. `failures` counts its commands that the exchange could
+    not carry out, since it was last unblocked.
     """
 
     __slots__ = (
@@ -180,7 +180,7 @@ class Account:
         self.conditionals: dict[int, ConditionalAccepted] = {}
         self.conditional_client_ids: dict[str, int] = {}
         self.countdowns: dict[str, int] = {}
-        self.api_keys: dict[str, bytes] = {}
+        self.api_keys: dict[str, ApiKeyAdded] = {}
 
     @property
     def legs(self) -> tuple[Leg, ...]:

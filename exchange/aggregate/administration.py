@@ -8,6 +8,7 @@ from events.commands import (
     Deposit,
     ListMarket,
     OpenAccount,
+    RemoveApiKey,
     SetLeverage,
     SetMarketStatus,
     SetPositionMode,
@@ -17,6 +18,7 @@ from events.commands import (
 from events.events import (
     AccountOpened,
     ApiKeyAdded,
+    ApiKeyRemoved,
     CheckpointPassed,
     Deposited,
     InsuranceAllotted,
@@ -28,7 +30,7 @@ from events.events import (
     TickPassed,
     Withdrawn,
 )
-from events.values import ISOLATED, TRADING, RejectCode
+from events.values import ISOLATED, TRADING, KeyKind, KeyPermission, RejectCode
 from exchange.aggregate.account import FUND_ACCOUNT_ID, Position
 from exchange.aggregate.admission import check_may_leave
 from exchange.aggregate.canonical import DIGEST_BYTES
@@ -46,8 +48,14 @@ from exchange.aggregate.turn import Refused, Turn
 from exchange.aggregate.units import AMOUNT_MAX, decimal_text
 
 LABEL_CHARS_MAX = 100
+KEYS_MAX = 30
+KEY_CHARS_MAX = 64
+NETWORKS_CHARS_MAX = 1_000
+SEALED_BYTES_MAX = 256
+ED25519_BYTES = 32
 # What was ever deposited is a number of the digest and must fit what a message holds.
 TURNOVER_MAX = (1 << 63) - 1
+_ALL_PERMISSIONS = sum(permission.value for permission in KeyPermission)
 
 
 def create_log(turn: Turn, command: CreateLog) -> None:
@@ -92,13 +100,48 @@ def open_account(turn: Turn, command: OpenAccount) -> None:
 def add_api_key(turn: Turn, command: AddApiKey) -> None:
     """Let a key act for a customer's account."""
     account = turn.customer(command.account_id)
+    problem = _key_problem(command)
+    if problem:
+        raise Refused(RejectCode.BAD_KEY, problem)
     if command.api_key in turn.state.key_owners:
         raise Refused(RejectCode.KEY_EXISTS, "api_key: in use already")
+    if len(account.api_keys) >= KEYS_MAX:
+        raise Refused(RejectCode.TOO_MANY_KEYS, f"account_id: has {KEYS_MAX} keys already")
     turn.emit(
         ApiKeyAdded(
-            account_id=account.account_id, api_key=command.api_key, sealed_secret=command.sealed_secret
+            account_id=account.account_id,
+            api_key=command.api_key,
+            kind=command.kind,
+            sealed_secret=command.sealed_secret,
+            public_key=command.public_key,
+            permissions=command.permissions,
+            networks=command.networks,
         )
     )
+
+
+def remove_api_key(turn: Turn, command: RemoveApiKey) -> None:
+    """End what a key of a customer's account may do."""
+    account = turn.customer(command.account_id)
+    if command.api_key not in account.api_keys:
+        raise Refused(RejectCode.UNKNOWN_KEY, f"api_key: account {account.account_id} has no such key")
+    turn.emit(ApiKeyRemoved(account_id=account.account_id, api_key=command.api_key))
+
+
+def _key_problem(command: AddApiKey) -> str:
+    """Say what is wrong with a key, "" when nothing is. What a network is, only an intake can tell."""
+    if not 1 <= len(command.api_key) <= KEY_CHARS_MAX:
+        return f"api_key: must have 1 to {KEY_CHARS_MAX} characters"
+    if not 0 < command.permissions <= _ALL_PERMISSIONS:
+        return f"permissions: must be in 1…{_ALL_PERMISSIONS}"
+    if command.kind is KeyKind.ED25519:
+        if command.sealed_secret or len(command.public_key) != ED25519_BYTES:
+            return f"public_key: an Ed25519 key has {ED25519_BYTES} bytes, and no secret"
+    elif command.public_key or not 0 < len(command.sealed_secret) <= SEALED_BYTES_MAX:
+        return f"sealed_secret: an HMAC key has one of up to {SEALED_BYTES_MAX} bytes, and no public key"
+    if len(command.networks) > NETWORKS_CHARS_MAX:
+        return f"networks: at most {NETWORKS_CHARS_MAX} characters in all"
+    return ""
 
 
 def deposit(turn: Turn, command: Deposit) -> None:

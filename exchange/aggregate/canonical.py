@@ -140,7 +140,7 @@ def _account(account: Account, markets: dict[str, Market]) -> Tree:
         account.hedge,
         account.failures,
         account.wallet,
-        sorted(account.api_keys.items()),
+        [account.api_keys[key] for key in sorted(account.api_keys)],
         [_order(order) for order in account.orders.values()],
         [_conditional(terms, markets[terms.market]) for terms in account.conditionals.values()],
         sorted(account.countdowns.items()),

@@ -28,6 +28,7 @@ from events.commands import (
     OpenAccount,
     PlaceConditional,
     PlaceOrder,
+    RemoveApiKey,
     ResumeExchange,
     SetCountdown,
     SetIndexPrice,
@@ -69,6 +70,7 @@ _DECIDERS: dict[type[Command], Callable[[Turn, Any], None]] = {
     SetMarketStatus: administration.set_market_status,
     OpenAccount: administration.open_account,
     AddApiKey: administration.add_api_key,
+    RemoveApiKey: administration.remove_api_key,
     Deposit: administration.deposit,
     Withdraw: administration.withdraw,
     AllotInsurance: administration.allot_insurance,
@@ -108,6 +110,37 @@ def decide(state: Exchange, command: AnyCommand, order_id: int) -> list[Event]:
     turn = Turn(state)
     _decide(turn, command, order_id)
     return turn.events
+
+
+class _WouldEmitError(Exception):
+    """A command was not refused."""
+
+
+class _AskingTurn(Turn):
+    """A turn that ends at the first event: a command is refused before it emits anything."""
+
+    __slots__ = ()
+
+    def emit(self, event: Event) -> None:
+        raise _WouldEmitError
+
+
+def refusal_of(state: Exchange, command: AnyCommand) -> Rejected | None:
+    """Say how a command would be refused at this state and its time, None if it would not be.
+
+    Changes nothing, and needs no copy: what may be refused is settled before the first event.
+    """
+    turn = _AskingTurn(state)
+    try:
+        if state.blocked or state.failing:
+            failing.refuse_what_fails(turn, command)
+        _DECIDERS[type(command)](turn, command)
+    except _WouldEmitError:
+        return None
+    except Refused as refused:
+        account_id = getattr(command, "account_id", 0)
+        return Rejected(account_id=account_id, code=refused.code, reason=refused.reason)
+    return None
 
 
 def _decide(turn: Turn, command: AnyCommand, order_id: int) -> None:

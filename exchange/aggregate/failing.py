@@ -22,6 +22,7 @@ from events.commands import (
     Command,
     Deposit,
     Liquidate,
+    RemoveApiKey,
     SetIndexPrice,
     Tick,
     UnblockAccount,
@@ -47,7 +48,7 @@ Work = tuple[int, int, str]
 
 _CANCELS = (CancelOrder, CancelAllOrders, CancelConditional, CancelAllConditionals)
 # They name an account that did not ask for them.
-_ABOUT_ACCOUNT = (AddApiKey, Deposit, Liquidate, UnblockAccount)
+_ABOUT_ACCOUNT = (AddApiKey, Deposit, Liquidate, RemoveApiKey, UnblockAccount)
 
 
 class CommandError(Exception):

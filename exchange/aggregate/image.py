@@ -14,7 +14,7 @@ from typing import Final
 
 import msgspec
 
-from events.events import ConditionalAccepted, ExchangeHalted, OrderAccepted
+from events.events import ApiKeyAdded, ConditionalAccepted, ExchangeHalted, OrderAccepted
 from events.values import BUY, Leg, MarginMode, MarketSpec, MarketStatus, RankRow, Side
 from exchange.aggregate.account import Account, Position, position_key
 from exchange.aggregate.canonical import (
@@ -60,7 +60,7 @@ AccountRow = tuple[
     bool,
     int,
     int,
-    list[tuple[str, bytes]],
+    list[ApiKeyAdded],
     list[OrderRow],
     list[ConditionalRow],
     list[tuple[str, int]],
@@ -213,9 +213,9 @@ def _restore_account(state: Exchange, row: AccountRow, orders: dict[int, Order])
     account.hedge = hedge
     account.failures = failures
     account.wallet = wallet
-    for key, sealed_secret in keys:
-        account.api_keys[key] = sealed_secret
-        state.key_owners[key] = account_id
+    for added in keys:
+        account.api_keys[added.api_key] = added
+        state.key_owners[added.api_key] = account_id
     for position_row in positions:
         _restore_position(state, account, position_row)
     for order_row in order_rows:

@@ -13,7 +13,7 @@ import msgspec
 
 from events.commands import AnyCommand
 from events.events import AnyEvent
-from events.values import MarketSpec, Value
+from events.values import MarketSpec, Value, permission_names
 from exchange.audit.replay import time_text
 from exchange.decimals import format_fixed, lots_text, money_text, price_text
 from exchange.telemetry import REDACTED
@@ -67,6 +67,7 @@ _NAMED: dict[str, Callable[[int], str]] = {
     "impact_bid": lambda value: f"{value}/65536 ticks" if value else "",
     "impact_ask": lambda value: f"{value}/65536 ticks" if value else "",
     "boundary_ns": time_text,
+    "permissions": lambda value: ",".join(permission_names(value)),
     "next_funding_ns": lambda value: time_text(value) if value else "",
     "time_ns": lambda value: time_text(value) if value else "",
 }

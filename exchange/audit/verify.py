@@ -44,6 +44,7 @@ from events.log import (
     ReadableLog,
     TrimmedError,
     VerifiedEvents,
+    check_answer,
 )
 from events.snapshot import SnapshotError, find, load, seq_of
 from exchange.aggregate.decide import decide_frame
@@ -63,6 +64,7 @@ logger = structlog.get_logger(__name__)
 
 E = TypeVar("E", CommandEntry, EventEntry)
 OnProgress = Callable[[int, int], None]
+CheckColumns = Callable[[int, int], Awaitable[int]]
 
 
 class BadTokenError(ValueError):
@@ -144,8 +146,8 @@ class Span:
 class Report:
     """What was verified: entries from `first_seq` to `head`, whose state has `digest`; and what was found.
 
-    `commands` counts those that ran, `waiting` the command entries that are not answered yet. `checkpoints`
-    and `snapshots` are those that were compared.
+    `commands` counts those that ran, `waiting` the command entries that are not answered yet. `checkpoints`,
+    `snapshots` and, of an archive, `segments` are those that were compared.
     """
 
     first_seq: int
@@ -157,15 +159,23 @@ class Report:
     waiting: int = 0
     checkpoints: int = 0
     snapshots: int = 0
+    segments: int = 0
     spans: list[Span] = field(default_factory=list)
     failures: list[Failure] = field(default_factory=list)
     finding: Finding | None = None
 
 
-async def verify(log: ReadableLog, extent: Extent, on_progress: OnProgress | None = None) -> Report:
+async def verify(
+    log: ReadableLog,
+    extent: Extent,
+    on_progress: OnProgress | None = None,
+    *,
+    check_columns: CheckColumns | None = None,
+) -> Report:
     """Verify a log. What is wrong with it is in the report.
 
-    `on_progress` is told the last entry verified and the entry to reach.
+    `on_progress` is told the last entry verified and the entry to reach. `check_columns`, for an archive,
+    checks the columns of the segments of a range of entries and returns how many those are.
 
     Raises:
         TrimmedError: the log no longer holds the entries; the archive has them.
@@ -174,6 +184,9 @@ async def verify(log: ReadableLog, extent: Extent, on_progress: OnProgress | Non
     verifier = Verifier(log, extent)
     try:
         await verifier.run(on_progress)
+        if check_columns is not None:
+            report = verifier.report
+            report.segments = await check_columns(report.first_seq, report.head.seq)
     except CorruptLogError as error:
         verifier.report.finding = Finding(seq=error.seq, what=str(error).partition(": ")[2])
     return verifier.report
@@ -344,12 +357,11 @@ class Verifier:
     def _check_entry(self, answer: EventEntry, command: CommandEntry) -> None:
         verified = self._events.verify(answer)
         self._commands.verify(command)
-        if header_of(verified.groups).checksum != command.frame.checksum:
-            raise CorruptLogError(answer.seq, "the command entry is another than the one its events answer")
+        check_answer(command, verified)
         self._check_kept_head(answer)
         failures = self._note_failures(verified)
         if self._note_rules(verified):
-            self._decide_again(verified, command, failures)
+            decide_again(self._state, verified, command, failures)
         else:
             apply_entry(self._state, verified)
         self._check_digests(answer)
@@ -374,7 +386,7 @@ class Verifier:
 
     def _note_rules(self, verified: VerifiedEvents) -> bool:
         """Count the entry to its span, and return whether it is to be decided again."""
-        version = _rules_version(self._state, verified.groups)
+        version = rules_of(self._state, verified.groups)
         seq, spans = verified.entry.seq, self.report.spans
         is_decided = self._extent.decide and version == RULES_VERSION
         if not spans or spans[-1].rules_version != version:
@@ -392,25 +404,6 @@ class Verifier:
                 if isinstance(event, CommandFailed | WorkFailed):
                     self.report.failures.append(Failure(seq=entry.seq, what=_text(event)))
         return failures_of(verified.groups)
-
-    def _decide_again(
-        self, verified: VerifiedEvents, command: CommandEntry, failures: Failures | None
-    ) -> None:
-        """Decide a frame, which applies its events, and compare what that makes with what is stored."""
-        entry, frame, state = verified.entry, command.frame, self._state
-        now_ns = header_of(verified.groups).now_ns
-        if not state.now_ns <= now_ns <= max(state.now_ns, frame.time_ns):
-            raise CorruptLogError(entry.seq, f"its time {now_ns} is neither its frame's nor the one before")
-        try:
-            groups = decide_frame(state, entry.seq, frame, now_ns, failures)
-            # What an older version of the language wrote is compared as what it says.
-            is_current = entry.schema == SCHEMA_VERSION
-            is_same = encode_groups(groups) == entry.body if is_current else groups == verified.groups
-        except (CommandError, WorkError, AssertionError, LookupError, OverflowError) as error:
-            why = error.__cause__ or error
-            raise CorruptLogError(entry.seq, f"deciding it again fails: {error}: {why!r}") from error
-        if not is_same:
-            raise CorruptLogError(entry.seq, _difference(verified.groups, groups))
 
     def _check_digests(self, entry: EventEntry) -> None:
         """Compare the state with what checkpoints and snapshots say about it."""
@@ -450,7 +443,31 @@ class Verifier:
                 self.report.waiting += 1
 
 
-def _rules_version(state: Exchange, groups: Groups) -> int:
+def decide_again(
+    state: Exchange, verified: VerifiedEvents, command: CommandEntry, failures: Failures | None
+) -> None:
+    """Decide a frame, which applies its events to `state`, and compare what that makes with what is stored.
+
+    Raises:
+        CorruptLogError: it fails, or makes something else.
+    """
+    entry, frame = verified.entry, command.frame
+    now_ns = header_of(verified.groups).now_ns
+    if not state.now_ns <= now_ns <= max(state.now_ns, frame.time_ns):
+        raise CorruptLogError(entry.seq, f"its time {now_ns} is neither its frame's nor the one before")
+    try:
+        groups = decide_frame(state, entry.seq, frame, now_ns, failures)
+        # What an older version of the language wrote is compared as what it says.
+        is_current = entry.schema == SCHEMA_VERSION
+        is_same = encode_groups(groups) == entry.body if is_current else groups == verified.groups
+    except (CommandError, WorkError, AssertionError, LookupError, OverflowError) as error:
+        why = error.__cause__ or error
+        raise CorruptLogError(entry.seq, f"deciding it again fails: {error}: {why!r}") from error
+    if not is_same:
+        raise CorruptLogError(entry.seq, _difference(verified.groups, groups))
+
+
+def rules_of(state: Exchange, groups: Groups) -> int:
     """Return the version of the rules that decided an entry, which is to be applied to `state`."""
     for event in groups[0]:
         if type(event) is RulesChanged:

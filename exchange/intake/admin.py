@@ -5,14 +5,13 @@ Bodies must say that they are JSON, which keeps web pages in a local browser fro
 """
 
 from collections.abc import Awaitable, Callable
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import msgspec
 import structlog
 from aiohttp import web
 
 from events.commands import (
-    AddApiKey,
     AllotInsurance,
     Deposit,
     HaltExchange,
@@ -33,29 +32,35 @@ from exchange.aggregate.market import Market
 from exchange.aggregate.state import Exchange
 from exchange.aggregate.units import AMOUNT_MAX
 from exchange.decimals import DecimalError, lots_text, money_text, parse_money, parse_price, price_text
+from exchange.intake.admin_keys import (
+    BAD_BODY,
+    AccountId,
+    AccountKeysForm,
+    Form,
+    KeyForm,
+    KeyRemovalForm,
+    KeyTerms,
+    add_key,
+    check_terms,
+    list_keys,
+    new_key,
+    remove_key,
+)
 from exchange.intake.errors import SHUTTING_DOWN, UNKNOWN, ApiError, RefusedError
-from exchange.intake.keys import new_api_key, new_secret
 from exchange.intake.service import Intake
 from exchange.intake.specs import MarketForm, SpecError, market_spec
 
 BODY_BYTES_MAX = 256 * 1024
 REASON_CHARS_MAX = 200
 INDEX_SOURCE = "admin"
-BAD_BODY = -1130
 BAD_MEDIA_TYPE_STATUS = 415
 
 logger = structlog.get_logger(__name__)
 
 _encode = msgspec.json.Encoder().encode
-_AccountId = Annotated[int, msgspec.Meta(ge=0, lt=1 << 62)]
-FormT = TypeVar("FormT", bound="Form")
 
 
-class Form(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Base of the request bodies. Amounts and prices are decimal strings."""
-
-
-class AccountForm(Form, frozen=True):
+class AccountForm(KeyTerms, frozen=True):
     """Open an account with a key, and money if `deposit` says so."""
 
     deposit: str = "0"
@@ -65,7 +70,7 @@ class AccountForm(Form, frozen=True):
 class AmountForm(Form, frozen=True):
     """Bring money into an account, or take it out."""
 
-    account_id: _AccountId
+    account_id: AccountId
     amount: str
 
 
@@ -100,7 +105,7 @@ class ReasonForm(Form, frozen=True):
 class UnblockForm(ReasonForm, frozen=True):
     """Let a blocked account trade again."""
 
-    account_id: _AccountId
+    account_id: AccountId
 
 
 class AccountUnfinishedError(ApiError):
@@ -119,14 +124,14 @@ async def open_account(intake: Intake, form: AccountForm) -> object:
         # The log would refuse it too, but only once the account is there.
         rest = money_text(AMOUNT_MAX - intake.state.deposited)
         raise ApiError(BAD_BODY, f"deposit: at most {rest}, so that all deposits together keep in range")
+    check_terms(form)
     events = await intake.ask(OpenAccount(label=form.label))
     (opened,) = (event for event in events if isinstance(event, AccountOpened))
     account_id = opened.account_id
-    api_key, secret = new_api_key(), new_secret()
-    made = {"account_id": account_id, "api_key": api_key, "secret": secret.reveal().decode()}
-    sealed = intake.keys.seal(api_key, secret)
+    key = new_key(intake, account_id, form)
+    made = {"account_id": account_id, **key.shown}
     try:
-        await intake.ask(AddApiKey(account_id=account_id, api_key=api_key, sealed_secret=sealed))
+        await intake.ask(key.command)
         if deposit:
             await intake.ask(Deposit(account_id=account_id, amount=deposit))
     except ApiError as error:
@@ -266,6 +271,9 @@ def admin_app(intake: Intake, is_closing: Callable[[], bool]) -> web.Application
         ("market/status", StatusForm, set_market_status),
         ("index", IndexForm, set_index),
         ("account/unblock", UnblockForm, unblock_account),
+        ("key", KeyForm, add_key),
+        ("key/list", AccountKeysForm, list_keys),
+        ("key/remove", KeyRemovalForm, remove_key),
         ("halt", ReasonForm, halt_exchange),
         ("resume", ReasonForm, resume_exchange),
     ):

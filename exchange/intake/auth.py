@@ -1,15 +1,23 @@
-"""Signed requests: whose they are, that they are fresh, and that nobody changed them.
+"""Signed requests: that they are fresh, and that nobody changed them.
 
 What is signed is the query string and the body as sent, put together without anything between, with
 `signature=…` cut out. Some clients sign their values before percent-encoding them; so a signature that does
 not fit the raw bytes is tried over the decoded ones. That gives an eavesdropper no new request: moving
 "&" and "=" into a value by encoding them makes a value that no parameter accepts.
+
+The very same request may be sent again within its window, as at Binance: what must not happen twice carries
+a client's own order id, and `recvWindow` is the caller's to choose.
 """
 
+import base64
+import binascii
 import hmac
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from urllib.parse import unquote_to_bytes
+
+from cryptography.exceptions import InvalidSignature
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from exchange.intake.errors import (
     BAD_PARAMETER,
@@ -24,11 +32,14 @@ from exchange.intake.keys import Secret
 RECV_WINDOW_DEFAULT_MS = 5_000
 RECV_WINDOW_MAX_MS = 60_000
 CLOCK_LEAD_MS = 1_000
-API_KEY = re.compile(r"[A-Za-z0-9]{64}", re.ASCII)
+SIGNATURE_CHARS_MAX = 200
 AUTH_PARAMETERS = ("timestamp", "recvWindow", "signature")
 
 _SIGNATURE = re.compile(rb"(^|&)signature=[^&]*")
 _WHOLE = re.compile(r"[0-9]{1,18}", re.ASCII)
+
+# Of a payload and the signature that came with it: whether they fit.
+Verify = Callable[[bytes, str], bool]
 
 
 def signed_payload(query: bytes, body: bytes) -> bytes:
@@ -39,6 +50,33 @@ def signed_payload(query: bytes, body: bytes) -> bytes:
 def sign(secret: Secret, payload: bytes) -> str:
     """Return the HMAC-SHA256 of `payload` as lower-case hexadecimal digits."""
     return hmac.digest(secret.reveal(), payload, "sha256").hex()
+
+
+def hmac_verifier(secret: Secret) -> Verify:
+    """Return the check of HMAC-SHA256 signatures, hexadecimal in either case, in constant time."""
+
+    def verify(payload: bytes, signature: str) -> bool:
+        given = signature.lower().encode("utf-8", "replace")
+        return hmac.compare_digest(sign(secret, payload).encode(), given)
+
+    return verify
+
+
+def ed25519_verifier(public_key: bytes) -> Verify:
+    """Return the check of Ed25519 signatures, in base64. `public_key` has its 32 bytes.
+
+    A "+" that nobody percent-encoded arrives as a blank, and is meant.
+    """
+    key = Ed25519PublicKey.from_public_bytes(public_key)
+
+    def verify(payload: bytes, signature: str) -> bool:
+        try:
+            key.verify(base64.b64decode(signature.replace(" ", "+"), validate=True), payload)
+        except (InvalidSignature, binascii.Error, ValueError):
+            return False
+        return True
+
+    return verify
 
 
 def check_timestamp(parameters: Mapping[str, str], now_ms: int) -> None:
@@ -63,20 +101,30 @@ def check_timestamp(parameters: Mapping[str, str], now_ms: int) -> None:
         raise TIMESTAMP_OUTSIDE.error()
 
 
-def check_signature(secret: Secret, query: bytes, body: bytes, signature: str) -> None:
+def check_signature(verify: Verify, query: bytes, body: bytes, signature: str) -> None:
     """Refuse a request whose signature does not fit.
+
+    Raises:
+        ApiError: -1102 without a signature, -1022 for a wrong one.
+    """
+    payload = signed_payload(query, body)
+    check_payload(verify, signature, payload)
+
+
+def check_payload(verify: Verify, signature: str, payload: bytes) -> None:
+    """Refuse a signature that fits neither the payload nor what it is once percent-decoded.
 
     Raises:
         ApiError: -1102 without a signature, -1022 for a wrong one.
     """
     if not signature:
         raise MANDATORY.error(name="signature")
-    given = signature.lower().encode("utf-8", "replace")
-    payload = signed_payload(query, body)
-    if hmac.compare_digest(sign(secret, payload).encode(), given):
+    if len(signature) > SIGNATURE_CHARS_MAX:
+        raise BAD_SIGNATURE.error()
+    if verify(payload, signature):
         return
     decoded = unquote_to_bytes(payload.replace(b"+", b" "))
-    if not hmac.compare_digest(sign(secret, decoded).encode(), given):
+    if decoded == payload or not verify(decoded, signature):
         raise BAD_SIGNATURE.error()
 
 

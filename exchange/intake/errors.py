@@ -50,6 +50,18 @@ LOG_FULL = Fault(
     "The exchange's log has no room at the moment; nothing was executed. Please try again later.",
     503,
 )
+TOO_MANY_REQUESTS = Fault(
+    -1003,
+    "Too many requests; current limit of IP({address}) is {limit} requests per minute. "
+    "Please use the websocket for live updates to avoid polling the API.",
+    429,
+)
+BANNED = Fault(
+    -1003,
+    "Way too many requests; IP({address}) banned until {until}. "
+    "Please use the websocket for live updates to avoid bans.",
+    418,
+)
 STATUS_UNKNOWN = Fault(
     -1006,
     "An unexpected response was received from the message bus. Execution status unknown; query the order.",
@@ -64,10 +76,12 @@ TIMED_OUT = Fault(
 OVERLOADED = Fault(
     -1008, "Server is currently overloaded with other requests. Please try again in a few minutes.", 503
 )
+TOO_MANY_ORDERS = Fault(-1015, "Too many new orders; current limit is {limit} orders per {interval}.", 429)
 SHUTTING_DOWN = Fault(-1016, "This service is no longer available.", 503)
 TIMESTAMP_OUTSIDE = Fault(-1021, "Timestamp for this request is outside of the recvWindow.")
 TIMESTAMP_AHEAD = Fault(-1021, "Timestamp for this request was 1000ms ahead of the server's time.")
 BAD_SIGNATURE = Fault(-1022, "Signature for this request is not valid.")
+START_AFTER_END = Fault(-1023, "Start time is greater than end time.")
 ILLEGAL_CHARACTERS = Fault(-1100, "Illegal characters found in parameter '{name}'; legal range is '{range}'.")
 BODY_TOO_LARGE = Fault(-1101, "Too many parameters: the body is larger than {limit} bytes.", 413)
 REPEATED = Fault(-1101, "Duplicate values for parameter '{name}' detected.")
@@ -83,10 +97,16 @@ PRECISION = Fault(-1111, "Precision is over the maximum defined for this asset. 
 BAD_TIME_IN_FORCE = Fault(-1115, "Invalid timeInForce.")
 BAD_ORDER_TYPE = Fault(-1116, "Invalid orderType.")
 BAD_SIDE = Fault(-1117, "Invalid side.")
+BAD_INTERVAL = Fault(-1120, "Invalid interval.")
 BAD_SYMBOL = Fault(-1121, "Invalid symbol.")
+BAD_LISTEN_KEY = Fault(-1125, "This listenKey does not exist.")
 BAD_PARAMETER = Fault(-1130, "Data sent for parameter '{name}' is not valid.")
 BAD_REQUEST = Fault(-1130, "The request is not valid HTTP: {what}.")
+BAD_MESSAGE = Fault(-1130, "The message is no request: {what}")
+NO_SUCH_METHOD = Fault(-1130, "Data sent for parameter 'method' is not valid: there is no '{method}'.")
 BAD_RECV_WINDOW = Fault(-1131, "recvWindow must be less than 60000")
+BAD_CALLBACK_RATE = Fault(-2007, "Invalid callBack rate")
+UNKNOWN_ORDER = Fault(-2011, "Unknown order sent.")
 NO_SUCH_ORDER = Fault(-2013, "Order does not exist.")
 BAD_KEY_FORMAT = Fault(-2014, "API-key format invalid.", 401)
 BAD_KEY = Fault(-2015, "Invalid API-key, IP, or permissions for action.", 401)
@@ -100,21 +120,47 @@ PRICE_OFF_TICK = Fault(-4014, "Price not increased by tick size.")
 CLIENT_ID_TOO_LONG = Fault(-4015, "Client order id length should not be more than 36 chars")
 BAD_DEPTH_LIMIT = Fault(-4021, "Invalid depth limit")
 QUANTITY_OFF_STEP = Fault(-4023, "Qty not increased by step size.")
+CROSS_INSUFFICIENT = Fault(-4050, "Cross balance insufficient.")
+AMOUNT_NOT_POSITIVE = Fault(-4055, "Amount must be positive.")
 BAD_POSITION_SIDE = Fault(-4061, "Order's position side does not match user's setting.")
+BAD_BATCH_SIZE = Fault(-4082, "Invalid number of batch place orders.")
 CONDITIONAL_TYPE = Fault(
     -4120,
     "Order type not supported for this endpoint. Please use the Algo Order API endpoints instead.",
 )
+BAD_CLOSE_POSITION = Fault(-4136, "Target strategy invalid for orderType {type},closePosition true")
+CLOSE_POSITION_QUANTITY = Fault(-4137, "Quantity must be zero with closePosition equals true")
+LEVERAGE_NOT_REDUCIBLE = Fault(
+    -4161, "Leverage reduction is not supported in Isolated Margin Mode with open positions."
+)
+INTERVAL_TOO_LONG = Fault(-4165, "Invalid time interval. Maximum time interval is {days} days")
+MULTI_ASSETS_REFUSED = Fault(
+    -4169, "Unable to adjust Multi-Assets Mode with insufficient margin balance in USDⓈ-M Futures."
+)
+MULTI_ASSETS_UNCHANGED = Fault(
+    -4171, "Adjusted asset mode is currently set and does not need to be adjusted repeatedly."
+)
 NO_SUCH_PATH = Fault(-5000, "Path {path}, Method {method} is invalid", 404)
+
+PRICE_MATCH_TYPE = Fault(-5038, "Price match only supports order type: LIMIT, STOP AND TAKE_PROFIT")
+GOOD_TILL_DATE = Fault(
+    -5040,
+    "The goodTillDate timestamp must be greater than the current time plus 600 seconds and smaller than "
+    "253402300799000",
+)
+NO_DEPTH = Fault(-5041, "No depth matches this BBO order")
 
 REFUSALS: dict[RejectCode, Fault] = {
     RejectCode.UNKNOWN_MARKET: BAD_SYMBOL,
     RejectCode.UNKNOWN_ACCOUNT: Fault(-1130, "{reason}"),
-    RejectCode.UNKNOWN_ORDER: Fault(-2011, "Unknown order sent."),
+    RejectCode.UNKNOWN_ORDER: UNKNOWN_ORDER,
     RejectCode.MARKET_EXISTS: Fault(-1130, "{reason}"),
     RejectCode.MARKET_CLOSED: Fault(-4140, "Invalid symbol status for opening position."),
     RejectCode.LOG_EXISTS: Fault(-1130, "{reason}"),
     RejectCode.KEY_EXISTS: Fault(-1130, "{reason}"),
+    RejectCode.UNKNOWN_KEY: Fault(-1130, "{reason}"),
+    RejectCode.BAD_KEY: Fault(-1130, "{reason}"),
+    RejectCode.TOO_MANY_KEYS: Fault(-1130, "{reason}"),
     RejectCode.BAD_SPEC: Fault(-1130, "{reason}"),
     RejectCode.BAD_AMOUNT: Fault(-1130, "{reason}"),
     RejectCode.BAD_PRICE: Fault(-1130, "{reason}"),
@@ -169,7 +215,7 @@ REFUSALS: dict[RejectCode, Fault] = {
     RejectCode.BAD_MARGIN: Fault(-1130, "{reason}"),
     RejectCode.NO_POSITION: Fault(-4054, "Cannot add position margin: position is 0."),
     RejectCode.NOT_ISOLATED: Fault(-4049, "Add margin only support for isolated position."),
-    RejectCode.MARGIN_NOT_REMOVABLE: Fault(-4051, "{reason}"),
+    RejectCode.MARGIN_NOT_REMOVABLE: Fault(-4051, "Isolated balance insufficient."),
     RejectCode.IN_LIQUIDATION: Fault(-2023, "User in liquidation mode now."),
     RejectCode.STALE_INDEX: Fault(-2010, "{reason}"),
     RejectCode.ACCOUNT_BLOCKED: Fault(-4088, "User can not place order currently"),

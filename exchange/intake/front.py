@@ -1,41 +1,32 @@
 """The public listener: one HTTP request to one row of the endpoint table and back to one JSON answer.
 
 It runs on aiohttp's low-level server: every order passes here, and neither sessions nor middlewares nor
-pattern routes are needed. The order of checks is the one clients see at Binance: key, timestamp, signature,
-then parameters, then what the call itself finds.
+pattern routes are needed. What begins with the path of a socket is handed over to whoever answers it there.
+No answer allows a page of another origin to read it.
 """
 
-import itertools
-import secrets
-from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 
 import msgspec
 import structlog
 from aiohttp import web
 
-from exchange.intake.auth import API_KEY, AUTH_PARAMETERS, check_signature, check_timestamp
-from exchange.intake.endpoints import ROUTES, Endpoint, Security
-from exchange.intake.errors import (
-    BAD_KEY,
-    BAD_KEY_FORMAT,
-    BAD_REQUEST,
-    BODY_TOO_LARGE,
-    NO_SUCH_PATH,
-    SHUTTING_DOWN,
-    UNKNOWN,
-    ApiError,
-)
-from exchange.intake.keys import UnsealError
-from exchange.intake.market_data import wall_clock_ms
-from exchange.intake.parameters import parse_parameters, split_form
-from exchange.intake.service import Intake
+from exchange.intake.access import Caller
+from exchange.intake.auth import AUTH_PARAMETERS, check_signature, check_timestamp
+from exchange.intake.endpoint import Endpoint, Security
+from exchange.intake.endpoints import ROUTES
+from exchange.intake.errors import BAD_REQUEST, BODY_TOO_LARGE, NO_SUCH_PATH, UNKNOWN, ApiError
+from exchange.intake.gate import Call, Gate
+from exchange.intake.limits import LimitError
+from exchange.intake.parameters import split_form
 
 BODY_BYTES_MAX = 64 * 1024
 PATH_SHOWN_CHARS_MAX = 100
 API_KEY_HEADER = "X-MBX-APIKEY"
-MS_PER_MINUTE = 60_000
-MS_PER_10_S = 10_000
+
+# Answers a request whose path begins with the socket's, given the whole path without the query string. Until
+# it has answered, an `ApiError` may come out of it.
+Socket = Callable[[web.BaseRequest, str], Awaitable[web.StreamResponse]]
 
 logger = structlog.get_logger(__name__)
 
@@ -43,126 +34,71 @@ _encode = msgspec.json.Encoder().encode
 
 
 class Front:
-    """Answers the requests of the public listener. Set `closing` to refuse whatever comes from then on."""
+    """Answers the requests of the public listener. `sockets` are found by the first part of the path."""
 
-    def __init__(self, intake: Intake) -> None:
-        self.closing = False
-        self._intake = intake
-        # Bound once: the proxy would be set up anew for every line, even for those that are not written.
-        self._log = logger.bind()
-        self._usage = Usage()
-        self._request_prefix = secrets.token_hex(4)
-        self._request_numbers = itertools.count(1)
+    def __init__(self, gate: Gate, sockets: Mapping[str, Socket] | None = None) -> None:
+        self._gate = gate
+        self._sockets = dict(sockets or {})
 
     async def handle(self, request: web.BaseRequest) -> web.StreamResponse:
         """Answer one request; nothing but an answer comes out of here."""
         path, _, query = request.raw_path.partition("?")
-        call = _Call(f"{self._request_prefix}-{next(self._request_numbers)}", request.remote or "")
         endpoint = ROUTES.get((request.method, path))
+        gate = self._gate
+        call = gate.call(request.remote or "")
+        headers = {"X-Request-Id": call.request_id}
         try:
             if endpoint is None:
+                socket = self._sockets.get(path[1:].partition("/")[0])
+                if socket is not None:
+                    return await socket(request, path)
+                gate.usage.charge(gate.check_address(call), 1, call.now_ms)
                 raise NO_SUCH_PATH.error(path=path[:PATH_SHOWN_CHARS_MAX], method=request.method)
             status, body = 200, _encode(await self._call(call, endpoint, request, query))
+            gate.answered(call, path)
         except ApiError as error:
             status, body = error.status, _error_body(error)
-            log = self._log.warning if status >= 500 else self._log.debug
-            log(
-                "request_refused",
-                request=call.request_id,
-                path=path,
-                account=call.account_id,
-                seq=self._intake.state.seq,
-                code=error.code,
-                message=error.text,
-            )
-        except Exception:
-            status, body = UNKNOWN.status, _error_body(UNKNOWN.error())
-            self._log.exception("request_failed", request=call.request_id, path=path, account=call.account_id)
-        else:
-            self._log.debug(
-                "request_answered",
-                request=call.request_id,
-                path=path,
-                account=call.account_id,
-                seq=self._intake.state.seq,
-            )
-        headers = self._usage.headers(call.remote, call.account_id, endpoint, wall_clock_ms())
-        headers["X-Request-Id"] = call.request_id
+            gate.refused(call, path, error)
+            if isinstance(error, LimitError):
+                headers["Retry-After"] = str(error.retry_s)
+        except Exception as error:
+            failure = gate.failed(call, path, error)
+            status, body = failure.status, _error_body(failure)
+        self._tell_usage(headers, call, endpoint)
         return web.Response(body=body, status=status, headers=headers, content_type="application/json")
 
-    async def _call(self, call: "_Call", endpoint: Endpoint, request: web.BaseRequest, query: str) -> object:
-        if self.closing:
-            raise SHUTTING_DOWN.error()
-        if not query.isascii():
-            raise BAD_REQUEST.error(what="the query string has characters that must be percent-encoded")
+    async def _call(self, call: Call, endpoint: Endpoint, request: web.BaseRequest, query: str) -> object:
         body = await _read_body(request) if request.body_exists else b""
-        signed = endpoint.security is Security.SIGNED
-        sealed = self._key_owner(call, request.headers.get(API_KEY_HEADER, "")) if signed else None
-        sent = split_form(query)
-        if body:
+
+        def sent() -> dict[str, str]:
+            if not query.isascii():
+                raise BAD_REQUEST.error(what="the query string has characters that must be percent-encoded")
+            found = split_form(query)
             # The query string wins.
-            sent = split_form(body.decode("utf-8", "replace")) | sent
-        if sealed is not None:
-            api_key, sealed_secret = sealed
-            check_timestamp(sent, wall_clock_ms())
-            try:
-                secret = self._intake.keys.unseal(api_key, sealed_secret)
-            except UnsealError as error:
-                self._log.warning("secret_not_unsealed", account=call.account_id, error=str(error))
-                raise BAD_KEY.error() from None
-            check_signature(secret, query.encode(), body, sent.get("signature", ""))
-        for name in AUTH_PARAMETERS:
-            sent.pop(name, None)
-        values = parse_parameters(endpoint.parameters, sent)
-        return await endpoint.handler(self._intake, call.account_id, values)
+            return split_form(body.decode("utf-8", "replace")) | found if body else found
 
-    def _key_owner(self, call: "_Call", api_key: str) -> tuple[str, bytes]:
-        """Note whose key it is; return it with its sealed secret.
+        def authenticate(parameters: dict[str, str]) -> Caller | None:
+            caller = None
+            security = endpoint.security
+            if security is not Security.NONE:
+                api_key = request.headers.get(API_KEY_HEADER, "")
+                caller = self._gate.access.caller(self._gate.intake.state, api_key, call.remote, security)
+                if security.is_signed:
+                    check_timestamp(parameters, call.now_ms)
+                    check_signature(caller.verify, query.encode(), body, parameters.get("signature", ""))
+            for name in AUTH_PARAMETERS:
+                parameters.pop(name, None)
+            return caller
 
-        Raises:
-            ApiError: -2014 for what cannot be a key, -2015 for one that nobody has.
-        """
-        if not API_KEY.fullmatch(api_key):
-            raise BAD_KEY_FORMAT.error()
-        state = self._intake.state
-        account_id = state.key_owners.get(api_key)
-        if account_id is None:
-            raise BAD_KEY.error()
-        call.account_id = account_id
-        return api_key, state.accounts[account_id].api_keys[api_key]
+        values = self._gate.admit(call, endpoint, sent, authenticate)
+        return await endpoint.handler(self._gate.intake, call.account_id, values)
 
-
-class Usage:
-    """Counts, per address and account, what clients expect to read in the headers of each answer."""
-
-    def __init__(self) -> None:
-        self._minute = 0
-        self._weights: Counter[str] = Counter()
-        self._orders: Counter[int] = Counter()
-        self._ten_seconds = 0
-        self._orders_10s: Counter[int] = Counter()
-
-    def headers(self, remote: str, account_id: int, endpoint: Endpoint | None, now_ms: int) -> dict[str, str]:
-        """Count a request and return the headers that say what has been used."""
-        self._turn(now_ms)
-        self._weights[remote] += endpoint.weight if endpoint is not None else 1
-        headers = {"X-MBX-USED-WEIGHT-1M": str(self._weights[remote])}
-        if endpoint is not None and endpoint.is_order and account_id:
-            self._orders[account_id] += 1
-            self._orders_10s[account_id] += 1
-            headers["X-MBX-ORDER-COUNT-10S"] = str(self._orders_10s[account_id])
-            headers["X-MBX-ORDER-COUNT-1M"] = str(self._orders[account_id])
-        return headers
-
-    def _turn(self, now_ms: int) -> None:
-        minute, ten_seconds = now_ms // MS_PER_MINUTE, now_ms // MS_PER_10_S
-        if minute != self._minute:
-            self._minute = minute
-            self._weights.clear()
-            self._orders.clear()
-        if ten_seconds != self._ten_seconds:
-            self._ten_seconds = ten_seconds
-            self._orders_10s.clear()
+    def _tell_usage(self, headers: dict[str, str], call: Call, endpoint: Endpoint | None) -> None:
+        headers["X-MBX-USED-WEIGHT-1M"] = str(call.use.weight if call.use is not None else 0)
+        if endpoint is not None and endpoint.is_order and call.account_id:
+            in_10s, in_1m = self._gate.usage.orders(call.account_id, call.now_ms)
+            headers["X-MBX-ORDER-COUNT-10S"] = str(in_10s)
+            headers["X-MBX-ORDER-COUNT-1M"] = str(in_1m)
 
 
 class FrontServer(web.Server):
@@ -194,17 +130,6 @@ class _FrontProtocol(web.RequestHandler):
         return response
 
 
-class _Call:
-    """Who is asking; `account_id` is 0 until a key says whose it is."""
-
-    __slots__ = ("account_id", "remote", "request_id")
-
-    def __init__(self, request_id: str, remote: str) -> None:
-        self.request_id = request_id
-        self.remote = remote
-        self.account_id = 0
-
-
 async def _read_body(request: web.BaseRequest) -> bytes:
     """Read a body, but not more than is ever needed.
 
@@ -226,5 +151,4 @@ async def _read_body(request: web.BaseRequest) -> bytes:
 
 
 def _error_body(error: ApiError) -> bytes:
-    body: Mapping[str, object] = {"code": error.code, "msg": error.text}
-    return _encode(body)
+    return _encode({"code": error.code, "msg": error.text})

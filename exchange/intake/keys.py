@@ -1,10 +1,12 @@
 """API keys and their secrets.
 
-A secret must be known to check a signature, so it is in the log; sealed with AES-GCM under a key that is
-not: 32 random bytes in a file of the intakes. Whoever has the log alone can prove every balance and sign
-nothing. Unsealed secrets stay in memory, behind a type that does not print itself.
+An HMAC secret must be known to check a signature, so it is in the log; sealed with AES-GCM under a key that
+is not: 32 random bytes in a file of the intakes. Whoever has the log alone can prove every balance and sign
+nothing. Unsealed secrets stay in memory, behind a type that does not print itself. Of an Ed25519 key only
+the public half is known here, and that is no secret.
 """
 
+import base64
 import os
 import secrets
 import string
@@ -12,7 +14,11 @@ import tempfile
 from pathlib import Path
 
 from cryptography.exceptions import InvalidTag
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.serialization import load_pem_public_key
+
+from exchange.aggregate.administration import ED25519_BYTES
 
 KEY_CHARS = 64
 SEALING_KEY_BYTES = 32
@@ -54,13 +60,29 @@ def new_secret() -> Secret:
     return Secret(_random_text().encode())
 
 
+def read_public_key(text: str) -> bytes:
+    """Return the 32 bytes of an Ed25519 public key, given in PEM or as base64.
+
+    Raises:
+        ValueError: it is none.
+    """
+    if "-----BEGIN" in text:
+        key = load_pem_public_key(text.encode())
+        if not isinstance(key, Ed25519PublicKey):
+            raise ValueError("a public key, but not Ed25519")
+        return key.public_bytes_raw()
+    raw = base64.b64decode(text, validate=True)
+    if len(raw) != ED25519_BYTES:
+        raise ValueError(f"{len(raw)} bytes, must be {ED25519_BYTES}")
+    return raw
+
+
 class KeyRing:
-    """Seals secrets, and opens them again: once a key, then from memory."""
+    """Seals secrets and opens them again."""
 
     def __init__(self, sealing_key: bytes) -> None:
         assert len(sealing_key) == SEALING_KEY_BYTES, len(sealing_key)
         self._cipher = AESGCM(sealing_key)
-        self._opened: dict[str, tuple[bytes, Secret]] = {}
 
     def seal(self, api_key: str, secret: Secret) -> bytes:
         """Return the secret encrypted and bound to its API key."""
@@ -73,16 +95,11 @@ class KeyRing:
         Raises:
             UnsealError: it was not sealed for this key under this key file.
         """
-        opened = self._opened.get(api_key)
-        if opened is not None and opened[0] == sealed:
-            return opened[1]
         try:
             value = self._cipher.decrypt(sealed[:NONCE_BYTES], sealed[NONCE_BYTES:], api_key.encode())
         except (InvalidTag, ValueError):
             raise UnsealError("the secret was sealed under another key file") from None
-        secret = Secret(value)
-        self._opened[api_key] = (sealed, secret)
-        return secret
+        return Secret(value)
 
 
 def load_key_file(path: Path) -> bytes:

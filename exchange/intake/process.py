@@ -12,8 +12,13 @@ from exchange import config
 from exchange.fold import NO_SNAPSHOTS, Snapshots
 from exchange.intake.admin import admin_app
 from exchange.intake.front import Front, FrontServer
+from exchange.intake.gate import Gate
 from exchange.intake.keys import KeyRing, load_key_file
+from exchange.intake.limits import DEFAULT_LIMITS, Limits
 from exchange.intake.service import ANSWER_DEADLINE_S, Intake
+from exchange.intake.streams.front import PATHS as STREAM_PATHS
+from exchange.intake.streams.front import StreamFront
+from exchange.intake.wsapi.server import WebSocketApi
 from exchange.runtime import until_available
 
 # A handler answers within its own deadline; one that does not is beyond waiting for.
@@ -34,13 +39,16 @@ async def run_intake(
     key_file: Path,
     stop: asyncio.Event,
     lag_frames: int = config.LAG_FRAMES_DEFAULT,
+    limits: Limits = DEFAULT_LIMITS,
     snapshots: Snapshots = NO_SNAPSHOTS,
+    legacy_conditional_orders: bool = False,
     on_ready: Callable[[Callable[[], int]], None] | None = None,
 ) -> None:
     """Serve until `stop` is set; then refuse what is new, finish what is under way, and return.
 
     `on_ready` is called once both listeners accept connections, with what tells the last entry read. A log
-    server that does not answer is waited for. `lag_frames` bounds what waits for the writer (see `service`).
+    server that does not answer is waited for. `lag_frames` bounds what waits for the writer (see `service`),
+    `limits` what a caller may ask (see `limits`). For `legacy_conditional_orders` see `service`.
 
     Raises:
         KeyFileError: the key file cannot be used.
@@ -49,7 +57,15 @@ async def run_intake(
         OSError: an address cannot be listened on.
     """
     keys = KeyRing(load_key_file(key_file))
-    intake = Intake(log, f"intake-{port}", keys, lag_frames=lag_frames, snapshots=snapshots)
+    intake = Intake(
+        log,
+        f"intake-{port}",
+        keys,
+        lag_frames=lag_frames,
+        snapshots=snapshots,
+        limits=limits,
+        legacy_conditional_orders=legacy_conditional_orders,
+    )
     if not await until_available(intake.catch_up, stop):
         return
     folding = asyncio.create_task(intake.run(), name="intake fold")
@@ -85,13 +101,17 @@ class _Listeners:
     """Both HTTP servers. Leaving closes them: new requests are refused, those under way are finished."""
 
     def __init__(self, intake: Intake, host: str, port: int, admin_host: str, admin_port: int) -> None:
-        self._front = Front(intake)
+        self._gate = Gate(intake)
+        self._socket_api = WebSocketApi(self._gate)
+        self._streams = StreamFront(intake)
+        streams = dict.fromkeys(STREAM_PATHS, self._streams.handle)
+        front = Front(self._gate, {"ws-fapi": self._socket_api.handle} | streams)
         self._public = web.ServerRunner(
-            FrontServer(self._front.handle, access_log=None, keepalive_timeout=KEEPALIVE_S),
+            FrontServer(front.handle, access_log=None, keepalive_timeout=KEEPALIVE_S),
             shutdown_timeout=SHUTDOWN_DEADLINE_S,
         )
         self._admin = web.AppRunner(
-            admin_app(intake, lambda: self._front.closing),
+            admin_app(intake, lambda: self._gate.closing),
             access_log=None,
             shutdown_timeout=SHUTDOWN_DEADLINE_S,
         )
@@ -111,5 +131,7 @@ class _Listeners:
         await self._close()
 
     async def _close(self) -> None:
-        self._front.closing = True
+        self._gate.closing = True
+        # A connection that waits for more requests would keep its listener from ending.
+        await asyncio.gather(self._socket_api.close(), self._streams.close())
         await asyncio.gather(self._public.cleanup(), self._admin.cleanup())

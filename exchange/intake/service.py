@@ -10,11 +10,12 @@ A liquidation never comes through here and is never refused: its process has one
 """
 
 import asyncio
+from collections import deque
 from typing import Any
 
 import structlog
 
-from events.appender import Appender, AppenderClosedError, FrameRefusedError
+from events.appender import AnswerLostError, Appender, AppenderClosedError, FrameRefusedError
 from events.commands import (
     AnyCommand,
     CancelAllConditionals,
@@ -23,13 +24,14 @@ from events.commands import (
     CancelOrder,
     Command,
     Liquidate,
+    RemoveApiKey,
     SetCountdown,
     SetMarketStatus,
     Tick,
 )
 from events.events import CommandFailed, Event, LiquidationStarted, Rejected
 from events.frame import Groups, header_of
-from events.log import Log, LogFullError, VerifiedEvents
+from events.log import Log, LogError, LogFullError, VerifiedEvents
 from events.machine import MACHINE, Machine
 from events.values import MarginMode, Outcome
 from exchange import config
@@ -51,10 +53,17 @@ from exchange.intake.errors import (
     refusal,
 )
 from exchange.intake.keys import KeyRing
-from exchange.intake.orders import NS_PER_MS, OrderHistory
+from exchange.intake.limits import DEFAULT_LIMITS, Limits
+from exchange.intake.market.past import Past
+from exchange.intake.projection import Projection
+from exchange.intake.trade.listen_keys import ListenKeys
+from exchange.intake.trade.orders import NS_PER_MS
+from exchange.intake.trade.past import AccountPast
+from exchange.intake.trade.places import Places
 
 ANSWER_DEADLINE_S = 10.0
 TIMER_CHECK_S = 0.25
+WAITS_CHECK_S = 0.5
 TIMER_IN_VAIN_S = 5.0
 # What may still come in when orders no longer may, up to `RESERVED_FACTOR` times the bound.
 RESERVED: frozenset[type[Command]] = frozenset(
@@ -64,6 +73,7 @@ RESERVED: frozenset[type[Command]] = frozenset(
         CancelConditional,
         CancelOrder,
         Liquidate,
+        RemoveApiKey,
         SetCountdown,
         SetMarketStatus,
         Tick,
@@ -83,6 +93,9 @@ class Intake:
     What the state does not hold, past orders and counts of liquidations, reaches back as far as the log does
     when this process starts. On a trimmed log older orders that ended are unknown here, and of those still
     open only what the state knows (see `OrderHistory.adopt`).
+
+    With `legacy_conditional_orders` the order calls take the types that wait for a price, as they did before
+    these got calls of their own.
     """
 
     def __init__(
@@ -94,15 +107,24 @@ class Intake:
         deadline_s: float = ANSWER_DEADLINE_S,
         lag_frames: int = config.LAG_FRAMES_DEFAULT,
         snapshots: Snapshots = NO_SNAPSHOTS,
+        limits: Limits = DEFAULT_LIMITS,
+        legacy_conditional_orders: bool = False,
         machine: Machine = MACHINE,
     ) -> None:
         self.keys = keys
+        self.limits = limits
+        self.listen_keys = ListenKeys()
+        self.places = Places()
+        self.legacy_conditional_orders = legacy_conditional_orders
         self._deadline_s = deadline_s
         self._lag_frames = lag_frames
         self._is_overloaded = False
         self._clock_ns = machine.clock_ns
         self._appender = Appender(log, name, machine=machine)
+        self._waits: deque[tuple[float, asyncio.Future[list[Event]]]] = deque()
+        self._waiting: asyncio.Task[None] | None = None
         self._fold = Fold(log, self._on_entry, snapshots)
+        self._projections: tuple[Projection, ...] = ()
         self._forget_past()
         self._has_past = False
 
@@ -132,9 +154,14 @@ class Intake:
             self._has_past = True
         await self._fold.catch_up()
 
+    def follow(self, projection: Projection) -> None:
+        """Feed a projection with every entry from now on, behind those that are fed already."""
+        self._projections = (*self._projections, projection)
+
     async def open(self) -> None:
         """Open this intake's origin; raises as `Appender.open`."""
         await self._appender.open()
+        self._waiting = asyncio.create_task(self._end_waits(), name="intake waits")
 
     async def run(self) -> None:
         """Read what comes until cancelled.
@@ -165,6 +192,8 @@ class Intake:
     async def close(self) -> None:
         """Stop appending."""
         await self._appender.close()
+        if self._waiting is not None:
+            self._waiting.cancel()
 
     def market(self, symbol: str) -> Market:
         """Return a listed market.
@@ -193,10 +222,19 @@ class Intake:
         """
         events = await self._answer(command)
         if events and isinstance(events[0], Rejected):
-            raise refusal(events[0], **self._details(command))
+            self.refuse(command, events[0])
         if events and isinstance(events[0], CommandFailed):
             raise UNKNOWN.error()
         return events
+
+    def refuse(self, command: AnyCommand, rejected: Rejected | None) -> None:
+        """Raise what a command that the aggregate refused is answered with; nothing if it did not.
+
+        Raises:
+            RefusedError: it did.
+        """
+        if rejected is not None:
+            raise refusal(rejected, **self._details(command))
 
     async def _answer(self, command: AnyCommand) -> list[Event]:
         self._refuse_overload(command)
@@ -204,19 +242,31 @@ class Intake:
             answer = self._appender.submit(command)
         except AppenderClosedError:
             raise SHUTTING_DOWN.error() from None
-        done, _ = await asyncio.wait((answer,), timeout=self._deadline_s)
-        if not done:
-            # The command is on its way and stays there; only nobody waits any longer.
-            answer.add_done_callback(_look_at)
-            raise TIMED_OUT.error()
-        error = answer.exception()
-        if error is None:
-            return answer.result()
-        if isinstance(error, LogFullError):
+        self._waits.append((asyncio.get_running_loop().time() + self._deadline_s, answer))
+        try:
+            return await answer
+        except _DeadlineError:
+            raise TIMED_OUT.error() from None
+        except LogFullError as error:
             raise LOG_FULL.error() from error
-        if isinstance(error, AppenderClosedError | FrameRefusedError):
+        except (AppenderClosedError, FrameRefusedError) as error:
             raise NOT_EXECUTED.error() from error
-        raise STATUS_UNKNOWN.error() from error
+        except (LogError, AnswerLostError) as error:
+            raise STATUS_UNKNOWN.error() from error
+
+    async def _end_waits(self) -> None:
+        """Tell those whose answer does not come in time, until cancelled. One timer serves all who wait.
+
+        The command is on its way and stays there; only nobody waits for it any longer.
+        """
+        waits = self._waits
+        while True:
+            await asyncio.sleep(min(WAITS_CHECK_S, self._deadline_s / 4))
+            now_s = asyncio.get_running_loop().time()
+            while waits and (waits[0][1].done() or waits[0][0] <= now_s):
+                _, answer = waits.popleft()
+                if not answer.done():
+                    answer.set_exception(_DeadlineError())
 
     def _refuse_overload(self, command: Command) -> None:
         lag = self.lag
@@ -236,17 +286,21 @@ class Intake:
 
     def _forget_past(self) -> None:
         self.liquidations: dict[MarginMode, int] = {MarginMode.ISOLATED: 0, MarginMode.CROSS: 0}
-        self.orders = OrderHistory(lambda symbol: self._fold.state.markets[symbol].unit)
+        self.past = AccountPast(lambda symbol: self._fold.state.markets[symbol].unit)
+        self.orders = self.past.orders
+        self.markets_past = Past(lambda: self._fold.state)
+        self._projections = (self.past, self.markets_past)
 
     async def _read_past(self) -> None:
         """Learn from the entries before the snapshot, if the fold started from one, what it does not hold."""
         self._forget_past()
         async for verified in self._fold.past():
             self._note(verified.groups)
-        self.orders.adopt(self._fold.state)
+        self.past.adopt(self._fold.state)
 
     def _note(self, groups: Groups) -> None:
-        self.orders.feed(groups)
+        for projection in self._projections:
+            projection.feed(groups)
         for group in groups:
             for event in group:
                 if type(event) is LiquidationStarted:
@@ -262,7 +316,5 @@ class Intake:
             raise FrameRefusedError(header.outcome)
 
 
-def _look_at(answer: "asyncio.Future[list[Event]]") -> None:
-    """Take note of an outcome that nobody waits for, so that no error counts as lost."""
-    if not answer.cancelled():
-        answer.exception()
+class _DeadlineError(Exception):
+    """The answer did not come in time."""

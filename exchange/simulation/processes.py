@@ -46,8 +46,6 @@ class SimulatedHost(Host):
     `role` is "" until it is ready.
     """
 
-    owns_interpreter = False
-
     def __init__(self, world: "World", process: "Process", machine: Machine) -> None:
         plan = world.plan
         super().__init__(

@@ -23,7 +23,7 @@ from random import Random
 from typing import Any, TypeVar
 
 from events.frame import CommandFrame, EventEntry
-from events.log import CommandEntry, Head, Lease, LogError, LogFullError, LogUnavailableError
+from events.log import CommandEntry, Head, Lease, LogError, LogFullError, LogUnavailableError, Place
 from events.memory import MemoryLog
 
 T = TypeVar("T")
@@ -169,11 +169,11 @@ class Connection:
 
         await self._write("create", create)
 
-    async def append_command(self, frame: CommandFrame) -> int:
+    async def append_command(self, frame: CommandFrame, *, behind: Place | None = None) -> int:
         """Append a command frame."""
 
         async def append() -> int:
-            seq = await self._store.append_command(frame)
+            seq = await self._store.append_command(frame, behind=behind)
             self._server.grew(Stream.COMMANDS)
             return seq
 
@@ -200,6 +200,10 @@ class Connection:
             self._server.grew(*Stream)
 
         await self._write("restore", restore)
+
+    async def drop_unanswered(self, after: int, lease: Lease) -> None:
+        """Remove commands that have no answer."""
+        await self._write("drop unanswered", lambda: self._store.drop_unanswered(after, lease))
 
     async def acquire_lease(self, writer_id: str, ttl_ms: int, *, above_term: int = 0) -> Lease | None:
         """Take the lease."""

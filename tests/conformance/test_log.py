@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from events.frame import GENESIS_HASH
-from events.log import FencedError, Head, LogExistsError, LogMissingError
+from events.log import FencedError, Head, LogExistsError, LogMissingError, LogRewoundError, Place
 
 from .harness import (
     LEASE_MS,
@@ -42,6 +42,47 @@ async def test_commands_are_numbered_from_1_in_the_order_of_appending(harness: H
     entries = await log.read_commands(0, 10)
     assert [1, 2, 3, 4] == [entry.seq for entry in entries]
     assert [command_frame(n) for n in range(4)] == [entry.frame for entry in entries]
+
+
+async def test_a_log_that_went_backwards_gets_nothing_from_who_has_seen_more(harness: Harness) -> None:
+    """Over a new connection an append makes sure of the entry it names: there, the same, or trimmed."""
+    log = await filled(harness, 3)
+    entries = await log.read_commands(0, 10)
+    last = entries[2]
+    seen = Place(seq=3, checksum=last.frame.checksum)
+    other = [*entries[:2], replace(last, frame=command_frame(99)), replace(last, seq=4)]
+    for set_back, count in ((entries[:2], 2), (other, 4)):
+        harness.replace_commands(set_back)
+        log = await harness.open()
+        with pytest.raises(LogRewoundError, match="command entry 3"):
+            await log.append_command(command_frame(7), behind=seen)
+        assert count == await log.last_command_seq()
+
+    harness.replace_commands(entries)
+    log = await harness.open()
+    assert 4 == await log.append_command(command_frame(7), behind=seen)
+    harness.replace_commands([replace(last, seq=7)])
+    log = await harness.open()
+    assert 8 == await log.append_command(command_frame(8), behind=seen), "what was trimmed is not missed"
+
+
+async def test_commands_without_an_answer_are_dropped(harness: Harness) -> None:
+    """Their numbers are given again; what is answered, or somebody else's to change, stays."""
+    log = await filled(harness, 5)
+    answers = await answers_for(log)
+    start = answers.head
+    await log.append_events(answers.take(2), start, answers.lease)
+    with pytest.raises(FencedError):
+        await log.drop_unanswered(1, answers.lease)
+    with pytest.raises(FencedError):
+        await log.drop_unanswered(3, replace(answers.lease, term=answers.lease.term + 1))
+    before = await log.read_commands(0, 10)
+    assert 5 == len(before)
+
+    await log.drop_unanswered(3, answers.lease)
+
+    assert before[:3] == await log.read_commands(0, 10)
+    assert 4 == await log.append_command(command_frame(9))
 
 
 async def test_reading_starts_behind_a_number_and_stops_at_the_limit(harness: Harness) -> None:
@@ -174,13 +215,13 @@ async def test_a_wrong_previous_hash_is_refused(harness: Harness) -> None:
 
 @pytest.mark.parametrize("seq", [1, 2, 4])
 async def test_a_wrong_number_is_refused(harness: Harness, seq: int) -> None:
-    """Only the number behind the head is accepted, whatever the hash."""
+    """Only the number behind the head is accepted, whatever the hash; one further on tells of a loss."""
     log = await answered(harness, 2)
     lease = await lease_of(log, "b")
     head = await log.event_head()
     entry = replace(Answers(lease, head).take(1)[0], seq=seq)
 
-    with pytest.raises(FencedError):
+    with pytest.raises(FencedError if seq <= 3 else LogRewoundError):
         await log.append_events([entry], replace(head, seq=seq - 1), lease)
 
     assert head == await log.event_head()

@@ -7,9 +7,10 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from random import SystemRandom
 
 import msgspec
 
@@ -20,7 +21,10 @@ from events.redis import RedisLog
 from exchange import config
 from exchange.fold import Fold
 
-DEADLINE_S = 30.0
+# Far more than anything takes: it only says when to give up, on however slow a machine.
+DEADLINE_S = 60.0
+# Below those that systems give to outgoing connections.
+UNASSIGNED_PORTS = (10_000, 32_000)
 ROOT = Path(__file__).resolve().parents[2]
 SECRET = b"never to be printed"
 
@@ -37,13 +41,22 @@ def environment() -> dict[str, str]:
 
 
 class Process:
-    """A `foldex` process whose output goes to a file."""
+    """A `foldex` process whose output goes to a file; `settings` are added to its environment."""
 
-    def __init__(self, output: Path, *arguments: str, module: str = "exchange.cli") -> None:
+    def __init__(
+        self,
+        output: Path,
+        *arguments: str,
+        module: str = "exchange.cli",
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
         self.output = output
         with output.open("ab") as file:
             self._process = subprocess.Popen(
-                foldex(*arguments, module=module), env=environment(), stdout=file, stderr=subprocess.STDOUT
+                foldex(*arguments, module=module),
+                env=environment() | dict(settings or {}),
+                stdout=file,
+                stderr=subprocess.STDOUT,
             )
 
     @property
@@ -65,8 +78,15 @@ class Process:
         def found() -> list[dict[str, object]]:
             return [line for line in self.lines() if line.get("event") == event]
 
-        await until(lambda: len(found()) >= count, f"{event} in {self.output}")
-        return found()[count - 1]
+        try:
+            await until(
+                lambda: len(found()) >= count or self._process.poll() is not None,
+                f"{event} in {self.output}",
+            )
+            return found()[count - 1]
+        except (AssertionError, IndexError) as error:
+            said = self.output.read_text()[-1500:]
+            raise AssertionError(f"no {event} from {self._process.args}, which said: {said}") from error
 
     async def code(self) -> int:
         """Wait for the end of the process and return its exit code."""
@@ -111,14 +131,14 @@ def is_running(pid: int) -> bool:
 
 
 def free_ports() -> int:
-    """Return a port that is free, as is the next."""
+    """Return a port that is free, as is the next, and that the system gives to no connection meanwhile."""
     while True:
+        port = SystemRandom().randrange(*UNASSIGNED_PORTS)
         with socket.socket() as first, socket.socket() as second:
-            first.bind(("127.0.0.1", 0))
-            port: int = first.getsockname()[1]
             try:
+                first.bind(("127.0.0.1", port))
                 second.bind(("127.0.0.1", port + 1))
-            except (OSError, OverflowError):
+            except OSError:
                 continue
             return port
 

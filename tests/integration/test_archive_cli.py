@@ -13,6 +13,8 @@ from typer.testing import CliRunner, Result
 
 from events.commands import Deposit
 from events.embedded import EmbeddedServer
+from events.events import Deposited
+from events.frame import CommandFrame, close_command_frame
 from events.log import Head
 from events.redis import RedisLog
 from exchange import config
@@ -122,14 +124,17 @@ def test_a_log_moves_as_a_file_and_goes_on(exported: tuple[Path, str], tmp_path:
     )
 
 
-def test_a_directory_is_replayed_without_a_server(exported: tuple[Path, str], data_dir: Path) -> None:
+def test_a_directory_is_replayed_without_a_server(
+    exported: tuple[Path, str], data_dir: Path, tmp_path: Path
+) -> None:
     """Replay, log, verify and list read an archive, packed or not."""
     tar, digest = exported
     for source in (tar, data_dir / config.ARCHIVE_DIR_NAME):
         assert digest == ok("replay", "--archive", source)["digest"]
         assert "log_created" == ok("log", "--archive", source, "--type", "log_created")["type"]
-        head = ok("archive", "verify", source)
-        assert ok("archive", "list", source)["last_hash"] == head["chain_hash"]
+        verified = ok("verify", "--archive", source, "--data-dir", tmp_path / "none")
+        assert (True, digest, 1) == (verified["intact"], verified["digest"], verified["segments"])
+        assert ok("archive", "list", source)["last_hash"] == verified["head"].split(":")[1]
     assert "there is no archive" in refused(
         config.EXIT_UNAVAILABLE, "replay", "--archive", tar.parent / "none"
     )
@@ -152,14 +157,24 @@ def test_what_a_server_lost_is_put_back(data_dir: Path, commands: int, events: i
         # The writers that there have been stay fenced.
         assert int(client.get(PREFIX + "term") or 0) > 1
     assert 0 == ok("recover", "--data-dir", data_dir)["events"]
+    result = run("recover", "--data-dir", data_dir)
+    assert f"nothing to put back: the log ends at entry {count}, not before its archive" in result.stdout
+
+
+PROCESSES = ("writer", "intake", "liquidator", "archiver", "feed", "maker")
 
 
 def test_a_log_that_is_gone_is_put_back(data_dir: Path) -> None:
-    """After FLUSHALL the whole log comes from the archive."""
+    """After FLUSHALL no process begins, and the whole log comes from the archive."""
     with server(data_dir) as client:
         before = stored(client)
         client.flushall()
-    assert config.EXIT_REWOUND == run("writer", "--data-dir", data_dir).exit_code, "no new log in its place"
+    for process in PROCESSES:
+        said = refused(config.EXIT_REWOUND, process, "--data-dir", data_dir)
+        assert "the log ends at entry 0" in said, process
+        assert "foldex recover" in said, process
+    with server(data_dir) as client:
+        assert ([], [], {}) == stored(client), "a new log in its place"
     restored = ok("recover", "--data-dir", data_dir)
 
     assert len(before[1]) == restored["events"] == restored["commands"]
@@ -167,14 +182,68 @@ def test_a_log_that_is_gone_is_put_back(data_dir: Path) -> None:
         assert before == stored(client)
 
 
-def test_what_came_after_the_loss_is_never_overwritten(data_dir: Path) -> None:
-    """A command appended since, or a new log in place of the lost one: refused, and nothing is touched."""
+def test_no_log_is_begun_on_a_fresh_server_beside_an_archive(
+    data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that never had the log, and a setting that names its archive: refused, until recovered."""
+    monkeypatch.setenv(config.ARCHIVE_ENV, str(data_dir / config.ARCHIVE_DIR_NAME))
+    with EmbeddedServer(tmp_path / "fresh") as fresh:
+        url = fresh.socket_path
+        for arguments in (("writer",), ("writer", "--standby"), *((name,) for name in PROCESSES[1:])):
+            assert "foldex recover" in refused(config.EXIT_REWOUND, *arguments, "--redis-url", url), arguments
+        with redis.Redis(unix_socket_path=url) as client:
+            assert ([], [], {}) == stored(client)
+        assert 0 < ok("recover", "--redis-url", url)["events"]
+
+
+def test_what_was_asked_after_the_loss_follows_behind(data_dir: Path) -> None:
+    """Commands that have no answer make room for the lost ones, and are decided after them, once."""
+    frame = close_command_frame("late:" + "5" * 32, 1, 1, [Deposit(account_id=ALICE, amount=money("3"))])
+    with server(data_dir) as client:
+        before = stored(client)
+        cut(client, 9, 6)
+    with EmbeddedServer(data_dir) as running:
+        asyncio.run(append(running.socket_path, frame))
+    restored = ok("recover", "--data-dir", data_dir)
+
+    count = len(before[0])
+    assert (count - 9, count - 6, 1) == (restored["commands"], restored["events"], restored["moved"])
+    with server(data_dir) as client:
+        commands, events, head = stored(client)
+        assert before == (commands[:-1], events, head)
+        assert frame.body == commands[-1][1][b"b"]
+    with EmbeddedServer(data_dir) as running:
+
+        async def answers() -> list[int]:
+            async with exchange(running.socket_path) as client:
+                await client.ask(Deposit(account_id=ALICE, amount=money("4")))
+                return [event.amount for event in client.events if isinstance(event, Deposited)]
+
+        assert [money("3"), money("4")] == asyncio.run(answers())[-2:]
+
+
+async def append(url: str, frame: CommandFrame) -> None:
+    """Append one frame."""
+    log = RedisLog(url)
+    await log.append_command(frame)
+    await log.close()
+
+
+def test_what_was_decided_after_the_loss_is_never_overwritten(data_dir: Path) -> None:
+    """A log that went on, or a new one in place of the lost one: refused, and nothing is touched."""
     with server(data_dir) as client:
         cut(client, 6, 6)
-        client.xadd(PREFIX + "commands", client.xrange(PREFIX + "commands")[5][1], id="0-7")
+    with EmbeddedServer(data_dir) as running:
+
+        async def deposit() -> None:
+            async with exchange(running.socket_path) as client:
+                await client.ask(Deposit(account_id=ALICE, amount=money("1")))
+
+        asyncio.run(deposit())
+    with server(data_dir) as client:
         before = stored(client)
     said = refused(config.EXIT_REWOUND, "recover", "--data-dir", data_dir)
-    assert "command entry 7 was appended after the log had lost" in said
+    assert "it was lost and went on" in said
     with server(data_dir) as client:
         assert before == stored(client)
         client.flushall()

@@ -4,17 +4,12 @@ import asyncio
 import hashlib
 import hmac
 import json
-import socket
 import time
-from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass
 from decimal import Decimal
 from functools import partial
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlencode
 
-import aiohttp
 import msgspec
 import pytest
 from typer.testing import CliRunner
@@ -22,160 +17,13 @@ from yarl import URL
 
 import exchange.intake.admin
 from events.appender import Appender, FrameRefusedError
-from events.memory import MemoryLog
 from exchange.aggregate.units import AMOUNT_MAX
 from exchange.decimals import money_text
 from exchange.fold import Fold
 from exchange.intake.admin_cli import app as admin_cli
-from exchange.intake.process import run_intake
 from exchange.intake.specs import DEFAULT_FORMS
-from exchange.writer import run_writer
-from tests.integration.in_memory import MemoryHost
 from tests.planted import IN_DECIDING, plant
-
-DEADLINE_S = 20.0
-NOBODY = "a" * 64
-
-
-@dataclass
-class Account:
-    """A caller with a key."""
-
-    venue: "Venue"
-    account_id: int
-    api_key: str
-    secret: str
-
-    async def call(
-        self,
-        method: str,
-        path: str,
-        *,
-        in_body: bool = False,
-        parameters: Mapping[str, object] | None = None,
-        **named: object,
-    ) -> Any:
-        """Send a signed request; return status and decoded body."""
-        text = urlencode({**(parameters or {}), **named, "timestamp": int(time.time() * 1000)})
-        signature = hmac.new(self.secret.encode(), text.encode(), hashlib.sha256).hexdigest()
-        return await self.venue.send(
-            method, path, f"{text}&signature={signature}", api_key=self.api_key, in_body=in_body
-        )
-
-    async def order(self, **parameters: object) -> Any:
-        """Place an order, by default to buy 0.01 BTC at 50,000."""
-        wanted = {
-            "symbol": "BTCUSDT",
-            "side": "BUY",
-            "type": "LIMIT",
-            "timeInForce": "GTC",
-            "quantity": "0.010",
-            "price": "50000.0",
-        } | parameters
-        given = {name: value for name, value in wanted.items() if value is not None}
-        return await self.call("POST", "/fapi/v1/order", parameters=given)
-
-
-@dataclass
-class Venue:
-    """A running exchange and a way to call it."""
-
-    log: MemoryLog
-    url: str
-    admin_url: str
-    session: aiohttp.ClientSession
-    stop: asyncio.Event
-    intake: "asyncio.Task[None]"
-    writer: MemoryHost
-    key_file: Path
-
-    async def send(
-        self, method: str, path: str, text: str = "", *, api_key: str = "", in_body: bool = False
-    ) -> Any:
-        """Send a request exactly as given; return status and decoded body."""
-        url = URL(f"{self.url}{path}" + (f"?{text}" if text and not in_body else ""), encoded=True)
-        headers = {"X-MBX-APIKEY": api_key} if api_key else {}
-        data = text.encode() if in_body else None
-        if in_body:
-            headers["Content-Type"] = "application/x-www-form-urlencoded"
-        async with self.session.request(method, url, headers=headers, data=data) as response:
-            assert "X-MBX-USED-WEIGHT-1M" in response.headers
-            return response.status, await response.json()
-
-    async def admin(self, path: str, body: object | None = None) -> Any:
-        """Call the administrator's listener; return status and decoded body."""
-        method = "GET" if body is None else "POST"
-        async with self.session.request(method, f"{self.admin_url}/admin/v1/{path}", json=body) as response:
-            return response.status, await response.json()
-
-    async def account(self, deposit: str = "10000") -> Account:
-        """Open an account."""
-        status, made = await self.admin("account", {"deposit": deposit, "label": "test"})
-        assert 200 == status, made
-        return Account(self, made["account_id"], made["api_key"], made["secret"])
-
-    def commands(self) -> int:
-        """Count the commands in the log."""
-        return sum(len(entry.frame.commands()) for entry in self.log.commands)
-
-
-def free_ports() -> tuple[int, int]:
-    """Return two ports that were free a moment ago."""
-    with socket.socket() as one, socket.socket() as other:
-        one.bind(("127.0.0.1", 0))
-        other.bind(("127.0.0.1", 0))
-        return one.getsockname()[1], other.getsockname()[1]
-
-
-async def start_intake(
-    log: MemoryLog, key_file: Path, stop: asyncio.Event
-) -> tuple["asyncio.Task[None]", str, str]:
-    """Start an intake; return its task and addresses once it listens."""
-    port, admin_port = free_ports()
-    listening = asyncio.Event()
-    task = asyncio.create_task(
-        run_intake(
-            log,
-            host="127.0.0.1",
-            port=port,
-            admin_host="127.0.0.1",
-            admin_port=admin_port,
-            key_file=key_file,
-            stop=stop,
-            on_ready=lambda seq: listening.set(),
-        )
-    )
-    waiting = asyncio.create_task(listening.wait())
-    await asyncio.wait((task, waiting), timeout=DEADLINE_S, return_when=asyncio.FIRST_COMPLETED)
-    if not listening.is_set():
-        task.result()
-    assert listening.is_set()
-    return task, f"http://127.0.0.1:{port}", f"http://127.0.0.1:{admin_port}"
-
-
-@pytest.fixture
-async def venue(tmp_path: Path) -> AsyncIterator[Venue]:
-    """Run a writer and an intake, with BTCUSDT and ETHUSDT listed and an index of 50,000 and 3,000."""
-    writer = MemoryHost("writer", MemoryLog())
-    writing = asyncio.create_task(run_writer(writer))
-    stop = asyncio.Event()
-    async with asyncio.timeout(DEADLINE_S):
-        await writer.is_ready.wait()
-    key_file = tmp_path / "key"
-    intake, url, admin_url = await start_intake(writer.log, key_file, stop)
-    async with aiohttp.ClientSession() as session:
-        made = Venue(writer.log, url, admin_url, session, stop, intake, writer, key_file)
-        listed = await asyncio.to_thread(
-            CliRunner().invoke, admin_cli, ["market", "list-defaults", "--admin-url", admin_url]
-        )
-        assert 0 == listed.exit_code, listed.output
-        await made.admin("index", {"symbol": "BTCUSDT", "price": "50000"})
-        await made.admin("index", {"symbol": "ETHUSDT", "price": "3000"})
-        yield made
-    stop.set()
-    writer.stop.set()
-    async with asyncio.timeout(DEADLINE_S):
-        await asyncio.gather(intake, writing, return_exceptions=True)
+from tests.running_venue import DEADLINE_S, NOBODY, Account, Venue, free_ports, start_intake
 
 
 async def test_public_calls_describe_the_market(venue: Venue) -> None:
@@ -191,7 +39,7 @@ async def test_public_calls_describe_the_market(venue: Venue) -> None:
     assert ("0.400000", "0.8000") == (btc["maintMarginPercent"], btc["requiredMarginPercent"])
     _, premium = await venue.send("GET", "/fapi/v1/premiumIndex", "symbol=BTCUSDT")
     assert ("50000.0", "50000.0") == (premium["markPrice"], premium["indexPrice"])
-    assert ("0.00000000", "0.00010000") == (premium["lastFundingRate"], premium["interestRate"])
+    assert ("0.00010000", "0.00010000") == (premium["lastFundingRate"], premium["interestRate"])
     assert 0 < premium["nextFundingTime"] - premium["time"] <= 8 * 3_600_000
     assert 0 == premium["nextFundingTime"] % (8 * 3_600_000)
     _, every = await venue.send("GET", "/fapi/v1/premiumIndex")
@@ -235,7 +83,7 @@ async def test_an_order_rests_trades_and_is_remembered(venue: Venue) -> None:
 async def test_what_no_order_meets_expires(venue: Venue) -> None:
     """An immediate-or-cancel order without a counterparty is accepted and EXPIRED."""
     alice = await venue.account()
-    status, order = await alice.order(timeInForce="IOC")
+    status, order = await alice.order(timeInForce="IOC", newOrderRespType="RESULT")
     assert (200, "EXPIRED", "0.00000000") == (status, order["status"], order["avgPrice"])
     assert order["clientOrderId"]
 
@@ -410,7 +258,7 @@ async def test_unknown_paths_and_long_bodies(venue: Venue) -> None:
     """Both are answered in the same form as everything else."""
     status, error = await venue.send("GET", "/fapi/v1/nothing")
     assert (404, -5000) == (status, error["code"])
-    status, error = await venue.send("PUT", "/fapi/v1/order")
+    status, error = await venue.send("PATCH", "/fapi/v1/order")
     assert (404, -5000) == (status, error["code"])
     status, error = await venue.send("POST", "/fapi/v1/order", "x" * 70_000, api_key=NOBODY, in_body=True)
     assert (413, -1101) == (status, error["code"])
@@ -424,7 +272,7 @@ async def test_account_and_positions_add_up(venue: Venue) -> None:
     await alice.call("POST", "/fapi/v1/marginType", symbol="BTCUSDT", marginType="ISOLATED")
     await alice.call("POST", "/fapi/v1/leverage", symbol="BTCUSDT", leverage=10)
     assert 200 == (await bob.order(side="SELL", quantity="0.1"))[0]
-    _, filled = await alice.order(quantity="0.1")
+    _, filled = await alice.order(quantity="0.1", newOrderRespType="RESULT")
     assert "FILLED" == filled["status"]
 
     _, rows = await alice.call("GET", "/fapi/v2/positionRisk", symbol="BTCUSDT")
@@ -680,14 +528,17 @@ async def test_what_is_not_http_is_refused_too(
     assert "request_failed" not in capsys.readouterr().out
 
 
-async def test_an_order_with_an_end_expires_in_a_quiet_market(venue: Venue) -> None:
-    """Nothing else happens, and still a GTD order is gone when its time has come."""
+async def test_a_countdown_runs_out_in_a_quiet_market(venue: Venue) -> None:
+    """Nothing else happens, and still an order is gone when its time has come."""
     alice = await venue.account()
+    _, order = await alice.order()
     ends_ms = int(time.time() * 1000) + 700
 
-    status, order = await alice.order(timeInForce="GTD", goodTillDate=ends_ms)
+    status, countdown = await alice.call(
+        "POST", "/fapi/v1/countdownCancelAll", symbol="BTCUSDT", countdownTime=700
+    )
 
-    assert (200, "NEW", ends_ms) == (status, order["status"], order["goodTillDate"])
+    assert (200, {"symbol": "BTCUSDT", "countdownTime": "700"}) == (status, countdown)
     deadline_s = time.monotonic() + 10
     while True:
         _, found = await alice.call("GET", "/fapi/v1/order", symbol="BTCUSDT", orderId=order["orderId"])
@@ -695,5 +546,5 @@ async def test_an_order_with_an_end_expires_in_a_quiet_market(venue: Venue) -> N
             break
         assert time.monotonic() < deadline_s
         await asyncio.sleep(0.05)
-    assert "EXPIRED" == found["status"]
+    assert "CANCELED" == found["status"]
     assert ends_ms <= found["updateTime"]

@@ -28,8 +28,8 @@ from exchange.aggregate.state import RULES_VERSION
 from exchange.archiving import export_log
 from exchange.fold import Fold, Snapshots
 from exchange.intake.keys import KeyRing
-from exchange.intake.orders import order_object
 from exchange.intake.service import Intake
+from exchange.intake.trade.orders import order_answer
 from exchange.writer import create_if_empty, rebuild, run_writer
 from tests.integration.in_memory import MemoryHost
 from tests.recorded import LOG_ID, Recorded
@@ -38,6 +38,7 @@ from tests.venue import spec
 SPEC = spec("BTCUSDT")
 EVERY_EVENTS = 100
 COMMANDS = 300
+TRIMMED_ENTRIES = 150
 
 
 def ignore(verified: VerifiedEvents) -> None:
@@ -284,6 +285,18 @@ async def test_no_new_log_where_snapshots_tell_of_a_lost_one(record: Recorded, t
     assert 1 == len(empty.commands)
 
 
+async def test_no_new_log_where_an_archive_tells_of_a_lost_one(record: Recorded, tmp_path: Path) -> None:
+    """Lost after the process looked at the archive, before it created a log: refused, with the way back."""
+    archive = str(tmp_path / "archive")
+    await export_log(record.log, archive)
+    empty = MemoryLog()
+    with pytest.raises(LogRewoundError, match="foldex recover"):
+        await create_if_empty(empty, snapshots=Snapshots(archive=archive))
+    assert [] == empty.commands
+    await create_if_empty(empty, snapshots=Snapshots(archive=str(tmp_path / "none")))
+    assert 1 == len(empty.commands)
+
+
 async def intake_of(record: Recorded, snapshots: Snapshots) -> Intake:
     """Return an intake that has caught up."""
     intake = Intake(record.log, "intake", KeyRing(bytes(32)), snapshots=snapshots)
@@ -344,21 +357,73 @@ async def test_the_intake_knows_open_orders_of_a_trimmed_log(tmp_path: Path) -> 
     before = intake.orders.get(order_id)
     assert (100, 30, 0) == (before.quantity_lots, before.executed_lots, before.accepted_ms)
     assert whole.orders.get(order_id).status == before.status
-    assert "0.00000000" == order_object(before, SPEC)["avgPrice"]
+    assert "0.00000000" == order_answer(before, SPEC).avg_price
 
     await order(3, Side.SELL, 20)
     await whole.catch_up()
     await intake.catch_up()
-    after = order_object(intake.orders.get(order_id), SPEC)
-    assert ("0.050", "50000.00000000") == (after["executedQty"], after["avgPrice"])
-    assert order_object(whole.orders.get(order_id), SPEC)["executedQty"] == after["executedQty"]
+    after = order_answer(intake.orders.get(order_id), SPEC)
+    assert ("0.050", "50000.00000000") == (after.executed_qty, after.avg_price)
+    assert order_answer(whole.orders.get(order_id), SPEC).executed_qty == after.executed_qty
 
     await order(3, Side.SELL, 50)
     await intake.catch_up()
     assert ("FILLED", "50000.00000000") == (
-        order_object(intake.orders.get(order_id), SPEC)["status"],
-        order_object(intake.orders.get(order_id), SPEC)["avgPrice"],
+        order_answer(intake.orders.get(order_id), SPEC).status,
+        order_answer(intake.orders.get(order_id), SPEC).avg_price,
     )
+
+
+async def trim_half(record: Recorded) -> None:
+    """Trim a log below its snapshots, in the middle of all that went on."""
+    assert isinstance(record.log, MemoryLog)
+    entry = record.log.events[TRIMMED_ENTRIES - 1]
+    await record.log.trim(Head(seq=entry.seq, chain_hash=entry.chain_hash))
+
+
+def remembered(intake: Intake) -> dict[int, list[object]]:
+    """Return all rows that an intake has of each account's past."""
+    past = intake.past
+    return {
+        account_id: [
+            list(past.ledger.income(account_id)),
+            list(past.ledger.trades(account_id)),
+            list(past.ledger.margin_moves(account_id)),
+            list(past.ledger.closures(account_id)),
+            [(row.accepted, row.status) for row in past.algos.of_account(account_id, account.conditionals)],
+            [(row.accepted, row.status) for row in past.orders.of_account(account_id, account.orders)],
+        ]
+        for account_id, account in intake.state.accounts.items()
+    }
+
+
+async def test_the_intake_knows_an_accounts_past_from_the_archive(record: Recorded, tmp_path: Path) -> None:
+    """With a snapshot and a trimmed log, the archive has what came before; what comes later joins on."""
+    whole = await intake_of(record, Snapshots())
+    archive = str(tmp_path / "archive")
+    await export_log(record.log, archive)
+    await trim_half(record)
+    intake = await intake_of(record, Snapshots(directory=tmp_path, archive=archive))
+    assert remembered(whole) == remembered(intake)
+    assert sum(len(rows) for each in remembered(whole).values() for rows in each) > 100  # type: ignore[arg-type,misc]
+
+    await record.trade(50)
+    await whole.catch_up()
+    await intake.catch_up()
+    assert remembered(whole) == remembered(intake)
+
+
+async def test_the_intake_goes_on_from_a_past_it_does_not_know(record: Recorded, tmp_path: Path) -> None:
+    """Without an archive, rows begin where the log does; each has what it would have had."""
+    whole = await intake_of(record, Snapshots())
+    await trim_half(record)
+    intake = await intake_of(record, Snapshots(directory=tmp_path))
+    await record.trade(100)
+    await whole.catch_up()
+    await intake.catch_up()
+    for account_id in intake.state.accounts:
+        rows = list(intake.past.ledger.income(account_id))
+        assert rows == list(whole.past.ledger.income(account_id))[len(rows) * -1 or None :]
 
 
 async def test_a_writer_that_cannot_give_its_lease_back_has_stopped_all_the_same() -> None:

@@ -127,7 +127,8 @@ class Watch:
         self.far_fills = 0
         self.fills = 0
         self.liquidations = 0
-        self.worksheet_equity = Fraction(0)
+        # What the mark had left below zero: the bucket under liquidation, and those closed against it.
+        self.holes: dict[tuple[int, str], Fraction] = {}
 
     def follow(self, groups: list[list[Event]]) -> None:
         """Fold the events of a frame and check each fill directly after it."""
@@ -141,7 +142,7 @@ class Watch:
             self.state.apply(event)
             if isinstance(event, LiquidationStarted):
                 self.liquidations += 1
-                self.worksheet_equity = Fraction(event.equity)
+                self.holes = {(event.account_id, event.market): max(Fraction(0), Fraction(-event.equity))}
                 self.gain_max = None
             elif isinstance(event, LiquidationFinished):
                 self._follow_finish(event)
@@ -158,13 +159,14 @@ class Watch:
         before = [self._bucket(row.account_id, event.market) for row in parties]
         self.state.apply(event)
         for row, equity in zip(parties, before, strict=True):
+            self.holes.setdefault((row.account_id, event.market), max(Fraction(0), -equity))
             assert equity < 0 or self._bucket(row.account_id, event.market) >= 0, "a party was ruined"
         self.deleveraged += len(parties)
         self.socialised += isinstance(event, LossSocialised)
 
     def _follow_finish(self, event: LiquidationFinished) -> None:
-        left = min(Fraction(0), self.worksheet_equity)
-        assert event.fund_after - event.fund_before >= left, "the fund lost more than the mark left"
+        lost = event.fund_before - event.fund_after
+        assert lost <= sum(self.holes.values()), "the fund lost more than the mark had left below zero"
         if self.gain_max is not None:
             assert self._owners_worth() - self.worth_before <= self.gain_max, "the owner won by being closed"
         if event.result < LiquidationResult.UNBORNE and event.account_id != FUND_ACCOUNT_ID:

@@ -4,7 +4,7 @@ from decimal import Decimal
 from urllib.parse import parse_qs
 
 from exchange.client import Contract, Credentials, signed_query
-from exchange.intake.auth import check_signature
+from exchange.intake.auth import check_signature, hmac_verifier
 from exchange.intake.keys import Secret
 
 CONTRACT = Contract(
@@ -21,7 +21,7 @@ def test_signature_is_the_one_the_intake_checks() -> None:
     query = signed_query(b"secret", {"symbol": "ETHUSDT", "newClientOrderId": "a/b:c d"}, 1_700_000_000_000)
 
     parameters = parse_qs(query)
-    check_signature(Secret(b"secret"), query.encode(), b"", parameters["signature"][0])
+    check_signature(hmac_verifier(Secret(b"secret")), query.encode(), b"", parameters["signature"][0])
     assert ["1700000000000"] == parameters["timestamp"]
 
 

@@ -2,8 +2,9 @@
 
 from events.events import Event, FrameHeader, OrderAccepted, OrderCancelled, OrderExpired, TradeExecuted
 from events.values import CloseReason, OrderType, Outcome, Side, TimeInForce
-from exchange.intake.orders import OrderHistory, order_object
+from exchange.intake.projection import Clock
 from exchange.intake.specs import DEFAULT_SPECS
+from exchange.intake.trade.orders import OrderHistory, order_answer
 
 BTC = DEFAULT_SPECS[0]
 UNIT = 10_000
@@ -13,7 +14,8 @@ class Feed:
     """Feeds a history entry by entry, one second apart."""
 
     def __init__(self, ended_kept: int = 10) -> None:
-        self.history = OrderHistory(lambda symbol: UNIT, ended_kept=ended_kept)
+        self.clock = Clock()
+        self.history = OrderHistory(lambda symbol: UNIT, self.clock, ended_kept=ended_kept)
         self.seq = 0
 
     def __call__(self, *events: Event) -> None:
@@ -26,7 +28,9 @@ class Feed:
             checksum=bytes(32),
             outcome=Outcome.EXECUTED,
         )
-        self.history.feed([[header], list(events)])
+        self.clock.turn_to([[header]])
+        for event in events:
+            self.history.handlers[type(event)](event)
 
 
 def accepted(order_id: int, account_id: int = 2, **changes: object) -> OrderAccepted:
@@ -83,11 +87,11 @@ def test_a_partly_filled_order_knows_its_average_price() -> None:
     feed(accepted(3, 3, side=Side.SELL), trade(1, 3, 4, 500_010))
 
     record = feed.history.get(1)
-    row = order_object(record, BTC)
-    assert "PARTIALLY_FILLED" == row["status"]
-    assert "50000.50000000" == row["avgPrice"]
-    assert ("0.010", "0.008", "400.00400000") == (row["origQty"], row["executedQty"], row["cumQuote"])
-    assert (1_000, 3_000) == (row["time"], row["updateTime"])
+    row = order_answer(record, BTC)
+    assert "PARTIALLY_FILLED" == row.status
+    assert "50000.50000000" == row.avg_price
+    assert ("0.010", "0.008", "400.00400000") == (row.orig_qty, row.executed_qty, row.cum_quote)
+    assert (1_000, 3_000) == (row.time, row.update_time)
     assert record.is_open
 
 
@@ -127,5 +131,5 @@ def test_a_market_order_shows_no_limit() -> None:
     """The bound it was matched within is not the client's price."""
     feed = Feed()
     feed(accepted(1, order_type=OrderType.MARKET, time_in_force=TimeInForce.IOC))
-    row = order_object(feed.history.get(1), BTC)
-    assert ("MARKET", "0.0", "GTC") == (row["type"], row["price"], row["timeInForce"])
+    row = order_answer(feed.history.get(1), BTC)
+    assert ("MARKET", "0.0", "GTC") == (row.type, row.price, row.time_in_force)

@@ -6,12 +6,13 @@ import msgspec
 import pytest
 
 from events.events import Rejected
-from events.values import OrderType, RejectCode, Side, TimeInForce
+from events.values import RejectCode, Side, TimeInForce
 from exchange.aggregate.market import spec_problem
 from exchange.intake.endpoints import ENDPOINTS, ROUTES
 from exchange.intake.errors import REFUSALS, ApiError, refusal
 from exchange.intake.parameters import parse_parameters, split_form
 from exchange.intake.specs import DEFAULT_FORMS, DEFAULT_SPECS, MarketForm, SpecError, market_spec
+from exchange.intake.trade.forms import OrderKind
 
 NEW_ORDER = ROUTES["POST", "/fapi/v1/order"].parameters
 QUERY_ORDER = ROUTES["GET", "/fapi/v1/order"].parameters
@@ -38,7 +39,7 @@ def test_an_order_is_parsed() -> None:
     assert {
         "symbol": "BTCUSDT",
         "side": Side.SELL,
-        "type": OrderType.LIMIT,
+        "type": OrderKind.LIMIT,
         "timeInForce": TimeInForce.GTX,
         "quantity": "1",
         "price": "2",
@@ -55,8 +56,7 @@ def test_an_order_is_parsed() -> None:
         ("symbol=X&side=HOLD&type=WRONG", -1117, "side"),
         ("symbol=X&side=BUY&type=WRONG", -1116, "orderType"),
         ("symbol=X&side=BUY&type=LIMIT&timeInForce=GTB", -1115, "timeInForce"),
-        ("symbol=X&side=BUY&type=STOP_MARKET&stopPrice=1&closePosition=true", -4120, "Algo"),
-        ("symbol=X&side=BUY&type=LIMIT&stopPrice=1", -1104, "stopPrice"),
+        ("symbol=X&side=BUY&type=LIMIT&colour=1", -1104, "colour"),
         ("symbol=X&side=BUY&type=LIMIT&quantity=1e3", -1130, "quantity"),
         ("symbol=X&side=BUY&type=LIMIT&price=NaN", -1130, "price"),
         ("symbol=X&side=BUY&type=LIMIT&reduceOnly=maybe", -1130, "reduceOnly"),

@@ -6,16 +6,19 @@ of every open order and of the last ones that ended, per account, and is fed fro
 
 from collections import deque
 from collections.abc import Callable, Iterable
-from typing import Any
+from dataclasses import dataclass
 
 from events.events import Event, OrderAccepted, OrderAmended, OrderCancelled, OrderExpired, TradeExecuted
-from events.frame import Groups, header_of
-from events.values import CloseReason, MarketSpec, OrderType, Side, TimeInForce
+from events.values import MARKET, USER, CloseReason, Leg, MarketSpec, SelfTrade, Side, TimeInForce
+from exchange.aggregate.account import BOTH
 from exchange.aggregate.state import Exchange
 from exchange.aggregate.units import MONEY_ONE
 from exchange.decimals import average_price_text, lots_text, money_text, price_text
+from exchange.intake.projection import Clock, Handlers
+from exchange.intake.trade.answers import OrderAnswer
 
 ENDED_KEPT_PER_ACCOUNT = 1_000
+AMENDMENTS_KEPT_PER_ORDER = 100
 NS_PER_MS = 1_000_000
 
 NEW = "NEW"
@@ -26,16 +29,30 @@ EXPIRED = "EXPIRED"
 EXPIRED_IN_MATCH = "EXPIRED_IN_MATCH"
 
 
+@dataclass(frozen=True, slots=True)
+class Amendment:
+    """What an order's owner changed; `row_id` orders all rows of the history."""
+
+    row_id: int
+    time_ms: int
+    count: int
+    price_ticks: tuple[int, int]
+    quantity_lots: tuple[int, int]
+
+
 class OrderRecord:
     """One order and how far it came. `quote` is money units: Σ price × lots of its fills, but for
     `unpriced_lots`, fills of unknown price (see `OrderHistory.adopt`).
 
-    `price_ticks` and `quantity_lots` are as amended, the rest of its terms as `accepted`.
+    `price_ticks` and `quantity_lots` are as amended, the rest of its terms as `accepted`. `amendments` are
+    the last ones made by its owner, of `amendment_count`; None until there is one.
     """
 
     __slots__ = (
         "accepted",
         "accepted_ms",
+        "amendment_count",
+        "amendments",
         "executed_lots",
         "price_ticks",
         "quantity_lots",
@@ -55,6 +72,8 @@ class OrderRecord:
         self.unpriced_lots = 0
         self.quote = 0
         self.status = NEW
+        self.amendment_count = 0
+        self.amendments: deque[Amendment] | None = None
 
     @property
     def is_open(self) -> bool:
@@ -69,8 +88,22 @@ class OrderRecord:
         assert self.executed_lots <= self.quantity_lots, self.accepted.order_id
         self.status = FILLED if self.executed_lots == self.quantity_lots else PARTIALLY_FILLED
 
-    def amend(self, event: OrderAmended, now_ms: int) -> None:
+    def amend(self, event: OrderAmended, clock: Clock) -> None:
         """Take over another price and size."""
+        now_ms = clock.now_ms
+        if event.reason is USER:
+            if self.amendments is None:
+                self.amendments = deque(maxlen=AMENDMENTS_KEPT_PER_ORDER)
+            self.amendment_count += 1
+            self.amendments.append(
+                Amendment(
+                    clock.next_row_id(),
+                    now_ms,
+                    self.amendment_count,
+                    (self.price_ticks, event.price_ticks),
+                    (self.quantity_lots, event.quantity_lots),
+                )
+            )
         self.price_ticks = event.price_ticks
         self.quantity_lots = event.quantity_lots
         self.updated_ms = now_ms
@@ -107,36 +140,31 @@ def record_of_answer(
 class OrderHistory:
     """Records of open orders and of the last `ended_kept` that ended, for each account.
 
-    `unit_by_symbol` gives the money one lot of a market gains per tick. What is fed may begin in the middle
-    of a log: events of orders accepted before say nothing, until `adopt` makes the open ones known.
+    `unit_by_symbol` gives the money one lot of a market gains per tick, `clock` the time of what is fed.
+    That may begin in the middle of a log: events of orders accepted before say nothing, until `adopt` makes
+    the open ones known.
     """
 
     def __init__(
-        self, unit_by_symbol: Callable[[str], int], *, ended_kept: int = ENDED_KEPT_PER_ACCOUNT
+        self,
+        unit_by_symbol: Callable[[str], int],
+        clock: Clock,
+        *,
+        ended_kept: int = ENDED_KEPT_PER_ACCOUNT,
     ) -> None:
         self._unit_by_symbol = unit_by_symbol
+        self._clock = clock
         self._ended_kept = ended_kept
         self._records: dict[int, OrderRecord] = {}
         self._by_client_id: dict[tuple[int, str], int] = {}
         self._ended: dict[int, deque[int]] = {}
-        self._now_ms = 0
-        self._handlers: dict[type[Event], Callable[[Any], None]] = {
+        self.handlers: Handlers = {
             OrderAccepted: self._accepted,
             OrderAmended: self._amended,
             TradeExecuted: self._traded,
             OrderCancelled: self._cancelled,
             OrderExpired: self._expired,
         }
-
-    def feed(self, groups: Groups) -> None:
-        """Take in the events of one entry."""
-        self._now_ms = header_of(groups).now_ns // NS_PER_MS
-        handlers = self._handlers
-        for group in groups:
-            for event in group:
-                handler = handlers.get(type(event))
-                if handler is not None:
-                    handler(event)
 
     def adopt(self, state: Exchange) -> None:
         """Know of every order that is open in `state`, behind the last entry fed, whatever was not fed.
@@ -162,6 +190,16 @@ class OrderHistory:
             return None
         return record
 
+    def of_account(self, account_id: int, open_ids: Iterable[int]) -> list[OrderRecord]:
+        """Return what is known of an account's orders, `open_ids` being those open now, by number."""
+        ids = {*self._ended.get(account_id, ()), *open_ids}
+        return [self._records[order_id] for order_id in sorted(ids) if order_id in self._records]
+
+    def leg_of(self, order_id: int) -> Leg:
+        """Return the leg of an order whose event has just been read, BOTH where it is not known."""
+        record = self._records.get(order_id)
+        return record.accepted.leg if record is not None else BOTH
+
     def get(self, order_id: int) -> OrderRecord:
         """Return the record of an open order, or of one whose event has just been read.
 
@@ -171,7 +209,7 @@ class OrderHistory:
         return self._records[order_id]
 
     def _accepted(self, event: OrderAccepted) -> None:
-        self._know(event, self._now_ms)
+        self._know(event, self._clock.now_ms)
 
     def _know(self, accepted: OrderAccepted, now_ms: int) -> OrderRecord:
         record = self._records[accepted.order_id] = OrderRecord(accepted, now_ms)
@@ -185,13 +223,13 @@ class OrderHistory:
             record = self._records.get(order_id)
             if record is None:
                 continue
-            record.fill(event.quantity_lots, quote, self._now_ms)
+            record.fill(event.quantity_lots, quote, self._clock.now_ms)
             if record.status == FILLED:
                 self._keep_ended(record.accepted)
 
     def _amended(self, event: OrderAmended) -> None:
         if event.order_id in self._records:
-            self._records[event.order_id].amend(event, self._now_ms)
+            self._records[event.order_id].amend(event, self._clock)
 
     def _cancelled(self, event: OrderCancelled) -> None:
         self._end(event.order_id, CANCELED)
@@ -202,7 +240,7 @@ class OrderHistory:
     def _end(self, order_id: int, status: str) -> None:
         record = self._records.get(order_id)
         if record is not None:
-            record.end(status, self._now_ms)
+            record.end(status, self._clock.now_ms)
             self._keep_ended(record.accepted)
 
     def _keep_ended(self, accepted: OrderAccepted) -> None:
@@ -219,44 +257,51 @@ class OrderHistory:
             del self._by_client_id[key]
 
 
-def order_object(record: OrderRecord, spec: MarketSpec) -> dict[str, Any]:
+def order_answer(record: OrderRecord, spec: MarketSpec, price_match: str = "NONE") -> OrderAnswer:
     """Return an order as every client can read it: the fields of all answers about orders together."""
     accepted = record.accepted
-    is_market = accepted.order_type is OrderType.MARKET
+    is_market = accepted.order_type is MARKET
     # Binance shows the waterfall's orders as limit orders with an id of this form.
     order_type = "MARKET" if is_market else "LIMIT"
     client_order_id = accepted.client_order_id
     if accepted.liquidation_id and not client_order_id:
         client_order_id = f"autoclose-{accepted.liquidation_id}"
     executed = lots_text(spec, record.executed_lots)
-    return {
-        "orderId": accepted.order_id,
-        "symbol": accepted.market,
-        "pair": accepted.market,
-        "status": record.status,
-        "clientOrderId": client_order_id,
-        "price": price_text(spec, 0 if is_market else record.price_ticks),
-        "avgPrice": average_price_text(spec, record.quote, record.executed_lots - record.unpriced_lots),
-        "origQty": lots_text(spec, record.quantity_lots),
-        "executedQty": executed,
-        "cumQty": executed,
-        "cumQuote": money_text(record.quote),
-        "timeInForce": (TimeInForce.GTC if is_market else accepted.time_in_force).name,
-        "type": order_type,
-        "origType": order_type,
-        "reduceOnly": accepted.reduce_only,
-        "closePosition": False,
-        "side": Side(accepted.side).name,
-        "positionSide": accepted.leg.name,
-        "stopPrice": price_text(spec, 0),
-        "workingType": "CONTRACT_PRICE",
-        "priceProtect": False,
-        "priceMatch": "NONE",
-        "selfTradePreventionMode": accepted.self_trade.name,
-        "goodTillDate": accepted.expires_ns // NS_PER_MS,
-        "time": record.accepted_ms,
-        "updateTime": record.updated_ms,
-    }
+    return OrderAnswer(
+        order_id=accepted.order_id,
+        symbol=accepted.market,
+        pair=accepted.market,
+        status=record.status,
+        client_order_id=client_order_id,
+        price=price_text(spec, 0 if is_market else record.price_ticks),
+        avg_price=average_price_text(spec, record.quote, record.executed_lots - record.unpriced_lots),
+        orig_qty=lots_text(spec, record.quantity_lots),
+        executed_qty=executed,
+        cum_qty=executed,
+        cum_quote=money_text(record.quote),
+        cum_base=executed,
+        time_in_force=_TIF_NAMES[TimeInForce.GTC if is_market else accepted.time_in_force],
+        type=order_type,
+        orig_type=order_type,
+        reduce_only=accepted.reduce_only,
+        close_position=False,
+        side="BUY" if accepted.side is Side.BUY else "SELL",
+        position_side=_LEG_NAMES[accepted.leg],
+        stop_price=price_text(spec, 0),
+        working_type="CONTRACT_PRICE",
+        price_protect=False,
+        price_match=price_match,
+        self_trade_prevention_mode=_STP_NAMES[accepted.self_trade],
+        good_till_date=accepted.expires_ns // NS_PER_MS,
+        time=record.accepted_ms,
+        update_time=record.updated_ms,
+    )
+
+
+# Looking a member's name up through its class costs more than all else of an answer.
+_TIF_NAMES = {tif: tif.name for tif in TimeInForce}
+_LEG_NAMES = {leg: leg.name for leg in Leg}
+_STP_NAMES = {mode: mode.name for mode in SelfTrade}
 
 
 def _quote(event: TradeExecuted, unit: int) -> int:

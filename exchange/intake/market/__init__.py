@@ -1,0 +1,1 @@
+"""What anybody may ask: contracts, books, prices, trades, candles; the read model behind them."""

@@ -1,0 +1,1 @@
+"""WebSocket streams: what happens is sent to whoever has subscribed to it."""

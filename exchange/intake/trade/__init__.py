@@ -1,0 +1,1 @@
+"""What an account asks for itself: orders, positions, margin, what it holds and what became of it."""

@@ -1,0 +1,74 @@
+"""Listen keys: what a user data stream is opened with. Kept in memory, one for each account.
+
+A restart of the intake ends them, as their expiry does; clients ask for another.
+"""
+
+import secrets
+import time
+from collections.abc import Callable
+
+from exchange.intake.errors import BAD_LISTEN_KEY
+
+LIFETIME_S = 3_600.0
+KEY_BYTES = 32
+
+
+class ListenKeys:
+    """Which key opens the stream of which account, and until when. `clock_s` never turns back.
+
+    At most one key an account: memory is bounded by the accounts there are. `on_stop` is told of each key
+    that its owner ends.
+    """
+
+    def __init__(self, clock_s: Callable[[], float] = time.monotonic) -> None:
+        self._clock_s = clock_s
+        self._owners: dict[str, int] = {}
+        self._keys: dict[int, str] = {}
+        self._ends_s: dict[str, float] = {}
+        self.on_stop: Callable[[str], None] | None = None
+
+    def start(self, account_id: int) -> str:
+        """Return an account's live key, made if there is none; it lives an hour from now."""
+        key = self._live_key(account_id)
+        if key is None:
+            key = secrets.token_hex(KEY_BYTES)
+            self._owners[key] = account_id
+            self._keys[account_id] = key
+        self._ends_s[key] = self._clock_s() + LIFETIME_S
+        return key
+
+    def keep(self, account_id: int, named: str | None = None) -> str:
+        """Let an account's live key live an hour from now, and return it.
+
+        Raises:
+            ApiError: -1125, there is none, or it is not the one that is named.
+        """
+        key = self._live_key(account_id)
+        if key is None or named not in (None, key):
+            raise BAD_LISTEN_KEY.error()
+        self._ends_s[key] = self._clock_s() + LIFETIME_S
+        return key
+
+    def stop(self, account_id: int) -> None:
+        """End an account's key, if it has one."""
+        key = self._keys.pop(account_id, None)
+        if key is not None:
+            del self._owners[key], self._ends_s[key]
+            if self.on_stop is not None:
+                self.on_stop(key)
+
+    def owner(self, key: str) -> int | None:
+        """Return the account that a live key opens, None for any other text."""
+        account_id = self._owners.get(key)
+        return account_id if account_id is not None and self._live_key(account_id) == key else None
+
+    def remaining_s(self, key: str) -> float:
+        """Return how long a key still lives, 0 when it does not."""
+        return max(0.0, self._ends_s.get(key, 0.0) - self._clock_s()) if self.owner(key) is not None else 0.0
+
+    def _live_key(self, account_id: int) -> str | None:
+        key = self._keys.get(account_id)
+        if key is not None and self._ends_s[key] <= self._clock_s():
+            self.stop(account_id)
+            return None
+        return key

@@ -1,0 +1,254 @@
+"""The WebSocket API over a real socket: sessions, signatures, many requests at once, limits, slow readers."""
+
+import asyncio
+import base64
+import hashlib
+import hmac
+import json
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+import pytest
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+
+import exchange.intake.wsapi.socket
+from tests.running_venue import DEADLINE_S, NOBODY, Account, Venue
+
+ORDER = {
+    "symbol": "BTCUSDT",
+    "side": "BUY",
+    "type": "LIMIT",
+    "timeInForce": "GTC",
+    "quantity": "0.010",
+    "price": "50000.0",
+}
+
+
+def now_ms() -> int:
+    """Return the time for a request."""
+    return int(time.time() * 1000)
+
+
+def payload(params: dict[str, Any]) -> bytes:
+    """Return what a signature covers."""
+    return "&".join(f"{name}={params[name]}" for name in sorted(params)).encode()
+
+
+def signed(account: Account, **params: Any) -> dict[str, Any]:
+    """Return parameters with key, time and HMAC signature."""
+    params = {**params, "apiKey": account.api_key, "timestamp": now_ms()}
+    signature = hmac.new(account.secret.encode(), payload(params), hashlib.sha256).hexdigest()
+    return {**params, "signature": signature}
+
+
+class Wire:
+    """A connection to the API."""
+
+    def __init__(self, socket: aiohttp.ClientWebSocketResponse) -> None:
+        self.socket = socket
+
+    async def ask(self, method: str, params: dict[str, Any] | None = None, id: Any = 1) -> Any:
+        """Send a request and return the next answer."""
+        await self.socket.send_str(json.dumps({"id": id, "method": method, "params": params or {}}))
+        return await self.answer()
+
+    async def answer(self) -> Any:
+        """Return the next answer."""
+        return json.loads(await self.socket.receive_str(timeout=DEADLINE_S))
+
+
+@asynccontextmanager
+async def connected(venue: Venue, query: str = "") -> AsyncIterator[Wire]:
+    """Lend a connection."""
+    url = f"{venue.url.replace('http', 'ws')}/ws-fapi/v1{query}"
+    async with venue.session.ws_connect(url) as socket:
+        yield Wire(socket)
+
+
+async def test_signed_orders_without_a_session(venue: Venue) -> None:
+    """Place, ask, cancel: each request signs itself, and the answers are those of the HTTP calls."""
+    alice = await venue.account()
+    async with connected(venue) as wire:
+        placed = await wire.ask("order.place", signed(alice, **ORDER), "a")
+        assert ("a", 200, "NEW") == (placed["id"], placed["status"], placed["result"]["status"])
+        limits = {(row["rateLimitType"], row["interval"]): row["count"] for row in placed["rateLimits"]}
+        assert {("REQUEST_WEIGHT", "MINUTE"), ("ORDERS", "SECOND"), ("ORDERS", "MINUTE")} == set(limits)
+        assert 1 == limits["ORDERS", "MINUTE"]
+        which = {"symbol": "BTCUSDT", "orderId": placed["result"]["orderId"]}
+        asked = await wire.ask("order.status", signed(alice, **which))
+        _, over_http = await alice.call("GET", "/fapi/v1/order", parameters=which)
+        assert over_http == asked["result"]
+        ended = await wire.ask("order.cancel", signed(alice, **which, returnRateLimits="false"))
+        assert ("CANCELED", False) == (ended["result"]["status"], "rateLimits" in ended)
+        again = await wire.ask("order.cancel", signed(alice, **which))
+        assert (400, {"code": -2011, "msg": "Unknown order sent."}) == (again["status"], again["error"])
+
+
+async def test_numbers_may_be_numbers(venue: Venue) -> None:
+    """A decimal is taken as it was written, and never passes through a binary fraction."""
+    alice = await venue.account()
+    params = {**ORDER, "quantity": 0.010, "price": 50000.1, "reduceOnly": "false"}
+    async with connected(venue) as wire:
+        placed = await wire.ask("order.place", signed(alice, **params))
+        assert ("0.010", "50000.1") == (placed["result"]["origQty"], placed["result"]["price"])
+
+
+@pytest.mark.parametrize("kind", ["hmac", "ed25519"])
+async def test_a_session_signs_once(venue: Venue, kind: str) -> None:
+    """After the logon neither key nor signature is needed, until the logout; a removed key ends it."""
+    alice = await venue.account()
+    api_key, params = alice.api_key, signed(alice)
+    if kind == "ed25519":
+        private = Ed25519PrivateKey.generate()
+        public = base64.b64encode(private.public_key().public_bytes(Encoding.Raw, PublicFormat.Raw)).decode()
+        _, made = await venue.admin("key", {"account_id": alice.account_id, "public_key": public})
+        api_key = made["api_key"]
+        assert "secret" not in made
+        params = {"apiKey": api_key, "timestamp": now_ms()}
+        params["signature"] = base64.b64encode(private.sign(payload(params))).decode()
+    async with connected(venue) as wire:
+        before = await wire.ask("session.status")
+        assert (200, None) == (before["status"], before["result"]["apiKey"])
+        stranger = await wire.ask("account.position", {"timestamp": now_ms()})
+        assert -1102 == stranger["error"]["code"]
+        logged_on = await wire.ask("session.logon", params)
+        assert (200, api_key) == (logged_on["status"], logged_on["result"]["apiKey"])
+        placed = await wire.ask("order.place", {**ORDER, "timestamp": now_ms()})
+        assert 200 == placed["status"], placed
+        stale = await wire.ask("order.place", {**ORDER, "timestamp": now_ms() - 6_000})
+        assert -1021 == stale["error"]["code"]
+        await wire.ask("session.logout")
+        assert -1102 == (await wire.ask("order.place", {**ORDER, "timestamp": now_ms()}))["error"]["code"]
+        await wire.ask("session.logon", params)
+        await venue.admin("key/remove", {"account_id": alice.account_id, "api_key": api_key})
+        gone = await wire.ask("order.place", {**ORDER, "timestamp": now_ms()})
+        assert (401, -2015) == (gone["status"], gone["error"]["code"])
+
+
+@pytest.mark.parametrize(
+    ("changes", "status", "code"),
+    [
+        ({"apiKey": "short"}, 401, -2014),
+        ({"apiKey": NOBODY}, 401, -2015),
+        ({"timestamp": "soon"}, 400, -1102),
+        ({"timestamp": 1}, 400, -1021),
+        ({"price": "50000.2"}, 400, -1022),
+        ({"signature": "0"}, 400, -1022),
+        ({"signature": None}, 400, -1102),
+        ({"signature": "\ud800"}, 400, -1130),
+    ],
+)
+async def test_requests_that_nobody_signed(
+    venue: Venue, changes: dict[str, Any], status: int, code: int
+) -> None:
+    """Key, time, signature; what is wrong reaches no log."""
+    alice = await venue.account()
+    before = venue.commands()
+    async with connected(venue) as wire:
+        refused = await wire.ask("order.place", signed(alice, **ORDER) | changes)
+        assert (status, code) == (refused["status"], refused["error"]["code"]), refused
+    assert before == venue.commands()
+
+
+@pytest.mark.parametrize(
+    ("message", "id_"),
+    [
+        ("", None),
+        ("{", None),
+        ("[]", None),
+        ('"x"', None),
+        ('{"id": 1.5, "method": "ping"}', None),
+        ('{"id": 7, "method": "nothing"}', 7),
+        ('{"id": 7, "method": "ping", "params": []}', None),
+        ('{"id": "%s", "method": "ping"}' % ("x" * 37), None),
+        ('{"id": 7, "method": "depth", "params": {"symbol": ["BTCUSDT"]}}', 7),
+        ('{"id": 7, "method": "depth", "params": {"symbol": "BTCUSDT", "limit": 1e400}}', 7),
+        ('{"id": 7, "method": "depth", "params": {"symbol": "BTCUSDT", "limit": NaN}}', None),
+        ('{"id": 7, "method": "depth", "params": {"symbol": "BTCUSDT", "limit": %s}}' % ("9" * 400), 7),
+        ('{"id": 7, "method": "depth", "params": {"symbol": "BTCUSDT", "other": 1}}', 7),
+        ("[" * 5_000, None),
+    ],
+)
+async def test_what_is_no_request_is_answered(venue: Venue, message: str, id_: int | None) -> None:
+    """400 with the id where there is one, and the connection stays."""
+    async with connected(venue) as wire:
+        await wire.socket.send_str(message)
+        refused = await wire.answer()
+        assert 400 == refused["status"], refused
+        assert id_ is None or id_ == refused["id"]
+        assert 200 == (await wire.ask("ping"))["status"]
+
+
+async def test_long_and_binary_messages_end_the_connection(venue: Venue) -> None:
+    """Both are closed with the code that says why."""
+    for send, code in (("send_str", 1009), ("send_bytes", 1003)):
+        async with connected(venue) as wire:
+            content = "x" * 20_000 if send == "send_str" else b"{}"
+            await getattr(wire.socket, send)(content)
+            await wire.socket.receive(timeout=DEADLINE_S)
+            assert code == wire.socket.close_code
+
+
+async def test_answers_come_as_they_are_ready(venue: Venue) -> None:
+    """A hundred orders are on their way at once; each answer has its request's id."""
+    alice = await venue.account()
+    async with connected(venue, "?returnRateLimits=false") as wire:
+        await wire.ask("session.logon", signed(alice))
+        for n in range(100):
+            params = {**ORDER, "timestamp": now_ms(), "newClientOrderId": f"order-{n}", "quantity": "0.002"}
+            await wire.socket.send_str(json.dumps({"id": n, "method": "order.place", "params": params}))
+        answers = [await wire.answer() for _ in range(100)]
+    assert set(range(100)) == {answer["id"] for answer in answers}
+    assert all(f"order-{answer['id']}" == answer["result"]["clientOrderId"] for answer in answers)
+    assert not any("rateLimits" in answer for answer in answers)
+
+
+async def test_who_does_not_read_is_disconnected(venue: Venue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Answers that nobody takes are not kept for ever; others are served all the while."""
+    monkeypatch.setattr(exchange.intake.wsapi.socket, "UNREAD_BYTES_MAX", 100_000)
+    host, port = venue.url.removeprefix("http://").split(":")
+    reader, writer = await asyncio.open_connection(host, int(port), limit=1_000)
+    writer.write(
+        f"GET /ws-fapi/v1 HTTP/1.1\r\nHost: {host}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n".encode()
+    )
+    await reader.readuntil(b"\r\n\r\n")
+    message = json.dumps({"id": "x" * 36, "method": "depth", "params": {"symbol": "BTCUSDT"}}).encode()
+    frame = bytes((0x81, 0x80 | len(message), 0, 0, 0, 0)) + message
+    assert len(message) < 126
+
+    async def ask_for_ever() -> None:
+        while True:
+            writer.write(frame * 100)
+            await writer.drain()
+
+    with pytest.raises(ConnectionError):
+        await asyncio.wait_for(ask_for_ever(), DEADLINE_S)
+    writer.close()
+    async with connected(venue) as wire:
+        assert 200 == (await wire.ask("ping"))["status"]
+
+
+async def test_stopping_finishes_what_is_under_way(venue: Venue) -> None:
+    """An open connection is closed as going away, and does not keep the intake from ending."""
+    async with connected(venue) as wire:
+        await wire.ask("ping")
+        started_s = time.monotonic()
+        venue.stop.set()
+        await wire.socket.receive(timeout=DEADLINE_S)
+        assert 1001 == wire.socket.close_code
+        await asyncio.wait([venue.intake], timeout=DEADLINE_S)
+        assert time.monotonic() - started_s < 5
+    assert venue.intake.done()
+
+
+async def test_a_plain_request_is_told_so(venue: Venue) -> None:
+    """Who asks for no WebSocket gets an error as from everywhere else."""
+    for path, status in (("/ws-fapi/v1", 400), ("/ws-fapi/v2", 404)):
+        async with venue.session.get(f"{venue.url}{path}") as response:
+            assert status == response.status
+            assert "code" in await response.json()

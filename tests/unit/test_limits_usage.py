@@ -1,0 +1,115 @@
+"""Request weights, order counts and bans, and how little is remembered of whom."""
+
+import pytest
+
+from exchange.config import Enforce
+from exchange.intake import limits
+from exchange.intake.limits import LimitError, Limits, Usage
+
+FAR = "203.0.113.7"
+START_MS = 1_700_000_040_000  # a minute begins
+
+
+def used_up(limit: int = 10) -> Usage:
+    """Return the counters after an address has used all of its minute."""
+    usage = Usage(Limits(weight_1m=limit))
+    usage.charge(usage.address(FAR, START_MS), limit, START_MS)
+    return usage
+
+
+def test_weight_beyond_the_minute_is_429_until_the_next() -> None:
+    """The answer says when the window is over, and then all is well again."""
+    usage = used_up()
+    with pytest.raises(LimitError) as caught:
+        usage.charge(usage.address(FAR, START_MS + 20_500), 1, START_MS + 20_500)
+    assert (429, -1003, 40) == (caught.value.status, caught.value.code, caught.value.retry_s)
+    later_ms = START_MS + 60_000
+    usage.charge(usage.address(FAR, later_ms), 1, later_ms)
+    assert 1 == usage.address(FAR, later_ms).weight
+
+
+def test_cancels_have_a_budget_of_their_own() -> None:
+    """Who has used up everything else can still cancel, and that is bounded too."""
+    usage = used_up()
+    use = usage.address(FAR, START_MS)
+    for _ in range(10):
+        usage.charge(use, 1, START_MS, is_cancel=True)
+    with pytest.raises(LimitError):
+        usage.charge(use, 1, START_MS, is_cancel=True)
+
+
+def test_going_on_is_banned_and_each_ban_is_longer() -> None:
+    """418 after so many 429s, for two minutes; the next time for four. Retry-After says how long."""
+    usage = used_up()
+    now_ms = START_MS
+    for minutes in (2, 4):
+        use = usage.address(FAR, now_ms)
+        usage.charge(use, 10 - use.weight, now_ms) if use.weight < 10 else None
+        for _ in range(limits.REFUSALS_MAX):
+            with pytest.raises(LimitError) as caught:
+                usage.charge(use, 1, now_ms)
+            assert 429 == caught.value.status
+        with pytest.raises(LimitError) as caught:
+            usage.charge(use, 1, now_ms)
+        assert (418, -1003, minutes * 60) == (caught.value.status, caught.value.code, caught.value.retry_s)
+        with pytest.raises(LimitError) as caught:
+            usage.address(FAR, now_ms + 1_000)
+        assert 418 == caught.value.status
+        now_ms += minutes * 60_000
+    usage.address(FAR, now_ms)
+
+
+def test_orders_are_counted_by_account() -> None:
+    """Ten seconds and a minute each have their number; another account is not concerned."""
+    usage = Usage(Limits(orders_10s=3, orders_1m=4))
+    use = usage.address(FAR, START_MS)
+    for _ in range(3):
+        usage.count_order(2, 1, use, START_MS)
+    assert (3, 3) == usage.orders(2, START_MS)
+    with pytest.raises(LimitError, match="limit is 3 orders per 10 SECOND") as caught:
+        usage.count_order(2, 1, use, START_MS + 1)
+    assert (429, -1015, 10) == (caught.value.status, caught.value.code, caught.value.retry_s)
+    usage.count_order(3, 1, use, START_MS + 1)
+    with pytest.raises(LimitError, match="limit is 4 orders per 1 MINUTE"):
+        usage.count_order(2, 1, use, START_MS + 10_000)
+    assert (0, 0) == usage.orders(2, START_MS + 60_000)
+
+
+@pytest.mark.parametrize(
+    ("enforce", "remote", "is_bound"),
+    [
+        (Enforce.REMOTE, "127.0.0.1", False),
+        (Enforce.REMOTE, "::1", False),
+        (Enforce.REMOTE, "::ffff:127.0.0.1", False),
+        (Enforce.REMOTE, "", False),
+        (Enforce.REMOTE, FAR, True),
+        (Enforce.ALL, "127.0.0.1", True),
+        (Enforce.OFF, FAR, False),
+    ],
+)
+def test_whom_the_limits_bind(enforce: Enforce, remote: str, is_bound: bool) -> None:
+    """By default only what comes from another machine is refused; all is counted."""
+    usage = Usage(Limits(weight_1m=1, enforce=enforce))
+    use = usage.address(remote, START_MS)
+    usage.charge(use, 1, START_MS)
+    if is_bound:
+        with pytest.raises(LimitError):
+            usage.charge(use, 1, START_MS)
+    else:
+        usage.charge(use, 1, START_MS)
+    assert 2 == use.weight
+
+
+def test_many_addresses_take_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those seen last are remembered, and a network of IPv6 addresses counts as one."""
+    monkeypatch.setattr(limits, "ADDRESSES_MAX", 100)
+    usage = Usage(Limits())
+    usage.charge(usage.address(FAR, START_MS), 5, START_MS)
+    for n in range(1_000):
+        usage.address(f"10.0.{n // 256}.{n % 256}", START_MS)
+        usage.address(FAR, START_MS)
+    assert 100 == len(usage._addresses)
+    assert 5 == usage.address(FAR, START_MS).weight
+    first = usage.address("2001:db8::1", START_MS)
+    assert first is usage.address("2001:db8::ffff:2", START_MS)
+    assert first is not usage.address("2001:db8:0:1::1", START_MS)
