@@ -31,7 +31,7 @@ def traded(seed: int) -> Venue:
 
 @pytest.mark.parametrize("seed", SEEDS)
 def test_waiting_are_all_that_are_due_and_nobody_else(seed: int) -> None:
-    """Who waits for a liquidation, found by guards, is after every entry who a look at every account finds."""
+    """Who waits for a liquidation, found by guards, is who a look at every account finds, at every entry."""
     state = Exchange()
     lateness = Lateness(state, 10)
     events = due = late = 0
