@@ -5,15 +5,20 @@ Imports wait until a command runs, so that the command line answers at once.
 
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from exchange import config
-from exchange.options import ArchiveToRead, AsJson, DataDir, RedisUrl, read_log
-
-if TYPE_CHECKING:
-    from exchange.audit.travel import Moment
+from exchange.options import (
+    ArchiveToRead,
+    AsJson,
+    DataDir,
+    RedisUrl,
+    moment_of,
+    read_log,
+    snapshot_directories,
+)
 
 app = typer.Typer(
     name="audit",
@@ -79,8 +84,8 @@ def liquidations(
         market=market,
         mode=MarginMode[mode.name] if mode else None,
         result=LiquidationResult[result.name] if result else None,
-        since=_moment(since, "--from"),
-        until=_moment(until, "--to"),
+        since=moment_of(since, "--from"),
+        until=moment_of(until, "--to"),
     )
     form = "json" if as_json else "csv" if as_csv else "table"
     read_log(data_dir, redis_url, lambda log: run_liquidations(log, wanted, form), archive)
@@ -113,7 +118,7 @@ def explain(
 
     if chart is not None and chart.suffix.lower().removeprefix(".") not in FORMATS:
         raise typer.BadParameter(f"{chart} is neither .svg nor .png", param_hint="--chart")
-    directories = _directories(data_dir, snapshots)
+    directories = snapshot_directories(data_dir, snapshots)
     try:
         read_log(
             data_dir,
@@ -151,9 +156,9 @@ def account(
 
     if at is not None and diff is not None:
         raise typer.BadParameter("give one of --at and --diff")
-    directories = _directories(data_dir, snapshots)
+    directories = snapshot_directories(data_dir, snapshots)
     if diff is not None:
-        one, other = (_moment(text, "--diff") for text in diff)
+        one, other = (moment_of(text, "--diff") for text in diff)
         read_log(
             data_dir,
             redis_url,
@@ -161,7 +166,7 @@ def account(
             archive,
         )
         return
-    moment = _moment(at, "--at")
+    moment = moment_of(at, "--at")
     read_log(
         data_dir,
         redis_url,
@@ -201,8 +206,8 @@ def verify(
     from exchange.audit.audit_run import run_audit
     from exchange.audit.cli import FindingError
 
-    first, last = _moment(since, "--from"), _moment(until, "--to")
-    directories = _directories(data_dir, snapshots)
+    first, last = moment_of(since, "--from"), moment_of(until, "--to")
+    directories = snapshot_directories(data_dir, snapshots)
     try:
         read_log(
             data_dir,
@@ -240,20 +245,3 @@ def make_snapshots(
 
     target = directory or data_dir / config.AUDIT_SNAPSHOT_DIR_NAME
     read_log(data_dir, redis_url, lambda log: run_snapshots(log, target, every, as_json=as_json), archive)
-
-
-def _directories(data_dir: Path, snapshots: Path | None) -> list[Path]:
-    if snapshots is not None:
-        return [snapshots]
-    return [data_dir / config.SNAPSHOT_DIR_NAME, data_dir / config.AUDIT_SNAPSHOT_DIR_NAME]
-
-
-def _moment(text: str | None, option: str) -> "Moment | None":
-    from exchange.audit.travel import BadMomentError, Moment
-
-    if text is None:
-        return None
-    try:
-        return Moment.parse(text)
-    except BadMomentError as error:
-        raise typer.BadParameter(str(error), param_hint=option) from None

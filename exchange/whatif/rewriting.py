@@ -46,8 +46,8 @@ from exchange.aggregate.account import FIRST_USER_ACCOUNT_ID, FUND_ACCOUNT_ID
 from exchange.aggregate.market import spec_problem
 from exchange.aggregate.state import AGGREGATE_ORDER_BASE, Exchange
 from exchange.audit.travel import NotInLogError
-from exchange.whatif.changes import ANY, ChangeError, Changes, ForPosition
-from exchange.whatif.prices import PriceError, Repricer
+from exchange.whatif.changes import ChangeError, Changes, ForPosition
+from exchange.whatif.prices import ANY, PriceError, Repricer
 
 # No order ever has this number: the exchange counts its own from the next one on.
 NO_ORDER = AGGREGATE_ORDER_BASE
