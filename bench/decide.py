@@ -34,7 +34,7 @@ from events.values import IndexSource, OrderType, Side
 from exchange.aggregate.decide import decide_frame
 from exchange.aggregate.state import Exchange
 from exchange.intake.specs import DEFAULT_SPECS
-from exchange.writer import GC_THRESHOLD
+from exchange.runtime import GC_THRESHOLD
 
 ACCOUNTS = 1_000
 FRAME = 64

@@ -1,17 +1,22 @@
-"""From the start of a writer to the first command it processes, on a log that is long already.
+"""From the start of a process to its first work, on a log that is long already.
 
 A writer on an embedded Valkey is driven until the log has that many events, an archiver keeps a snapshot of
-it, and both are stopped. Then the writer is started again and again, each time with one command waiting: the
-clock runs from the start of the process, Python's own start and the connection to the server included, until
-the events of that command are in the log. It starts from the newest snapshot, and, for comparison, from the
-first entry; how long it takes on a log of one entry is what no snapshot could save.
+it and archives it, and both are stopped. Then more is decided, until nearly as many events lie behind the
+snapshot as may before the next one: no start has more to fold. Now the processes are started again and again,
+alone. The clock runs from the start of a process, Python's own start and the connection to the server
+included; for the writer, which finds one command waiting, until the events of that command are in the log,
+for the others until their heartbeat says that they are ready.
 
-    python -m bench.recovery [--events 1000000] [--every 100000] [--rounds 3] [--json]
+For comparison the writer starts without snapshots, from the first entry; and on a log of one entry, which is
+what no snapshot could save.
+
+    python -m bench.recovery [--events 1000000] [--every 50000] [--rounds 5] [--json]
 """
 
 import argparse
 import asyncio
 import json
+import os
 import statistics
 import tempfile
 import time
@@ -23,6 +28,7 @@ import msgspec
 from bench.pipeline import (
     FIRST_ACCOUNT_ID,
     Appender,
+    free_ports,
     make_commands,
     make_frames,
     read_until,
@@ -30,28 +36,30 @@ from bench.pipeline import (
     setup_commands,
     wait_alive,
 )
-from events.commands import AnyCommand, Deposit
+from events.commands import Deposit
 from events.embedded import EmbeddedServer
 from events.frame import close_command_frame, new_origin
 from events.redis import RedisLog
-from events.snapshot import Snapshot, find, load
+from events.snapshot import find, load
 from exchange.aggregate.image import restore
-from exchange.config import SNAPSHOT_EVENTS_DEFAULT
+from exchange.config import ARCHIVE_ENV, SNAPSHOT_EVENTS_DEFAULT
 
 FRAME_SIZE = 256
 FRAMES_PER_STEP = 64
 # As many orders are cancelled as placed, so that the book stays as it is however long the log gets.
 CANCELS = 0.45
 RESTING = 20_000
+TAIL_STEP_MAX = 20_000
 POLL_S = 0.002
 DEADLINE_S = 180.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Result:
-    """Medians of seconds to the first command, and what there was to recover.
+    """Medians of seconds from start to work, and what there was to recover.
 
-    `tail_events` are those behind the snapshot, `snapshot_bytes` the size of its body.
+    `tail_events` are those behind the snapshot, `snapshot_bytes` the size of its body. `from_snapshot_s` has
+    each process by name, `slowest_s` the slowest start of each.
     """
 
     events: int
@@ -59,20 +67,21 @@ class Result:
     open_orders: int
     tail_events: int
     snapshot_bytes: int
-    from_snapshot_s: float
+    from_snapshot_s: dict[str, float]
+    slowest_s: dict[str, float]
     from_first_entry_s: float
     one_entry_s: float
 
 
-async def build(socket_path: str, count: int) -> int:
+async def decide(socket_path: str, count: int, *, with_setup: bool = False) -> int:
     """Have `count` commands decided, each of which makes an event or more; return how many that were."""
     log = RedisLog(socket_path)
     opened = await log.last_command_seq()
     origin = new_origin("bench")
-    setup = make_frames(setup_commands(), 1_024, 1, origin)
+    setup = make_frames(setup_commands(), 1_024, 1, origin) if with_setup else []
     first_seq = opened + len(setup) + 1
-    load_commands = make_commands(count, FRAME_SIZE, first_seq, cancels=CANCELS, resting=RESTING)
-    frames = setup + make_frames(load_commands, FRAME_SIZE, len(setup) + 1, origin)
+    commands = make_commands(count, FRAME_SIZE, first_seq, cancels=CANCELS, resting=RESTING)
+    frames = setup + make_frames(commands, FRAME_SIZE, len(setup) + 1, origin)
     appender = Appender(socket_path)
     events, after = 0, opened
     for start in range(0, len(frames), FRAMES_PER_STEP):
@@ -87,6 +96,15 @@ async def build(socket_path: str, count: int) -> int:
     return events
 
 
+async def decide_tail(socket_path: str, count: int) -> int:
+    """Have commands decided until they made about `count` events, rather fewer; return how many."""
+    events = 0
+    while (missing := count - events) > FRAME_SIZE * 2:
+        # A command makes 1.3 events.
+        events += await decide(socket_path, min(missing * 2 // 3, TAIL_STEP_MAX))
+    return events
+
+
 async def archive(socket_path: str, directory: Path) -> None:
     """Wait until the archiver has read all there is and kept a snapshot."""
     log = RedisLog(socket_path)
@@ -98,9 +116,10 @@ async def archive(socket_path: str, directory: Path) -> None:
     await log.close()
 
 
-async def first_command_s(socket_path: str, command: AnyCommand, *options: str) -> float:
+async def first_command_s(socket_path: str, *options: str) -> float:
     """Start a writer on a log with one command waiting; return the seconds until that has its events."""
     log = RedisLog(socket_path)
+    command = Deposit(account_id=FIRST_ACCOUNT_ID, amount=1)
     frame = close_command_frame(new_origin("bench-restart"), 1, time.time_ns(), [command])
     seq = await log.append_command(frame)
     started_s = time.perf_counter()
@@ -113,12 +132,12 @@ async def first_command_s(socket_path: str, command: AnyCommand, *options: str) 
     return elapsed_s
 
 
-def median_s(socket_path: str, rounds: int, *options: str) -> float:
-    """Return the median of several starts."""
-    command = Deposit(account_id=FIRST_ACCOUNT_ID, amount=1)
-    return statistics.median(
-        asyncio.run(first_command_s(socket_path, command, *options)) for _ in range(rounds)
-    )
+async def ready_s(name: str, socket_path: str, *options: str) -> float:
+    """Start a process; return the seconds until it says that it is ready."""
+    started_s = time.perf_counter()
+    with running(name, "--redis-url", socket_path, *options):
+        await wait_alive(socket_path, (name,))
+        return time.perf_counter() - started_s
 
 
 def measure_one_entry(rounds: int) -> float:
@@ -129,29 +148,43 @@ def measure_one_entry(rounds: int) -> float:
     ):
         with running("writer", "--redis-url", server.socket_path):
             asyncio.run(wait_alive(server.socket_path, ("writer",)))
-        return median_s(server.socket_path, rounds)
+        return statistics.median(asyncio.run(first_command_s(server.socket_path)) for _ in range(rounds))
 
 
-def newest(directory: Path) -> Snapshot:
-    """Return the newest snapshot that the archiver kept."""
-    return load(find(directory)[0])
+def measure_starts(socket_path: str, data_dir: Path, rounds: int, *kept: str) -> dict[str, list[float]]:
+    """Start each process again and again."""
+    port, admin_port = free_ports(2)
+    serving = ("--port", str(port), "--admin-port", str(admin_port), "--key-file", str(data_dir / "key"))
+    options = {"liquidator": kept, "intake": (*kept, *serving), "archiver": kept}
+    found = {"writer": [asyncio.run(first_command_s(socket_path, *kept)) for _ in range(rounds)]}
+    for name, given in options.items():
+        found[name] = [asyncio.run(ready_s(name, socket_path, *given)) for _ in range(rounds)]
+    return found
 
 
 def measure(count: int, every: int, rounds: int) -> Result:
-    """Build a log, and restart its writer with and without snapshots."""
+    """Build a log, and restart its processes with and without snapshots."""
+    one_entry_s = measure_one_entry(rounds)
     with (
         tempfile.TemporaryDirectory(prefix="foldex-bench-") as directory,
         EmbeddedServer(Path(directory) / "data") as server,
     ):
+        os.environ[ARCHIVE_ENV] = str(Path(directory) / "archive")
         snapshots = Path(directory) / "snapshots"
-        log = ("--redis-url", server.socket_path)
+        socket_path = server.socket_path
+        log = ("--redis-url", socket_path)
         kept = ("--snapshots", str(snapshots), "--snapshot-events", str(every))
+        with running("writer", *log):
+            asyncio.run(wait_alive(socket_path, ("writer",)))
+            events = asyncio.run(decide(socket_path, count, with_setup=True))
+        from_first_entry_s = asyncio.run(first_command_s(socket_path))
+        with running("archiver", *log, *kept):
+            asyncio.run(archive(socket_path, snapshots))
+        snapshot = load(find(snapshots)[0])
         with running("writer", *log, *kept):
-            asyncio.run(wait_alive(server.socket_path, ("writer",)))
-            events = asyncio.run(build(server.socket_path, count))
-            with running("archiver", *log, *kept):
-                asyncio.run(archive(server.socket_path, snapshots))
-        snapshot = newest(snapshots)
+            asyncio.run(wait_alive(socket_path, ("writer",)))
+            events += asyncio.run(decide_tail(socket_path, every - (events - snapshot.events)))
+        found = measure_starts(socket_path, Path(directory), rounds, *kept)
         state = restore(snapshot.body)
         return Result(
             events=events,
@@ -159,34 +192,34 @@ def measure(count: int, every: int, rounds: int) -> Result:
             open_orders=sum(len(account.orders) for account in state.accounts.values()),
             tail_events=events - snapshot.events,
             snapshot_bytes=len(snapshot.body),
-            from_snapshot_s=median_s(server.socket_path, rounds, *kept),
-            from_first_entry_s=median_s(server.socket_path, rounds),
-            one_entry_s=measure_one_entry(rounds),
+            from_snapshot_s={name: statistics.median(seconds) for name, seconds in found.items()},
+            slowest_s={name: max(seconds) for name, seconds in found.items()},
+            from_first_entry_s=from_first_entry_s,
+            one_entry_s=one_entry_s,
         )
 
 
 def report(result: Result) -> None:
     """Print what was recovered, and how long it took."""
     print(
-        f"{result.events:,} events in {result.entries:,} entries up to the snapshot, "
+        f"{result.events:,} events, {result.entries:,} entries up to the snapshot, "
         f"{result.open_orders:,} open orders; snapshot of {result.snapshot_bytes / 1e6:.1f} MB, "
         f"{result.tail_events:,} events behind it"
     )
-    print("restart to first processed command, median:")
-    for name, seconds in (
-        ("log of one entry", result.one_entry_s),
-        ("from the newest snapshot", result.from_snapshot_s),
-        ("from the first entry", result.from_first_entry_s),
-    ):
-        print(f"  {name:<26} {seconds:>7.2f} s  {seconds / result.one_entry_s:>6.2f} ×")
+    print("writer, start to first processed command:")
+    print(f"  {'log of one entry':<26} {result.one_entry_s:>7.2f} s")
+    print(f"  {'from the first entry':<26} {result.from_first_entry_s:>7.2f} s")
+    print("from the newest snapshot, median (slowest):")
+    for name, seconds in result.from_snapshot_s.items():
+        print(f"  {name:<26} {seconds:>7.2f} s  ({result.slowest_s[name]:.2f} s)")
 
 
 def main() -> None:
     """Measure and print."""
-    parser = argparse.ArgumentParser(description="From a writer's start to the first command it processes.")
+    parser = argparse.ArgumentParser(description="From a process's start to its first work.")
     parser.add_argument("--events", type=int, default=1_000_000)
     parser.add_argument("--every", type=int, default=SNAPSHOT_EVENTS_DEFAULT)
-    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--rounds", type=int, default=5)
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
     result = measure(arguments.events, arguments.every, arguments.rounds)

@@ -45,7 +45,7 @@ from exchange.aggregate.decide import decide, decide_frame
 from exchange.aggregate.state import RULES_VERSION, Exchange
 from exchange.aggregate.units import MONEY_ONE, RATE_ONE
 from exchange.intake.specs import DEFAULT_SPECS
-from exchange.writer import GC_THRESHOLD
+from exchange.runtime import GC_THRESHOLD
 
 SYMBOL = "BTCUSDT"
 NOW_NS = 1_700_000_000 * 10**9

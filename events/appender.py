@@ -33,6 +33,7 @@ from events.log import (
     LogMissingError,
     LogRewoundError,
     LogUnavailableError,
+    Place,
 )
 from events.values import Outcome
 
@@ -73,6 +74,8 @@ class Appender:
         self._clock_ns = clock_ns
         self._n = 0
         self.appended_seq = 0
+        # The last entry that was appended or resolved: what the log holds at least.
+        self._seen: Place | None = None
         self._waiting: deque[tuple[bytes, Future[Answer]]] = deque()
         self._unanswered: dict[int, list[Future[Answer]]] = {}
         self._arrived = asyncio.Event()
@@ -121,6 +124,7 @@ class Appender:
     def resolve(self, groups: Groups) -> None:
         """Complete the futures that these events answer. To be called with every entry, in order."""
         header = header_of(groups)
+        self._see(header.seq, header.checksum)
         # A duplicate was answered when the frame ran the first time.
         if header.origin != self.origin or header.outcome is Outcome.DUPLICATE:
             return
@@ -203,9 +207,11 @@ class Appender:
         delay_s = _RESEND_FIRST_S
         while True:
             try:
-                seq = await self._log.append_command(frame)
+                seq = await self._log.append_command(frame, behind=self._seen)
             except LogUnavailableError:
                 is_unknown = True
+            except LogRewoundError:
+                raise
             except LogError as error:
                 if isinstance(error, LogMissingError) and self.appended_seq:
                     raise LogRewoundError("the log is gone, and was appended to before") from error
@@ -217,6 +223,7 @@ class Appender:
                 if seq <= self.appended_seq:
                     raise LogRewoundError(f"entry {seq} was appended behind entry {self.appended_seq}")
                 self.appended_seq = seq
+                self._see(seq, frame.checksum)
                 break
             if await self._closes_within(delay_s):
                 break
@@ -224,6 +231,10 @@ class Appender:
                 break  # answered meanwhile: an attempt whose reply was lost had been appended
             delay_s = min(delay_s * 2, _RESEND_MAX_S)
         self._n = n
+
+    def _see(self, seq: int, checksum: bytes) -> None:
+        if self._seen is None or seq > self._seen.seq:
+            self._seen = Place(seq=seq, checksum=checksum)
 
     async def _closes_within(self, delay_s: float) -> bool:
         try:

@@ -14,7 +14,7 @@ import asyncio
 import fcntl
 import os
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -58,6 +58,9 @@ SEGMENT_ENTRIES_MAX = 65_536
 SEGMENT_BYTES_AIM = 64 * 1024 * 1024
 # Where damage is too great for the chain to tell, it is narrowed down to one group of rows.
 ENTRIES_PER_ROW_GROUP = 4_096
+ROWS_PER_ROW_GROUP = 65_536
+# Rows are made of entries while these are in the processor's cache: many at once cost half as much again.
+ROWS_PER_TABLE = 8_192
 # A reader of both streams goes through them side by side.
 CACHED_FILES = 4
 _COMMANDS, _EVENTS = "commands", "events"
@@ -66,12 +69,44 @@ _Entries = Sequence[CommandEntry] | Sequence[EventEntry]
 _RAW_NAMES = {"raw_body", "raw_checksum", "raw_chain_hash", "raw_timing"}
 
 
+class _ParquetFile:
+    """A Parquet file in the making. Tables wait in memory until a group of rows is made of them."""
+
+    def __init__(self, schema: pa.Schema) -> None:
+        self._sink = pa.BufferOutputStream()
+        names = [name for name in schema.names if name not in _RAW_NAMES]
+        self._writer = pq.ParquetWriter(
+            self._sink, schema, compression="zstd", use_dictionary=names, write_statistics=names
+        )
+        self._waiting: list[pa.Table] = []
+        self.rows = 0
+
+    def add(self, table: pa.Table) -> None:
+        """Add rows."""
+        self._waiting.append(table)
+        self.rows += table.num_rows
+
+    def pack(self) -> None:
+        """Make a group of rows of the tables that wait."""
+        tables, self._waiting = self._waiting, []
+        if tables:
+            table = pa.concat_tables(tables)
+            self._writer.write_table(table, row_group_size=max(1, table.num_rows))
+
+    def close(self) -> bytes:
+        """Return the file."""
+        self.pack()
+        self._writer.close()
+        content: bytes = self._sink.getvalue().to_pybytes()
+        return content
+
+
 class SegmentWriter:
     """Adds entries to an archive, which is made if need be.
 
     `head` is the last entry archived, `pending` the last one added; entries between them are in memory. Not
-    async: writing takes time on a processor and a disk, so a process calls `flush` in a thread and adds
-    nothing meanwhile.
+    async: encoding and writing take time on a processor and a disk, so a process calls `pack` and `flush` in
+    a thread and adds nothing meanwhile.
     """
 
     def __init__(self, url: str | Path) -> None:
@@ -89,8 +124,9 @@ class SegmentWriter:
         self.log_id = last.log_id if last else None
         self.head = last.head if last else Head(seq=0, chain_hash=GENESIS_HASH)
         self.pending = self.head
-        self._answered: list[Answered] = []
-        self._bytes = 0
+        # Closed and not on disk yet: writing it failed.
+        self._unwritten: tuple[Segment, bytes, bytes] | None = None
+        self._begin()
 
     @property
     def archived_seq(self) -> int:
@@ -100,16 +136,23 @@ class SegmentWriter:
     @property
     def is_full(self) -> bool:
         """Whether what was added is enough for a segment."""
-        return len(self._answered) >= SEGMENT_ENTRIES_MAX or self._bytes >= SEGMENT_BYTES_AIM
+        return self.pending.seq - self.head.seq >= SEGMENT_ENTRIES_MAX or self._bytes >= SEGMENT_BYTES_AIM
+
+    @property
+    def can_pack(self) -> bool:
+        """Whether what was added since `pack` is enough for a group of rows."""
+        entries = self.pending.seq - self._packed_seq
+        return entries >= ENTRIES_PER_ROW_GROUP or self._unpacked_rows >= ROWS_PER_ROW_GROUP
 
     def add(self, command: CommandEntry, verified: VerifiedEvents, log_id: str) -> None:
-        """Add a command entry and the event entry that answers it.
+        """Add a command entry and the event entry that answers it; not while a segment waits to be written.
 
         Raises:
             ArchiveMismatchError: the entry does not continue the archive: it is of another log, or of another
                 course of this one.
             CorruptLogError: the events answer another command entry.
         """
+        assert self._unwritten is None, "flush comes first"
         entry, header = verified.entry, header_of(verified.groups)
         assert entry.seq == command.seq == self.pending.seq + 1, (entry.seq, command.seq, self.pending.seq)
         if header.checksum != command.frame.checksum:
@@ -126,7 +169,18 @@ class SegmentWriter:
         self.log_id = log_id
         self.pending = Head(seq=entry.seq, chain_hash=entry.chain_hash)
         self._answered.append((command, verified))
+        self._answered_rows += sum(map(len, verified.groups))
         self._bytes += len(command.frame.body) + len(entry.body)
+        if self._answered_rows >= ROWS_PER_TABLE:
+            self._make_rows()
+
+    def pack(self) -> None:
+        """Encode what was added, so that less is left to do for `flush`."""
+        self._make_rows()
+        self._commands.pack()
+        self._events.pack()
+        self._packed_seq = self.pending.seq
+        self._unpacked_rows = 0
 
     def flush(self) -> Segment | None:
         """Write what was added as a segment and return it, None when nothing was added.
@@ -134,13 +188,46 @@ class SegmentWriter:
         Raises:
             OSError: it could not be written; what was added is still here, and the next call tries again.
         """
-        if not self._answered:
-            return None
+        if self._unwritten is None:
+            if self.pending == self.head:
+                return None
+            self._unwritten = self._close_segment()
+        segment, commands, events = self._unwritten
+        self.directory.write(segment.commands_file, commands)
+        self.directory.write(segment.events_file, events)
+        manifest = msgspec.json.encode(segment)
+        name = manifest_name(segment.first_seq, segment.last_seq)
+        self.directory.write(name, manifest + b"\n" + checksum_of(manifest).encode())
+        self._unwritten = None
+        self._segments.append(segment)
+        self.head = self.pending
+        self._begin()
+        return segment
+
+    def _begin(self) -> None:
+        """Begin a segment."""
+        self._commands, self._events = _ParquetFile(COMMAND_SCHEMA), _ParquetFile(EVENT_SCHEMA)
+        self._answered: list[Answered] = []
+        self._answered_rows = 0
+        self._unpacked_rows = 0
+        self._packed_seq = self.pending.seq
+        self._bytes = 0
+
+    def _make_rows(self) -> None:
+        """Turn entries into rows."""
+        answered, self._answered = self._answered, []
+        self._unpacked_rows += self._answered_rows
+        self._answered_rows = 0
+        if answered:
+            self._commands.add(command_table(answered))
+            self._events.add(event_table(verified for _, verified in answered))
+
+    def _close_segment(self) -> tuple[Segment, bytes, bytes]:
         assert self.log_id is not None
+        self.pack()
+        commands, events = self._commands.close(), self._events.close()
+        entries = self.pending.seq - self.head.seq
         numbers = range_name(self.head.seq + 1, self.pending.seq)
-        files = {kind: f"{kind}/{numbers}.parquet" for kind in (_COMMANDS, _EVENTS)}
-        commands, command_count = _parquet(COMMAND_SCHEMA, self._tables(_COMMANDS))
-        events, event_count = _parquet(EVENT_SCHEMA, self._tables(_EVENTS))
         segment = Segment(
             format=FORMAT,
             log_id=self.log_id,
@@ -148,38 +235,22 @@ class SegmentWriter:
             last_seq=self.pending.seq,
             previous_hash=self.head.chain_hash.hex(),
             last_hash=self.pending.chain_hash.hex(),
-            commands=command_count,
-            events=event_count,
+            # Of each entry one row is its frame's.
+            commands=self._commands.rows - entries,
+            events=self._events.rows - entries,
             bytes=len(commands) + len(events),
-            commands_file=files[_COMMANDS],
+            commands_file=f"{_COMMANDS}/{numbers}.parquet",
             commands_checksum=checksum_of(commands),
-            events_file=files[_EVENTS],
+            events_file=f"{_EVENTS}/{numbers}.parquet",
             events_checksum=checksum_of(events),
         )
-        self.directory.write(segment.commands_file, commands)
-        self.directory.write(segment.events_file, events)
-        manifest = msgspec.json.encode(segment)
-        name = manifest_name(segment.first_seq, segment.last_seq)
-        self.directory.write(name, manifest + b"\n" + checksum_of(manifest).encode())
-        self._segments.append(segment)
-        self.head = self.pending
-        self._answered = []
-        self._bytes = 0
-        return segment
+        return segment, commands, events
 
     def close(self) -> None:
         """Let another process write. What was added and not flushed is dropped."""
         if self._lock is not None:
             os.close(self._lock)
             self._lock = None
-
-    def _tables(self, kind: str) -> Iterator[pa.Table]:
-        for start in range(0, len(self._answered), ENTRIES_PER_ROW_GROUP):
-            part = self._answered[start : start + ENTRIES_PER_ROW_GROUP]
-            if kind == _COMMANDS:
-                yield command_table(part)
-            else:
-                yield event_table(verified for _, verified in part)
 
     def _take_lock(self) -> int | None:
         local = self.directory.local
@@ -201,21 +272,6 @@ class SegmentWriter:
             for name in self.directory.names(folder):
                 if name not in kept:
                     self.directory.delete(name)
-
-
-def _parquet(schema: pa.Schema, tables: Iterator[pa.Table]) -> tuple[bytes, int]:
-    """Return tables as one Parquet file, a group of rows each, and how many messages they hold."""
-    names = [name for name in schema.names if name not in _RAW_NAMES]
-    sink = pa.BufferOutputStream()
-    count = 0
-    with pq.ParquetWriter(
-        sink, schema, compression="zstd", use_dictionary=names, write_statistics=names
-    ) as writer:
-        for table in tables:
-            writer.write_table(table, row_group_size=max(1, table.num_rows))
-            count += table.num_rows - table.column("raw_body").drop_null().length()
-    content: bytes = sink.getvalue().to_pybytes()
-    return content, count
 
 
 class ArchivedLog:

@@ -6,20 +6,28 @@ JSON. So a message that is added to the language has its columns without a word 
 
 The first row of each entry has type "frame" and stands for the entry as a whole: its `raw_…` columns hold
 what was stored, byte for byte, and it alone is read when a table is read as a log.
+
+An archiver makes a row of everything that happens, so that what is done here for each row counts: messages
+are sorted by kind, each field of a kind becomes an array at one go, and arrays are spread over the table's
+rows without Python looking at a row again.
 """
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from enum import Enum
+from operator import attrgetter
 from types import UnionType
-from typing import Any, Union, get_args, get_origin, get_type_hints
+from typing import Any, Final, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 import pyarrow as pa
+import pyarrow.compute as pc
 
 from events.commands import AnyCommand
 from events.events import AnyEvent, FrameHeader
-from events.frame import CommandFrame, EventEntry, UndecodableBodyError, header_of
+from events.frame import CommandFrame, EventEntry, Groups, UndecodableBodyError, header_of
 from events.log import CommandEntry, VerifiedEvents
+from events.values import Outcome
 
 FRAME = "frame"
 _INT64 = range(-(1 << 63), 1 << 63)
@@ -57,20 +65,32 @@ RAW_COMMAND_COLUMNS = ["seq", "origin", "n", *(name for name, _ in _RAW_COMMAND)
 RAW_EVENT_COLUMNS = ["seq", *(name for name, _ in _RAW_EVENT)]
 
 Answered = tuple[CommandEntry, VerifiedEvents]
-_Convert = Callable[[Any], Any]
+_Values = list[Any]
+_ToArray = Callable[[_Values], pa.Array]
 
 
-def _convert_int(value: int) -> int | None:
-    # A refused command may ask for any integer that msgpack can hold.
-    return value if value in _INT64 else None
+def _integers(values: _Values) -> pa.Array:
+    try:
+        return pa.array(values, pa.int64())
+    except (OverflowError, pa.ArrowInvalid):
+        # A refused command may ask for any integer that msgpack can hold.
+        return pa.array([value if value in _INT64 else None for value in values], pa.int64())
 
 
-def _convert_name(value: Enum) -> str:
-    return value.name.lower()
+def _names_of(kind: type[Enum]) -> _ToArray:
+    names: dict[Enum | None, str | None] = {member: member.name.lower() for member in kind}
+    names[None] = None
+    return lambda values: pa.array([names[value] for value in values], pa.string())
 
 
-def _convert_nested(value: Any) -> str:
-    return msgspec.json.encode(_plain(value)).decode()
+def _hex(values: _Values) -> pa.Array:
+    return pa.array([None if value is None else value.hex() for value in values], pa.string())
+
+
+def _nested(values: _Values) -> pa.Array:
+    encode = msgspec.json.encode
+    texts = [None if value is None else encode(_plain(value)).decode() for value in values]
+    return pa.array(texts, pa.string())
 
 
 def _plain(value: Any) -> Any:
@@ -81,49 +101,57 @@ def _plain(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_plain(item) for item in value]
     if isinstance(value, Enum):
-        return _convert_name(value)
+        return value.name.lower()
     return value.hex() if isinstance(value, bytes) else value
 
 
-def _column_of(hint: Any) -> tuple[pa.DataType, _Convert]:
-    """Return a column's type and how a value of the annotated type gets into it."""
+def _column_of(hint: Any) -> tuple[pa.DataType, _ToArray]:
+    """Return a column's type, and what makes an array of values of the annotated type, or None."""
     if get_origin(hint) in (Union, UnionType):
         (hint,) = (part for part in get_args(hint) if part is not type(None))
     if isinstance(hint, type):
         if issubclass(hint, Enum):
-            return pa.string(), _convert_name
+            return pa.string(), _names_of(hint)
         if hint is bool:
-            return pa.bool_(), bool
+            return pa.bool_(), lambda values: pa.array(values, pa.bool_())
         if hint is int:
-            return pa.int64(), _convert_int
+            return pa.int64(), _integers
         if hint is str:
-            return pa.string(), str
+            return pa.string(), lambda values: pa.array(values, pa.string())
         if hint is bytes:
-            return pa.string(), bytes.hex
-    return pa.string(), _convert_nested
+            return pa.string(), _hex
+    return pa.string(), _nested
 
 
 class _Language:
-    """The columns of all commands, or of all events, and how each kind of message fills them."""
+    """The columns of all commands, or of all events, and how each kind of message fills them.
+
+    `tags` and `fields` are by kind; a field is a column, the field's name and what makes an array of it.
+    """
 
     def __init__(self, union: Any, raw: Sequence[tuple[str, pa.DataType]]) -> None:
         place = {name for name, _ in _PLACE}
         columns: dict[str, pa.DataType] = {}
-        self.fillers: dict[type, tuple[str, list[tuple[str, str, _Convert]]]] = {}
+        self.tags: dict[type, str] = {FrameHeader: FRAME}
+        self.fields: dict[type, list[tuple[str, str, _ToArray]]] = {FrameHeader: []}
         for kind in get_args(union):
-            tag = str(kind.__struct_config__.tag)
-            fields = []
+            if kind is FrameHeader:
+                continue  # it stands for the frame as a whole, with columns of its own
+            tag = self.tags[kind] = str(kind.__struct_config__.tag)
+            fields = self.fields[kind] = []
             for name, hint in get_type_hints(kind).items():
-                if name in _HIDDEN or name not in kind.__struct_fields__ or kind is FrameHeader:
+                if name in _HIDDEN or name not in kind.__struct_fields__:
                     continue
                 # A message may have a field named like a place of its own.
                 column = f"{tag}_{name}" if name in place else name
-                arrow_type, convert = _column_of(hint)
+                arrow_type, to_array = _column_of(hint)
                 if columns.setdefault(column, arrow_type) != arrow_type:
                     column = f"{tag}_{name}"
                     columns[column] = arrow_type
-                fields.append((column, name, convert))
-            self.fillers[kind] = (tag, fields)
+                fields.append((column, name, to_array))
+        self.codes = {kind: code for code, kind in enumerate(self.tags)}
+        self.tag_names = pa.array(self.tags.values(), pa.string())
+        self.raw_names = [name for name, _ in raw]
         self.schema = pa.schema([*_PLACE, *sorted(columns.items()), *raw])
 
 
@@ -131,57 +159,114 @@ _COMMANDS = _Language(AnyCommand, _RAW_COMMAND)
 _EVENTS = _Language(AnyEvent, _RAW_EVENT)
 COMMAND_SCHEMA = _COMMANDS.schema
 EVENT_SCHEMA = _EVENTS.schema
+_outcome_names: Final = _names_of(Outcome)
 
 
 class _Rows:
-    """Rows of which each has a few of many columns."""
+    """The rows of entries, in order; an entry's first is its frame."""
 
     def __init__(self, language: _Language) -> None:
         self._language = language
-        self._cells: dict[str, tuple[list[int], list[Any]]] = {
-            name: ([], []) for name in language.schema.names
-        }
-        self._places: list[tuple[Any, ...]] = []
-        self.count = 0
+        self._messages: list[Any] = []
+        self._starts: list[int] = []
+        # Of each row: its entry's place among the entries, its own in the entry, its command's in the frame.
+        self._entries: list[int] = []
+        self._positions: list[int] = []
+        self._indices: list[int] = []
+        self._seqs: list[int] = []
+        self._headers: list[FrameHeader] = []
+        self._origins: list[tuple[str, int]] = []
+        self._raw: list[tuple[Any, ...]] = []
 
-    def add(self, place: tuple[Any, ...], message: msgspec.Struct) -> None:
-        """Add a row for a message; `place` is seq, position and index, then what follows the type."""
-        tag, fields = self._language.fillers[type(message)]
-        cells = [
-            (column, convert(value))
-            for column, name, convert in fields
-            if (value := getattr(message, name)) is not None
-        ]
-        self.add_cells(place, tag, cells)
+    def add(
+        self, seq: int, header: FrameHeader, origin: tuple[str, int], groups: Groups, raw: tuple[Any, ...]
+    ) -> None:
+        """Add an entry: the rows of its frame and of its messages, by groups; the first is the frame's own.
 
-    def add_cells(self, place: tuple[Any, ...], tag: str, cells: Iterable[tuple[str, Any]]) -> None:
-        """Add a row of given cells."""
-        row = self.count
-        self._places.append((*place[:3], tag, *place[3:]))
-        for name, value in cells:
-            rows, values = self._cells[name]
-            rows.append(row)
-            values.append(value)
-        self.count = row + 1
+        `origin` is that of the frame with its number, `raw` what the raw columns hold.
+        """
+        start = len(self._messages)
+        self._starts.append(start)
+        for index, group in enumerate(groups, -1):
+            self._messages += group
+            self._indices += [index] * len(group)
+        count = len(self._messages) - start
+        self._entries += [len(self._seqs)] * count
+        self._positions += range(count)
+        self._seqs.append(seq)
+        self._headers.append(header)
+        self._origins.append(origin)
+        self._raw.append(raw)
 
     def table(self) -> pa.Table:
         """Return the rows; what they do not have is null."""
-        schema = self._language.schema
-        placed = zip(*self._places, strict=True) if self._places else [()] * len(_PLACE)
-        arrays = [pa.array(column, kind) for column, (_, kind) in zip(placed, _PLACE, strict=True)]
-        arrays += [self._array(schema.field(position)) for position in range(len(_PLACE), len(schema))]
-        return pa.table(arrays, schema=schema)
+        language, count = self._language, len(self._messages)
+        columns = self._place_columns() | self._raw_columns() | self._message_columns()
+        nothing: dict[pa.DataType, pa.Array] = {}
+        arrays = []
+        for field in language.schema:
+            array = columns.get(field.name)
+            if array is None:
+                array = nothing.get(field.type)
+            if array is None:
+                array = nothing[field.type] = pa.nulls(count, field.type)
+            arrays.append(array)
+        return pa.table(arrays, schema=language.schema)
 
-    def _array(self, field: pa.Field) -> pa.Array:
-        rows, values = self._cells[field.name]
-        if not rows:
-            return pa.nulls(self.count, field.type)
-        if len(rows) < self.count:
-            sparse: list[Any] = [None] * self.count
-            for row, value in zip(rows, values, strict=True):
-                sparse[row] = value
-            values = sparse
-        return pa.array(values, field.type)
+    def _place_columns(self) -> dict[str, pa.Array]:
+        codes_of = self._language.codes
+        codes = pa.array([codes_of[type(message)] for message in self._messages], pa.int32())
+        entries = pa.array(self._entries, pa.int32())
+        headers = self._headers
+        by_entry = {
+            "seq": pa.array(self._seqs, pa.int64()),
+            "time": pa.array([header.now_ns for header in headers], _TIME),
+            "origin": pa.array([name for name, _ in self._origins], pa.string()),
+            "n": pa.array([n for _, n in self._origins], pa.uint64()),
+            "outcome": _outcome_names([header.outcome for header in headers]),
+        }
+        return {
+            "position": pa.array(self._positions, pa.int32()),
+            "index": pa.array(self._indices, pa.int32()),
+            "type": self._language.tag_names.take(codes),
+        } | {name: array.take(entries) for name, array in by_entry.items()}
+
+    def _raw_columns(self) -> dict[str, pa.Array]:
+        schema, names = self._language.schema, self._language.raw_names
+        place = _places([self._starts], len(self._messages))
+        values = zip(*self._raw, strict=True) if self._raw else [()] * len(names)
+        return {
+            name: pa.array(column, schema.field(name).type).take(place)
+            for name, column in zip(names, values, strict=True)
+        }
+
+    def _message_columns(self) -> dict[str, pa.Array]:
+        messages_of: defaultdict[type, list[Any]] = defaultdict(list)
+        rows_of: defaultdict[type, list[int]] = defaultdict(list)
+        for row, message in enumerate(self._messages):
+            kind = type(message)
+            messages_of[kind].append(message)
+            rows_of[kind].append(row)
+        parts: defaultdict[str, list[tuple[type, pa.Array]]] = defaultdict(list)
+        for kind, messages in messages_of.items():
+            for column, name, to_array in self._language.fields[kind]:
+                parts[column].append((kind, to_array(list(map(attrgetter(name), messages)))))
+        places: dict[tuple[type, ...], pa.Array] = {}
+        columns = {}
+        for column, found in parts.items():
+            kinds = tuple(kind for kind, _ in found)
+            if kinds not in places:
+                places[kinds] = _places([rows_of[kind] for kind in kinds], len(self._messages))
+            columns[column] = pa.concat_arrays([array for _, array in found]).take(places[kinds])
+        return columns
+
+
+def _places(rows: Sequence[Sequence[int]], count: int) -> pa.Array:
+    """Return for each of `count` rows where its value is among those of `rows`, null for all others."""
+    listed = pa.concat_arrays([pa.array(part, pa.int32()) for part in rows])
+    if not len(listed):
+        return pa.nulls(count, pa.int32())
+    return pc.inverse_permutation(listed, max_index=count - 1)
 
 
 def command_table(answered: Iterable[Answered]) -> pa.Table:
@@ -189,15 +274,13 @@ def command_table(answered: Iterable[Answered]) -> pa.Table:
     rows = _Rows(_COMMANDS)
     for command, verified in answered:
         frame, header = command.frame, header_of(verified.groups)
-        entry = (header.now_ns, frame.origin, frame.n, _convert_name(header.outcome))
-        raw = (frame.schema, frame.time_ns, frame.body, frame.checksum)
-        rows.add_cells((command.seq, 0, -1, *entry), FRAME, zip(_names(_RAW_COMMAND), raw, strict=True))
         try:
-            messages = frame.commands()
+            messages: list[Any] = frame.commands()
         except UndecodableBodyError:
-            continue  # the raw body is all there is
-        for index, message in enumerate(messages):
-            rows.add((command.seq, index + 1, index, *entry), message)
+            messages = []  # the raw body is all there is
+        raw = (frame.schema, frame.time_ns, frame.body, frame.checksum)
+        groups = [[header], *([message] for message in messages)]
+        rows.add(command.seq, header, (frame.origin, frame.n), groups, raw)
     return rows.table()
 
 
@@ -206,15 +289,8 @@ def event_table(entries: Iterable[VerifiedEvents]) -> pa.Table:
     rows = _Rows(_EVENTS)
     for verified in entries:
         stored, header = verified.entry, header_of(verified.groups)
-        entry = (header.now_ns, header.origin, header.frame_n, _convert_name(header.outcome))
         raw = (stored.schema, stored.body, stored.chain_hash, stored.writer, stored.timing)
-        rows.add_cells((stored.seq, 0, -1, *entry), FRAME, zip(_names(_RAW_EVENT), raw, strict=True))
-        position = 0
-        for group_index, group in enumerate(verified.groups):
-            for message in group:
-                if message is not header:
-                    position += 1
-                    rows.add((stored.seq, position, group_index - 1, *entry), message)
+        rows.add(stored.seq, header, (header.origin, header.frame_n), verified.groups, raw)
     return rows.table()
 
 
@@ -239,7 +315,3 @@ def event_entries(table: pa.Table) -> list[EventEntry]:
         EventEntry(seq=seq, schema=schema, body=body, chain_hash=chain_hash, writer=writer, timing=timing)
         for seq, schema, body, chain_hash, writer, timing in zip(*columns, strict=True)
     ]
-
-
-def _names(columns: Sequence[tuple[str, pa.DataType]]) -> list[str]:
-    return [name for name, _ in columns]

@@ -97,6 +97,13 @@ class Head(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     chain_hash: bytes
 
 
+class Place(msgspec.Struct, frozen=True, kw_only=True, gc=False):
+    """A command entry that somebody has seen: its number and checksum."""
+
+    seq: int
+    checksum: bytes
+
+
 class Lease(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """The right to append events. A later term fences every earlier one."""
 
@@ -156,10 +163,15 @@ class Log(ReadableLog, Protocol):
         """
         ...
 
-    async def append_command(self, frame: CommandFrame) -> int:
+    async def append_command(self, frame: CommandFrame, *, behind: Place | None = None) -> int:
         """Append a command frame; return its sequence number.
 
+        `behind` is an entry that the caller has seen. Every first append over a connection makes sure, in one
+        step with the append, that the log still holds it, unless it was trimmed: a log that went backwards
+        gets nothing from those who have seen more of it.
+
         Raises:
+            LogRewoundError: the log does not hold that entry; nothing was appended.
             LogMissingError: the log has not been created.
             LogFullError: the server has no room.
         """
@@ -371,6 +383,16 @@ class EventReader:
             raise LogRewoundError(f"event entry {self.seq} was read and is no longer in the log")
         if found[0].chain_hash != self.chain_hash:
             raise LogRewoundError(f"event entry {self.seq} is not the one that was read")
+
+
+def check_answer(command: CommandEntry, answer: VerifiedEvents) -> None:
+    """Make sure that an event entry answers the command entry of its number; the chain vouches for which.
+
+    Raises:
+        CorruptLogError: it answers another one.
+    """
+    if header_of(answer.groups).checksum != command.frame.checksum:
+        raise CorruptLogError(command.seq, "the command entry is another than the one its events answer")
 
 
 def _check_schema(seq: int, schema: int) -> None:

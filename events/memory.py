@@ -18,6 +18,7 @@ from events.log import (
     LogExistsError,
     LogMissingError,
     LogRewoundError,
+    Place,
     TrimmedError,
 )
 
@@ -50,10 +51,12 @@ class MemoryLog:
             raise LogExistsError("the command stream is not empty")
         self._add_command(frame)
 
-    async def append_command(self, frame: CommandFrame) -> int:
+    async def append_command(self, frame: CommandFrame, *, behind: Place | None = None) -> int:
         """Append a command frame (see `Log.append_command`)."""
         if not self.commands:
             raise LogMissingError("the log has not been created")
+        if behind is not None:
+            self._check_behind(behind)
         return self._add_command(frame)
 
     async def read_commands(self, after: int, limit: int, wait_ms: int = 0) -> list[CommandEntry]:
@@ -163,6 +166,13 @@ class MemoryLog:
         return [(entry.seq, entry.chain_hash, entry.writer)] == [
             (stored.seq, stored.chain_hash, stored.writer) for stored in found
         ]
+
+    def _check_behind(self, behind: Place) -> None:
+        start = bisect_right(self.commands, behind.seq - 1, key=_seq_of)
+        found = self.commands[start : start + 1]
+        is_other = bool(found) and found[0].seq == behind.seq and found[0].frame.checksum != behind.checksum
+        if not found or is_other:
+            raise LogRewoundError(f"command entry {behind.seq} is not the one that was seen")
 
     def _add_command(self, frame: CommandFrame) -> int:
         seq = self.commands[-1].seq + 1 if self.commands else 1

@@ -16,8 +16,9 @@ Two decisions that are not obvious:
 
 import asyncio
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
+from weakref import WeakSet
 
 import hiredis
 from redis import exceptions as server_errors
@@ -41,11 +42,13 @@ from events.log import (
     LogMissingError,
     LogRewoundError,
     LogUnavailableError,
+    Place,
     ServerSettingsError,
     TrimmedError,
 )
 
 REPLY_TIMEOUT_S = 10.0
+REPLICAS_TIMEOUT_MS = 1_000
 # One script call appends several entries: most of what a small one costs is the call. But while it runs,
 # nobody else is served.
 ENTRIES_PER_CALL_MAX = 64
@@ -93,6 +96,22 @@ for i = 5, #ARGV, 4 do
 end
 redis.call('HSET', KEYS[2], 'seq', string.format('%.0f', seq - 1), 'hash', ARGV[#ARGV - 1])
 return 1
+""")
+
+# An append over a new connection, which may lead to a server that has lost its tail. ARGV: an entry that must
+# be there, unless it was trimmed, and its checksum; the new entry's fields.
+_APPEND_BEHIND = _Script("""
+local last = redis.call('XREVRANGE', KEYS[1], '+', '-', 'COUNT', 1)[1]
+if not last then return false end
+if tonumber(string.sub(last[1], 3)) < tonumber(ARGV[1]) then return 0 end
+local id = '0-' .. ARGV[1]
+local seen = redis.call('XRANGE', KEYS[1], id, id)[1]
+if seen then
+  for i = 1, #seen[2], 2 do
+    if seen[2][i] == 'c' and seen[2][i + 1] ~= ARGV[2] then return 0 end
+  end
+end
+return redis.call('XADD', KEYS[1], 'NOMKSTREAM', '0-*', unpack(ARGV, 3))
 """)
 
 _ACQUIRE = _Script("""
@@ -171,10 +190,14 @@ class RedisLog:
 
     A handle belongs to one event loop. Each request has a connection to itself while it runs; idle ones
     are kept. An unanswered request fails with `LogUnavailableError` after ten seconds.
+
+    With `replicas`, events are not returned before so many replicas of the server have received them: what
+    was read survives a failover to one of those.
     """
 
-    def __init__(self, url: str, *, shard: str = "main") -> None:
+    def __init__(self, url: str, *, shard: str = "main", replicas: int = 0) -> None:
         self._wire = _Wire(url)
+        self._replicas = replicas
         prefix = f"foldex:{{{shard}}}:"
         self._commands_key = f"{prefix}commands"
         self._events_key = f"{prefix}events"
@@ -182,6 +205,7 @@ class RedisLog:
         self._lease_key = f"{prefix}lease"
         self._term_key = f"{prefix}term"
         self._first_kept_key = f"{prefix}first_kept"
+        self._replicated_channel = f"{prefix}replicated"
 
     @property
     def connections(self) -> int:
@@ -196,11 +220,23 @@ class RedisLog:
             raise LogExistsError("the command stream is not empty")
         _expect_answer(reply)
 
-    async def append_command(self, frame: CommandFrame) -> int:
+    async def append_command(self, frame: CommandFrame, *, behind: Place | None = None) -> int:
         """Append a command frame (see `Log.append_command`)."""
-        reply = await self._call("XADD", self._commands_key, "NOMKSTREAM", "0-*", *_command_fields(frame))
+        fields = _command_fields(frame)
+
+        def pack_checked() -> bytes:
+            assert behind is not None
+            place = (behind.seq, behind.checksum)
+            return _pack("EVAL", _APPEND_BEHIND.source, 1, self._commands_key, *place, *fields)
+
+        plain = _pack("XADD", self._commands_key, "NOMKSTREAM", "0-*", *fields)
+        first = pack_checked if behind is not None else None
+        reply = _expect_answer((await self._wire.exchange([plain], first=first))[0])
         if reply is None:
             raise LogMissingError("the log has not been created")
+        if reply == 0:
+            assert behind is not None
+            raise LogRewoundError(f"command entry {behind.seq}, which was seen, is no longer in the log")
         assert reply.startswith(b"0-"), reply
         return int(reply[2:])
 
@@ -258,8 +294,11 @@ class RedisLog:
 
         Raises:
             CorruptLogError: an entry lacks a field or holds something else than a number in one.
+            LogUnavailableError: also when too few replicas have them in time.
         """
         stored = await self._read(self._events_key, after, limit, wait_ms)
+        if stored and self._replicas:
+            await self._wait_for_replicas()
         return [_event_entry(seq, *entry) for seq, entry in enumerate(stored, after + 1)]
 
     async def restore(
@@ -398,6 +437,22 @@ class RedisLog:
                 raise TrimmedError(after + 1, first_kept)
         return stored
 
+    async def _wait_for_replicas(self) -> None:
+        """Wait until enough replicas have received what the server had sent them up to now.
+
+        WAIT counts from what its own connection has replicated last, so that has to be something new: an
+        empty message, which a full server takes as well.
+        """
+        calls = [
+            _pack("PUBLISH", self._replicated_channel, ""),
+            _pack("WAIT", self._replicas, REPLICAS_TIMEOUT_MS),
+        ]
+        _, found = await self._wire.exchange(calls, REPLICAS_TIMEOUT_MS / 1000)
+        if isinstance(found, server_errors.ResponseError):
+            raise LogUnavailableError(str(found)) from found  # a server that is a replica itself by now
+        if found < self._replicas:
+            raise LogUnavailableError(f"{found} replicas have what was read, of {self._replicas} to wait for")
+
     async def _first_kept(self) -> int:
         """Return where the streams begin: 1 until they were trimmed."""
         first_kept = await self._call("GET", self._first_kept_key)
@@ -422,24 +477,34 @@ class _Wire:
         self._class, self._arguments = _connection_arguments(url)
         self._idle: list[AbstractConnection] = []
         self._busy: set[AbstractConnection] = set()
+        # Those over which a `first` was answered.
+        self._checked: WeakSet[AbstractConnection] = WeakSet()
         self._is_closed = False
 
-    async def exchange(self, packed: Sequence[bytes], wait_s: float = 0.0) -> list[Reply]:
+    async def exchange(
+        self, packed: Sequence[bytes], wait_s: float = 0.0, *, first: Callable[[], bytes] | None = None
+    ) -> list[Reply]:
         """Send packed commands at once and return their replies, refusals as error objects.
 
-        The server may take `wait_s` longer than usual. When it cannot be reached, does not answer in time
-        or the caller is cancelled, the connection is dropped, since replies may still be on their way.
+        What `first` packs is sent instead over a connection that has not carried one yet. The server may
+        take `wait_s` longer than usual. When it cannot be reached, does not answer in time or the caller is
+        cancelled, the connection is dropped, since replies may still be on their way.
 
         Raises:
             LogUnavailableError: no answer; ServerSettingsError: the server does not let this user in.
         """
         connection = await self._borrow()
         self._busy.add(connection)
+        is_first = first is not None and connection not in self._checked
+        if first is not None and is_first:
+            packed = [first()]
         is_reusable = False
         try:
             async with asyncio.timeout(REPLY_TIMEOUT_S + wait_s):
                 await connection.send_packed_command(packed, check_health=False)
                 replies = [await _reply(connection) for _ in packed]
+            if is_first and not isinstance(replies[0], server_errors.ResponseError):
+                self._checked.add(connection)
             # A former master: only a new connection can lead to its successor.
             is_demoted = any(isinstance(reply, server_errors.ReadOnlyError) for reply in replies)
             if is_demoted:

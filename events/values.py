@@ -162,9 +162,9 @@ class SourceFault(IntEnum):
 class Outcome(IntEnum):
     """What became of a command frame.
 
-    Only EXECUTED ran. DUPLICATE ran before, STALE came after a later frame of its origin and never ran,
-    ORIGIN_CLOSED came from an incarnation that a newer one replaced, REJECTED_FRAME has a body that does
-    not decode.
+    Only EXECUTED ran. DUPLICATE ran before. ORIGIN_CLOSED came from an incarnation that a newer one replaced,
+    or of which a frame before this one is missing. REJECTED_FRAME has a body that does not decode. STALE, for
+    a frame that a later one of its origin had overtaken, is no longer given: an origin with a gap is closed.
     """
 
     EXECUTED = 0

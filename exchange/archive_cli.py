@@ -25,14 +25,15 @@ from exchange.options import (
 )
 
 if TYPE_CHECKING:
-    from events.archive import ArchivedLog
     from events.log import Head, ReadableLog
     from events.redis import RedisLog
     from exchange.archiving import Restored
     from exchange.sql import Result
 
 app = typer.Typer(
-    help="Export, import and check logs as archives: directories of Parquet files.", no_args_is_help=True
+    help="Export, import and list logs as archives: directories of Parquet files. "
+    "foldex verify --archive checks them.",
+    no_args_is_help=True,
 )
 
 R = TypeVar("R")
@@ -86,26 +87,6 @@ def import_archive(
             _print_restored(await _on_server(url, lambda log: import_log(log, archive)), as_json)
 
     call(data_dir, redis_url, put)
-
-
-@app.command("verify")
-def verify(
-    source: Annotated[str | None, typer.Argument(help="A directory, a .tar file, or a URL.")] = None,
-    data_dir: DataDir = config.DATA_DIR_DEFAULT,
-    as_json: AsJson = False,
-) -> None:
-    """Check every file, entry, hash and column of an archive.  [default: that of the data directory]"""
-    from exchange.archiving import opened, verify_archive, verify_columns
-
-    async def check(archive: "ArchivedLog") -> "Head":
-        head = await verify_archive(archive)
-        await verify_columns(archive)
-        return head
-
-    url = source or str(data_dir / config.ARCHIVE_DIR_NAME)
-    with reporting(), opened(url) as archive:
-        _require(archive.head.seq, f"no archive in {url}")
-        _print_head(asyncio.run(check(archive)), f"{url} is intact", as_json)
 
 
 @app.command("list")
@@ -239,7 +220,10 @@ def _print_restored(restored: "Restored", as_json: bool) -> None:
     if as_json:
         typer.echo(msgspec.json.encode(restored).decode())
     elif restored.events == 0:
-        typer.echo(f"foldex: nothing was lost: the log ends at entry {restored.seq}, not before its archive")
+        # Whether something is missing that is not archived either, nobody here can know.
+        typer.echo(
+            f"foldex: nothing to put back: the log ends at entry {restored.seq}, not before its archive"
+        )
     else:
         typer.echo(
             f"foldex: put back {restored.commands} command entries and {restored.events} event entries "

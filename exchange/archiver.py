@@ -20,7 +20,7 @@ from events import snapshot as files
 from events.appender import AnswerLostError, Appender, AppenderClosedError
 from events.commands import Checkpoint
 from events.events import CheckpointPassed, Rejected
-from events.log import LogFullError, VerifiedEvents
+from events.log import LogFullError, LogRewoundError, VerifiedEvents
 from events.snapshot import Snapshot
 from exchange.fold import Fold
 from exchange.runtime import Runtime
@@ -128,10 +128,16 @@ async def run_archiver(runtime: Runtime) -> None:
 
     appender = Appender(runtime.log, "archiver")
     archiver = Archiver(appender, save)
-    fold = Fold(runtime.log, archiver.on_entry, runtime.snapshots, on_milestone=archiver.on_milestone)
+    segmenter = _segmenter(runtime, directory)
+
+    def on_entry(verified: VerifiedEvents) -> None:
+        archiver.on_entry(verified)
+        if segmenter is not None:
+            segmenter.offer(verified)
+
+    fold = Fold(runtime.log, on_entry, runtime.snapshots, on_milestone=archiver.on_milestone)
     if not await runtime.until_available(fold.catch_up):
         return
-    segmenter = _segmenter(runtime, directory)
     await appender.open()
     following = asyncio.create_task(fold.run(runtime.stop), name="fold")
     archiving = asyncio.create_task(_archive(segmenter, runtime.stop), name="archive")
@@ -142,6 +148,11 @@ async def run_archiver(runtime: Runtime) -> None:
         for task in done:
             task.result()
         await archiving  # what was read is in a segment then
+    except LogRewoundError:
+        # What the segmenter has read is no longer in the log, and nowhere else: it is archived at once.
+        runtime.stop.set()
+        await asyncio.wait({archiving})
+        raise
     finally:
         for task in (keeping, following, archiving):
             task.cancel()

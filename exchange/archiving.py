@@ -16,7 +16,7 @@ import pyarrow as pa
 
 from events.archive import ArchivedLog, SegmentWriter
 from events.columns import command_table, event_table
-from events.frame import GENESIS_HASH, EventEntry, header_of
+from events.frame import GENESIS_HASH, EventEntry
 from events.log import (
     CommandEntry,
     CommandReader,
@@ -30,6 +30,7 @@ from events.log import (
     LogMissingError,
     ReadableLog,
     TrimmedError,
+    check_answer,
 )
 from events.segments import ArchiveError, ArchiveMismatchError, mismatch
 
@@ -64,23 +65,27 @@ async def verify_archive(archive: ArchivedLog, after: Head | None = None) -> Hea
         while len(asked) < len(answers):
             asked += await commands.read(len(answers) - len(asked))
         for command, answer in zip(asked, answers, strict=True):
-            if header_of(answer.groups).checksum != command.frame.checksum:
-                what = "the command entry is another than the one its events answer"
-                raise CorruptLogError(command.seq, what)
+            check_answer(command, answer)
     assert events.head == head, (events.head, head)
     return head
 
 
-async def verify_columns(archive: ArchivedLog) -> None:
+async def verify_columns(archive: ArchivedLog, first_seq: int = 1, last_seq: int | None = None) -> int:
     """Check that the columns people query say what the entries say, which the chain vouches for.
 
-    A column that this build does not know is not looked at.
+    Looks at the segments with entries from `first_seq` to `last_seq` (None: the last), and returns how many
+    those are. A column that this build does not know is not looked at.
 
     Raises:
         CorruptLogError: names the first entry of which a column says something else.
     """
     place = Head(seq=0, chain_hash=GENESIS_HASH)
+    count_segments = 0
     for segment in archive.segments:
+        if segment.last_seq < first_seq or (last_seq is not None and segment.first_seq > last_seq):
+            place = segment.head
+            continue
+        count_segments += 1
         events = EventReader(archive, log_id=archive.log_id, after=place)
         commands = CommandReader(archive, after=place.seq)
         count = segment.last_seq - place.seq
@@ -90,6 +95,7 @@ async def verify_columns(archive: ArchivedLog) -> None:
         _compare_columns(
             command_table(zip(asked, answers, strict=True)), archive.table(segment.commands_file)
         )
+    return count_segments
 
 
 def _compare_columns(expected: pa.Table, stored: pa.Table) -> None:
@@ -229,6 +235,8 @@ async def _export(log: ReadableLog, url: str) -> Head:
                 writer.add(command, answer, log_id)
             if writer.is_full:
                 writer.flush()
+            elif writer.can_pack:
+                writer.pack()
         writer.flush()
         return writer.head
     finally:

@@ -5,23 +5,20 @@ Imports wait until a command runs, so that `foldex --help` and `foldex status` a
 
 import asyncio
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from enum import StrEnum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar
 
 import typer
 
 from exchange import config
-from exchange.archive_cli import app as archive_app
-from exchange.archive_cli import recover, sql
-from exchange.calc.cli import app as calc
 from exchange.config import Enforce
-from exchange.demo.cli import demo
-from exchange.intake.admin_cli import app as admin
+from exchange.lazy import LazyGroup
 from exchange.options import ArchiveToRead, AsJson, DataDir, RedisUrl, archive_of, call, read_log
 
 if TYPE_CHECKING:
+    from events.log import ReadableLog
     from exchange.fold import Snapshots
     from exchange.runtime import Alive, Runtime
     from exchange.supervisor import Supervisor
@@ -32,19 +29,28 @@ OPTIONAL_PROCESSES = ("standby", "archiver", "feed", "maker")
 
 _EPILOG = "Exit codes: " + "; ".join(f"{code} {meaning}" for code, meaning in config.EXIT_MEANINGS.items())
 
+
+class _Commands(LazyGroup):
+    elsewhere: ClassVar[Mapping[str, str]] = {
+        "admin": "exchange.intake.admin_cli:app",
+        "archive": "exchange.archive_cli:app",
+        "recover": "exchange.archive_cli:recover",
+        "sql": "exchange.archive_cli:sql",
+        "calc": "exchange.calc.cli:app",
+        "demo": "exchange.demo.cli:demo",
+        "whatif": "exchange.whatif.cli:whatif",
+        "modes": "exchange.modes.cli:modes",
+    }
+
+
 app = typer.Typer(
     name="foldex",
+    cls=_Commands,
     help="A perpetual-futures exchange that runs on a laptop and can be rebuilt from its log.",
     epilog=_EPILOG,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
 )
-app.add_typer(admin, name="admin")
-app.add_typer(archive_app, name="archive")
-app.command()(recover)
-app.command()(sql)
-app.add_typer(calc, name="calc")
-app.command()(demo)
 
 
 class LogFormat(StrEnum):
@@ -312,6 +318,14 @@ def intake(
             "December 2025.",
         ),
     ] = False,
+    replicas: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            envvar=config.REPLICAS_ENV,
+            help="Answer only what this many replicas of the server have received (WAIT).",
+        ),
+    ] = 0,
     snapshots: SnapshotDir = None,
     snapshot_events: SnapshotEvents = config.SNAPSHOT_EVENTS_DEFAULT,
 ) -> None:
@@ -341,7 +355,15 @@ def intake(
             )
 
     started_from = Snapshots(directory=snapshots, every_events=snapshot_events)
-    _run("intake", data_dir, redis_url, serve, snapshots=started_from, misuse=(KeyFileError,))
+    _run(
+        "intake",
+        data_dir,
+        redis_url,
+        serve,
+        snapshots=started_from,
+        replicas=replicas,
+        misuse=(KeyFileError,),
+    )
 
 
 @app.command()
@@ -529,7 +551,10 @@ def verify(
     redis_url: RedisUrl = None,
     as_json: AsJson = False,
 ) -> None:
-    """Verify that the log is what was written and decided; exit 1 and name the first entry if it is not."""
+    """Verify that the log is what was written and decided; exit 1 and name the first entry if it is not.
+
+    Of an --archive also every file, and the columns that `foldex sql` queries.
+    """
     from exchange.audit.cli import FindingError, run_verify
     from exchange.audit.verify import BadTokenError, Extent, KeptHead
 
@@ -547,8 +572,21 @@ def verify(
         kept_head=kept_head,
         directory=snapshots or data_dir / config.SNAPSHOT_DIR_NAME,
     )
+
+    async def check(log: "ReadableLog") -> None:
+        if archive is None:
+            await run_verify(log, scope, as_json=as_json)
+        else:
+            from functools import partial
+
+            from events.archive import ArchivedLog
+            from exchange.archiving import verify_columns
+
+            assert isinstance(log, ArchivedLog), log
+            await run_verify(log, scope, as_json=as_json, check_columns=partial(verify_columns, log))
+
     try:
-        read_log(data_dir, redis_url, lambda log: run_verify(log, scope, as_json=as_json), archive)
+        read_log(data_dir, redis_url, check, archive)
     except FindingError:
         raise typer.Exit(config.EXIT_FINDING) from None
     except typer.Exit as ended:
@@ -613,6 +651,7 @@ def _run(
     *,
     strict: bool = False,
     snapshots: "Snapshots | None" = None,
+    replicas: int = 0,
     misuse: tuple[type[Exception], ...] = (),
 ) -> None:
     """Run a process on the log that the options name, and exit with its code."""
@@ -630,6 +669,7 @@ def _run(
                 strict=strict,
                 snapshots=started_from,
                 archive=archive_of(data_dir, redis_url),
+                replicas=replicas,
                 misuse=misuse,
             )
     except EmbeddedServerError as error:

@@ -1,15 +1,21 @@
 """The archiver's second half: it puts both streams into segments, and trims them.
 
-It reads the log on its own, from where the archive ends, so that a restart continues the archive without a
-gap. A segment is written when enough has come, or when what came has waited long enough; the writing is done
-in a thread, and nothing is read meanwhile. After each segment the streams are trimmed as far as nobody needs
-them (see `trimming`).
+It continues the archive without a gap, from where that ends. What the fold beside it has read, decoded and
+verified anyway, it is offered and need not read again; whatever it missed of that, because it started further
+behind or had no room, it reads from the log.
+
+A segment is written when enough has come, or when what came has waited long enough. Encoding and writing are
+done in a thread, and nothing is taken in meanwhile. After each segment the streams are trimmed as far as
+nobody needs them (see `trimming`).
 
 Without room on the disk nothing is lost: what is not archived stays in the log, and the next try is near.
+When the log went backwards it is the other way round: what was read and is not archived yet is in no log any
+more, and is written before this process ends, so that `foldex recover` can put it back.
 """
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 
@@ -18,21 +24,27 @@ import structlog
 from events import snapshot as files
 from events.archive import ArchivedLog, SegmentWriter
 from events.events import CheckpointPassed
+from events.frame import log_id_of
 from events.log import (
     CommandReader,
     CorruptLogError,
     EventReader,
+    Head,
     Log,
+    LogRewoundError,
     LogUnavailableError,
     VerifiedEvents,
 )
 from exchange import config
+from exchange.runtime import wait_set
 from exchange.trimming import Consumers, first_to_keep, trim
 
 logger = structlog.get_logger(__name__)
 
 ENTRIES_PER_READ = 256
 READ_WAIT_MS = 500
+# What is offered beyond this is read from the log later; so much comes while a segment is being written.
+OFFERED_BYTES_MAX = 8 * 1024 * 1024
 FLUSH_RETRY_S = 1.0
 
 ReadConsumers = Callable[[], Awaitable[dict[str, int]]]
@@ -70,6 +82,10 @@ class Segmenter:
         self._events = EventReader(log, log_id=self._writer.log_id, after=after)
         self._commands = CommandReader(log, after=self._writer.archived_seq)
         self._answers: list[VerifiedEvents] = []
+        self._offered: deque[VerifiedEvents] = deque()
+        self._offered_bytes = 0
+        self._offered_seq: int | None = None
+        self._arrived = asyncio.Event()
         self._consumers = Consumers()
         self._checkpoints: dict[int, bytes] = {}
         self._waiting_since_s = 0.0
@@ -78,6 +94,14 @@ class Segmenter:
     def archived_seq(self) -> int:
         """The last entry that is in a segment."""
         return self._writer.archived_seq
+
+    def offer(self, verified: VerifiedEvents) -> None:
+        """Take an entry that was read and verified, in the order of the log; what is not offered is read."""
+        self._offered_seq = verified.entry.seq
+        if self._offered_bytes < OFFERED_BYTES_MAX:
+            self._offered.append(verified)
+            self._offered_bytes += len(verified.entry.body)
+        self._arrived.set()
 
     async def run(self, stop: asyncio.Event) -> None:
         """Archive until `stop` is set, and then what was read.
@@ -93,6 +117,10 @@ class Segmenter:
                 except LogUnavailableError as error:
                     logger.warning("log_unavailable", error=str(error), seq=self._events.seq)
                     await asyncio.sleep(config.SERVER_RETRY_S)
+                except LogRewoundError:
+                    # What was read is no longer in the log, and nowhere else.
+                    await self._flush()
+                    raise
             await self._flush()
         finally:
             self._writer.close()
@@ -106,6 +134,8 @@ class Segmenter:
                 await asyncio.sleep(FLUSH_RETRY_S)
                 return
             await self._trim(good)
+        elif self._writer.can_pack:
+            await asyncio.to_thread(self._writer.pack)
         await self._read()
 
     def _is_due(self) -> bool:
@@ -114,7 +144,7 @@ class Segmenter:
 
     async def _read(self) -> None:
         if not self._answers:
-            self._answers = await self._events.read(ENTRIES_PER_READ, READ_WAIT_MS)
+            self._answers = await self._next_answers()
             if not self._answers:
                 return
         asked = await self._commands.read(len(self._answers))
@@ -130,6 +160,41 @@ class Segmenter:
                 for event in group:
                     if type(event) is CheckpointPassed:
                         self._checkpoints[event.seq] = event.digest
+
+    async def _next_answers(self) -> list[VerifiedEvents]:
+        """Return the next entries, none after a while without one."""
+        seq = self._events.seq
+        while self._offered and self._offered[0].entry.seq <= seq:
+            self._take_offered()
+        if self._offered and self._offered[0].entry.seq == seq + 1:
+            return self._take_all_offered()
+        if self._offered_seq is None:
+            return await self._events.read(ENTRIES_PER_READ, READ_WAIT_MS)
+        if self._offered_seq > seq:
+            return await self._events.read(ENTRIES_PER_READ)
+        self._arrived.clear()
+        await wait_set(self._arrived, READ_WAIT_MS / 1000)
+        return []
+
+    def _take_all_offered(self) -> list[VerifiedEvents]:
+        """Take what was offered, up to a gap, and move the reader behind it."""
+        answers = [self._take_offered()]
+        while (
+            self._offered
+            and len(answers) < ENTRIES_PER_READ
+            and self._offered[0].entry.seq == answers[-1].entry.seq + 1
+        ):
+            answers.append(self._take_offered())
+        last = answers[-1].entry
+        log_id = self._events.log_id or log_id_of(answers[0].groups)
+        after = Head(seq=last.seq, chain_hash=last.chain_hash)
+        self._events = EventReader(self._log, log_id=log_id, after=after)
+        return answers
+
+    def _take_offered(self) -> VerifiedEvents:
+        verified = self._offered.popleft()
+        self._offered_bytes -= len(verified.entry.body)
+        return verified
 
     async def _flush(self) -> bool:
         """Write a segment of what was read; return whether that is done."""

@@ -15,7 +15,6 @@ The lease only says who should write. That nobody else can is the append's doing
 """
 
 import asyncio
-import gc
 import os
 import secrets
 import socket
@@ -42,12 +41,13 @@ from events.log import (
     LogUnavailableError,
     VerifiedEvents,
 )
+from events.segments import check_not_behind
 from events.snapshot import find
 from exchange import config
 from exchange.aggregate.decide import propose_now
 from exchange.aggregate.image import take_image
 from exchange.aggregate.state import RULES_VERSION, Exchange
-from exchange.deciding import Base, Decider, StateLostError, settle_memory
+from exchange.deciding import Base, Decider, StateLostError
 from exchange.fold import NO_SNAPSHOTS, Fold, Snapshots
 from exchange.rules import check_rules, waits_for_upgrade
 from exchange.runtime import Runtime, until_available, wait_set
@@ -66,8 +66,6 @@ FULL_RETRY_MAX_S = 5.0
 STOP_DEADLINE_S = 5.0
 # Under this name the heartbeat of a writer that stands by is found.
 STANDBY = "standby"
-# The state is large and lives long: looking through its young objects often only costs time.
-GC_THRESHOLD = (100_000, 50, 100)
 # Marks for latency tracing, ns since 1970: when the frame had been read, when it was decided.
 TIMING_MARKS = struct.Struct(">QQ")
 
@@ -207,11 +205,15 @@ async def create_if_empty(
     """Append the entry that names the log, unless there is a log.
 
     Raises:
-        LogRewoundError: there is none, but snapshots of one: it was lost, and a new one would cover that up.
+        LogRewoundError: there is none, but snapshots or an archive of one: it was lost, and a new one would
+            cover that up.
     """
     # Event entries without commands are no empty log but a damaged one; the first read will say so.
     if await log.last_command_seq() or (await log.event_head()).seq:
         return
+    if snapshots.archive is not None:
+        # Again, though every process looks when it starts: what was lost since must not be covered up either.
+        await check_not_behind(log, snapshots.archive)
     if snapshots.directory is not None and (files := find(snapshots.directory)):
         raise LogRewoundError(
             f"there is no log on the server, but a snapshot of one that was lost or is elsewhere: {files[0]}"
@@ -468,8 +470,6 @@ async def _write(runtime: Runtime, lease: Lease, fold: Fold, taken_s: float | No
     logger.info("rebuilt", seq=head.seq, digest=image.digest.hex())
     if check_rules(state.rules_version, upgrade=upgrade):
         logger.warning("upgrading_rules", rules_version=RULES_VERSION, replaced=state.rules_version)
-    settle_memory()
-    gc.set_threshold(*GC_THRESHOLD)
     writer = Writer(log, lease, state, reader, head, base=Base(image, head.seq), snapshots=snapshots)
 
     def on_ready() -> None:

@@ -13,6 +13,11 @@ def long_lots(position: Position) -> int:
     return position.size_lots if position.size_lots > 0 else 0
 
 
+def worth(account: Account, position: Position) -> int:
+    """Return wallet + bucket − entry cost of a position and its account."""
+    return account.wallet + position.bucket - position.entry_cost
+
+
 def worth_of(one: Account, of_one: Position, other: Account, of_other: Position) -> int:
     """Return wallets + buckets − entry costs of two positions and their accounts, each counted once."""
     total = one.wallet + of_one.bucket - of_one.entry_cost

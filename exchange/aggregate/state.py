@@ -83,7 +83,7 @@ from exchange.aggregate.margin import bucket_equity
 from exchange.aggregate.market import Market
 from exchange.aggregate.order import Order
 from exchange.aggregate.origins import Origin
-from exchange.aggregate.posting import credit, hold, long_lots, lots_of, move_margin, post, worth_of
+from exchange.aggregate.posting import credit, hold, long_lots, lots_of, move_margin, post, worth, worth_of
 from exchange.aggregate.ranking import Ranking, Shares, rank
 from exchange.aggregate.triggers import Triggers
 from exchange.aggregate.units import RATE_ONE
@@ -213,11 +213,13 @@ class Exchange:
         assert event.now_ns >= self.now_ns, (event.now_ns, self.now_ns)
         self.seq = event.seq
         self.now_ns = event.now_ns
-        if event.outcome in (Outcome.EXECUTED, Outcome.REJECTED_FRAME):
-            name, _, incarnation = event.origin.partition(":")
-            origin = self.origins.get(name)
-            if origin is not None and origin.incarnation == incarnation:
+        name, _, incarnation = event.origin.partition(":")
+        origin = self.origins.get(name)
+        if origin is not None and incarnation and origin.incarnation == incarnation:
+            if event.outcome in (Outcome.EXECUTED, Outcome.REJECTED_FRAME):
                 origin.record(event.frame_n, event.seq)
+            elif event.outcome is Outcome.ORIGIN_CLOSED:
+                origin.close()
         while self.timers and self.timers[0][0] <= event.now_ns:
             timer = heappop(self.timers)
             if self._is_wanted(timer):
@@ -637,26 +639,32 @@ class Exchange:
         position = account.position(market, event.leg)
         ranking = market.rankings.get(SELL if event.size_lots > 0 else BUY)
         lots_left, value_left = event.size_lots, event.value
-        market.open_interest_lots -= long_lots(position)
-        post(account, position, -event.size_lots, -event.value, event.realised, 0)
-        market.open_interest_lots += long_lots(position)
-        hold(market, account, position)
+        self._hand_over(market, account, position, -event.size_lots, -event.value, event.realised)
         for row in event.parties:
             party = self.accounts[row.account_id]
             giving = party.position(market, row.leg)
             signed_lots = row.quantity_lots if event.size_lots > 0 else -row.quantity_lots
             lots_left -= signed_lots
             value_left -= row.value
-            market.open_interest_lots -= long_lots(giving)
-            post(party, giving, signed_lots, row.value, row.realised, 0)
-            market.open_interest_lots += long_lots(giving)
-            hold(market, party, giving)
+            self._hand_over(market, party, giving, signed_lots, row.value, row.realised)
             if row.released:
                 move_margin(party, giving, -row.released)
             if row.place >= 0:
                 assert ranking is not None, event.market
                 ranking.note(row.place, giving, bucket_equity(party, giving))
         assert (lots_left, value_left) == (0, 0), event.liquidation_id
+
+    def _hand_over(
+        self, market: Market, account: Account, position: Position, signed_lots: int, cost: int, realised: int
+    ) -> None:
+        """Let a position trade without a counterparty of its own; all gains together add up to nothing."""
+        worth_before, lots_before = worth(account, position), position.size_lots
+        market.open_interest_lots -= long_lots(position)
+        post(account, position, signed_lots, cost, realised, 0)
+        market.open_interest_lots += long_lots(position)
+        hold(market, account, position)
+        self.money_gap += worth(account, position) - worth_before
+        self._lots_gap(market, position.size_lots - lots_before)
 
     def _loss_socialised(self, event: LossSocialised) -> None:
         market = self.markets[event.market]

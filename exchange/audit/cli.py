@@ -14,7 +14,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from events.commands import AnyCommand
-from events.events import Event, FrameHeader, MarketListed
+from events.events import Event, MarketListed
 from events.frame import UndecodableBodyError, header_of
 from events.log import (
     CommandEntry,
@@ -25,13 +25,14 @@ from events.log import (
     ReadableLog,
     TrimmedError,
     VerifiedEvents,
+    check_answer,
 )
 from events.values import MarketSpec, Outcome
 from exchange.aggregate.state import RULES_VERSION
 from exchange.audit.printer import Message, one_line, readable, type_of
 from exchange.audit.replay import Replayed, describe, replay, time_text
 from exchange.audit.scope import Scope
-from exchange.audit.verify import Extent, KeptHead, Report, Span, verify
+from exchange.audit.verify import CheckColumns, Extent, KeptHead, Report, Span, verify
 
 QUIET_S = 2.0
 ENTRIES_PER_READ = 256
@@ -123,8 +124,10 @@ def _print_replayed(replayed: Replayed) -> None:
     console.print(markets, accounts)
 
 
-async def run_verify(log: ReadableLog, extent: Extent, *, as_json: bool) -> None:
-    """Verify a log and print what was verified and what was found.
+async def run_verify(
+    log: ReadableLog, extent: Extent, *, as_json: bool, check_columns: CheckColumns | None = None
+) -> None:
+    """Verify a log and print what was verified and what was found; `check_columns` as for `verify`.
 
     Raises:
         FindingError: something was.
@@ -138,7 +141,7 @@ async def run_verify(log: ReadableLog, extent: Extent, *, as_json: bool) -> None
     gc.set_threshold(*GC_THRESHOLD)
     start_s = time.perf_counter()
     with ReplayProgress("verifying") as progress:
-        report = await verify(log, extent, progress.update)
+        report = await verify(log, extent, progress.update, check_columns=check_columns)
     seconds = time.perf_counter() - start_s
     if as_json:
         sys.stdout.write(msgspec.json.encode(_plain_report(report, seconds)).decode() + "\n")
@@ -162,6 +165,7 @@ def _plain_report(report: Report, seconds: float) -> dict[str, Any]:
         "waiting": report.waiting,
         "checkpoints": report.checkpoints,
         "snapshots": report.snapshots,
+        "segments": report.segments,
         "rules": report.spans,
         "failures": report.failures,
         "seconds": round(seconds, 3),
@@ -176,6 +180,8 @@ def _print_report(report: Report, seconds: float) -> None:
         ("events", f"{report.events:,}"),
         ("digests", f"{report.checkpoints:,} checkpoints and {report.snapshots:,} snapshots agree"),
     ]
+    if report.segments:
+        lines.append(("columns", f"of {report.segments:,} segments say what their entries say"))
     for span in report.spans:
         lines.append(("rules", _span_text(span)))
     lines += [("failure", f"in {failure.seq}: {failure.what}") for failure in report.failures]
@@ -337,16 +343,15 @@ async def _commands_of(batch: list[VerifiedEvents], reader: CommandReader) -> li
         if not read:
             raise CorruptLogError(reader.seq + 1, "command entry is missing; its events are there")
         entries.extend(read)
-    return [_decoded(entry, header_of(answer.groups)) for entry, answer in zip(entries, batch, strict=True)]
+    return [_decoded(entry, answer) for entry, answer in zip(entries, batch, strict=True)]
 
 
-def _decoded(entry: CommandEntry, header: FrameHeader) -> list[AnyCommand]:
-    if entry.frame.checksum != header.checksum:
-        raise CorruptLogError(entry.seq, "the command entry is another than the one its events answer")
+def _decoded(entry: CommandEntry, answer: VerifiedEvents) -> list[AnyCommand]:
+    check_answer(entry, answer)
     try:
         return entry.frame.commands()
     except UndecodableBodyError:
-        assert header.outcome is not Outcome.EXECUTED, entry.seq
+        assert header_of(answer.groups).outcome is not Outcome.EXECUTED, entry.seq
         return []
 
 

@@ -56,7 +56,6 @@ from exchange.intake.keys import KeyRing
 from exchange.intake.limits import DEFAULT_LIMITS, Limits
 from exchange.intake.market.past import Past
 from exchange.intake.projection import Projection
-from exchange.intake.streams.user import UserStreams
 from exchange.intake.trade.listen_keys import ListenKeys
 from exchange.intake.trade.orders import NS_PER_MS
 from exchange.intake.trade.past import AccountPast
@@ -285,8 +284,6 @@ class Intake:
         self.orders = self.past.orders
         self.markets_past = Past(lambda: self._fold.state)
         self._projections = (self.past, self.markets_past)
-        self.user_streams = UserStreams(self.past, lambda: self._fold.state)
-        self.past.follow(self.user_streams.handlers)
 
     async def _read_past(self) -> None:
         """Learn from the entries before the snapshot, if the fold started from one, what it does not hold."""
@@ -307,7 +304,6 @@ class Intake:
         groups = entry.groups
         self._note(groups)
         self._appender.resolve(groups)
-        self.user_streams.flush()
         header = header_of(groups)
         if header.outcome is Outcome.ORIGIN_CLOSED and header.origin == self._appender.origin:
             # Another process has our name; none of our commands will ever run again.

@@ -6,7 +6,7 @@ import pytest
 from msgspec.structs import replace
 
 from events.frame import GENESIS_HASH
-from events.log import FencedError, Head, LogExistsError, LogMissingError
+from events.log import FencedError, Head, LogExistsError, LogMissingError, LogRewoundError, Place
 
 from .harness import (
     LEASE_MS,
@@ -42,6 +42,28 @@ async def test_commands_are_numbered_from_1_in_the_order_of_appending(harness: H
     entries = await log.read_commands(0, 10)
     assert [1, 2, 3, 4] == [entry.seq for entry in entries]
     assert [command_frame(n) for n in range(4)] == [entry.frame for entry in entries]
+
+
+async def test_a_log_that_went_backwards_gets_nothing_from_who_has_seen_more(harness: Harness) -> None:
+    """Over a new connection an append makes sure of the entry it names: there, the same, or trimmed."""
+    log = await filled(harness, 3)
+    entries = await log.read_commands(0, 10)
+    last = entries[2]
+    seen = Place(seq=3, checksum=last.frame.checksum)
+    other = [*entries[:2], replace(last, frame=command_frame(99)), replace(last, seq=4)]
+    for set_back, count in ((entries[:2], 2), (other, 4)):
+        harness.replace_commands(set_back)
+        log = await harness.open()
+        with pytest.raises(LogRewoundError, match="command entry 3"):
+            await log.append_command(command_frame(7), behind=seen)
+        assert count == await log.last_command_seq()
+
+    harness.replace_commands(entries)
+    log = await harness.open()
+    assert 4 == await log.append_command(command_frame(7), behind=seen)
+    harness.replace_commands([replace(last, seq=7)])
+    log = await harness.open()
+    assert 8 == await log.append_command(command_frame(8), behind=seen), "what was trimmed is not missed"
 
 
 async def test_reading_starts_behind_a_number_and_stops_at_the_limit(harness: Harness) -> None:

@@ -83,10 +83,14 @@ async def test_a_restarted_appender_of_the_same_name_closes_the_old_one(harness:
     ] == [header.outcome for header in headers]
 
 
-async def test_a_frame_overtaken_by_a_later_one_is_stale(harness: Harness) -> None:
-    """It comes below the counter without having run, and never runs."""
+async def test_a_lost_frame_closes_its_origin(harness: Harness) -> None:
+    """What comes behind a frame that the log lost never runs, nor does the lost one if it comes late."""
     origin = new_origin("intake")
 
     headers = await decided(harness, [frame(origin, 1), frame(origin, 3), frame(origin, 2)])
 
-    assert [Outcome.EXECUTED, Outcome.EXECUTED, Outcome.STALE] == [header.outcome for header in headers]
+    assert [
+        Outcome.EXECUTED,
+        Outcome.ORIGIN_CLOSED,
+        Outcome.ORIGIN_CLOSED,
+    ] == [header.outcome for header in headers]

@@ -5,7 +5,9 @@ import os
 import signal
 
 import pytest
+import redis
 
+from events.embedded import EmbeddedServer
 from events.frame import GENESIS_HASH
 from events.log import (
     CommandReader,
@@ -18,8 +20,9 @@ from events.log import (
     ServerSettingsError,
 )
 from events.redis import RedisLog
+from tests.integration.processes import free_ports
 
-from .harness import ServerHarness, answered, answers_for, command_frame, filled
+from .harness import ServerHarness, answered, answers_for, command_frame, filled, until
 
 GOOD_COMMAND: dict[str, object] = {"v": 1, "o": "a:b", "n": 1, "t": 1, "b": b"\x90", "c": b"c"}
 GOOD_EVENT: dict[str, object] = {"v": 1, "b": b"\x90", "h": b"h", "w": "w:1", "x": b""}
@@ -189,6 +192,33 @@ async def test_a_full_server_refuses_and_goes_on_when_there_is_room(server: Serv
 
     assert await log.append_command(command_frame(2)) == 3
     await log.append_events(entries, start, answers.lease)
+
+
+async def test_events_are_read_when_enough_replicas_have_them(server: ServerHarness) -> None:
+    """Not without a replica, and not while it receives nothing; with a current one at once."""
+    await answered(server, 2)
+    log = RedisLog(server.server.socket_path, replicas=1)
+    with EmbeddedServer(server.server.data_dir.with_name("replica")) as replica:
+        with pytest.raises(LogUnavailableError, match="0 replicas have what was read, of 1 to wait for"):
+            await log.read_events(0, 10)
+        port = free_ports()
+        server.admin.execute_command(
+            "CONFIG", "SET", "bind", "127.0.0.1", "port", port, "repl-diskless-sync-delay", 0
+        )
+        follower = redis.Redis(unix_socket_path=replica.socket_path)
+        try:
+            follower.replicaof("127.0.0.1", port)
+            await until(lambda: follower.info("replication")["master_link_status"] == "up")
+            assert [1, 2] == [entry.seq for entry in await log.read_events(0, 10)]
+            os.kill(replica.pid, signal.SIGSTOP)
+            with pytest.raises(LogUnavailableError, match="0 replicas"):
+                await log.read_events(0, 10)
+            os.kill(replica.pid, signal.SIGCONT)
+            assert [1, 2] == [entry.seq for entry in await log.read_events(0, 10)]
+        finally:
+            server.admin.config_set("port", 0)
+            follower.close()
+            await log.close()
 
 
 async def test_an_embedded_server_has_the_settings(server: ServerHarness) -> None:

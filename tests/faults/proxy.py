@@ -1,9 +1,8 @@
-"""A unix-socket proxy in front of the server that can lose replies, or cut one client off."""
+"""A TCP proxy in front of the server that can lose replies, cut connections, or hold up what is sent."""
 
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from random import Random
 from typing import Any
 
@@ -11,32 +10,46 @@ CHUNK_BYTES = 256 * 1024
 
 
 class Proxy:
-    """Passes bytes through. While `is_cut` new connections are refused; `cut` also ends those there are.
+    """Passes bytes from a port of 127.0.0.1 to the unix socket of a server.
 
-    Of requests that contain `marker`, a share of `loss` gets no reply: the server has done what was asked,
-    and the connection ends. `lost` counts them.
+    There are two partitions. `cut` ends every connection, and those made until `heal` end at once. `hold`
+    lets them be and passes nothing on; what was sent meanwhile arrives, late, after `heal`.
+
+    Of requests that contain one of `markers`, a share of `loss` gets no reply: the server has done what was
+    asked, and the connection ends. `lost` counts them.
     """
 
-    def __init__(self, path: Path, target: str, *, seed: int = 1) -> None:
-        self.url = str(path)
-        self.is_cut = False
+    def __init__(self, target: str, *, seed: int = 1) -> None:
+        self.url = ""
         self.loss = 0.0
         self.markers: tuple[bytes, ...] = ()
         self.lost = 0
         self._target = target
         self._random = Random(seed)
+        self._is_cut = False
+        self._flows = asyncio.Event()
+        self._flows.set()
         self._open: set[asyncio.StreamWriter] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
 
     def cut(self) -> None:
         """End every connection and let no new one in."""
-        self.is_cut = True
+        self._is_cut = True
         for writer in list(self._open):
             writer.transport.abort()
 
+    def hold(self) -> None:
+        """Keep what is sent, in both directions."""
+        self._flows.clear()
+
+    def heal(self) -> None:
+        """Let everything pass again."""
+        self._is_cut = False
+        self._flows.set()
+
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Carry one connection to its end."""
-        if self.is_cut:
+        if self._is_cut:
             writer.transport.abort()
             return
         serving = asyncio.current_task()
@@ -49,6 +62,7 @@ class Proxy:
         self._tasks.add(back)
         try:
             while chunk := await reader.read(CHUNK_BYTES):
+                await self._flows.wait()
                 if any(marker in chunk for marker in self.markers) and self._random.random() < self.loss:
                     lose_next.set()
                 to_writer.write(chunk)
@@ -64,6 +78,7 @@ class Proxy:
     async def close(self) -> None:
         """End every connection and wait until that is done."""
         self.cut()
+        self._flows.set()
         while self._tasks:
             await asyncio.wait(set(self._tasks))
 
@@ -72,6 +87,7 @@ class Proxy:
     ) -> None:
         try:
             while chunk := await reader.read(CHUNK_BYTES):
+                await self._flows.wait()
                 if lose_next.is_set():
                     self.lost += 1
                     break
@@ -83,10 +99,11 @@ class Proxy:
 
 
 @asynccontextmanager
-async def proxied(path: Path, target: str, *, seed: int = 1) -> AsyncIterator[Proxy]:
-    """Lend a proxy that listens on `path`."""
-    proxy = Proxy(path, target, seed=seed)
-    server = await asyncio.start_unix_server(proxy.serve, path)
+async def proxied(target: str, *, seed: int = 1) -> AsyncIterator[Proxy]:
+    """Lend a proxy in front of the server at a unix socket."""
+    proxy = Proxy(target, seed=seed)
+    server = await asyncio.start_server(proxy.serve, "127.0.0.1", 0)
+    proxy.url = f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}"
     try:
         yield proxy
     finally:

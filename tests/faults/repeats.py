@@ -17,7 +17,7 @@ from events.commands import (
 )
 from events.events import Event
 from events.frame import CommandFrame
-from events.log import LogUnavailableError
+from events.log import LogUnavailableError, Place
 from events.redis import _APPEND_EVENTS, RedisLog
 from events.values import IndexSource, OrderType, Side, TimeInForce
 from exchange.aggregate.account import FIRST_USER_ACCOUNT_ID
@@ -42,13 +42,13 @@ class RepeatingLog(RedisLog):
     repeats = 0
     random = Random(7)
 
-    async def append_command(self, frame: CommandFrame) -> int:
+    async def append_command(self, frame: CommandFrame, *, behind: Place | None = None) -> int:
         """Append as it should be, and again as it should not."""
-        seq = await super().append_command(frame)
+        seq = await super().append_command(frame, behind=behind)
         for _ in range(self.random.randint(1, REPEATS_MAX)):
             self.repeats += 1
             try:
-                await super().append_command(frame)
+                await super().append_command(frame, behind=behind)
             except LogUnavailableError:
                 pass
         return seq
@@ -59,7 +59,7 @@ async def repeated_and_lost(count: int) -> Row:
 
     async def work(result: Row) -> None:
         with rigged() as rig:
-            async with proxied(rig.directory / "proxy.sock", rig.url) as proxy:
+            async with proxied(rig.url) as proxy:
                 proxy.markers = (b"XADD", _APPEND_EVENTS.sha.encode())
                 rig.writer(url=proxy.url)
                 log = RepeatingLog(proxy.url)

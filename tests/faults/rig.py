@@ -14,6 +14,7 @@ import time
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass, field
 from pathlib import Path
 from random import Random
@@ -39,7 +40,21 @@ UNANSWERED_MAX = 64
 BURST_MAX = 16
 PAUSE_S = 0.02
 ACCOUNTS = 8
-ANSWERS_DEADLINE_S = 60.0
+ANSWERS_DEADLINE_S = 120.0
+ROW_DEADLINE_S = 3_600.0
+
+
+_on_progress: ContextVar[Callable[[int], None]] = ContextVar("on_progress", default=lambda done: None)
+
+
+@contextmanager
+def watching(on_progress: Callable[[int], None]) -> Iterator[None]:
+    """Be told how many of a row were done, as they are."""
+    token = _on_progress.set(on_progress)
+    try:
+        yield
+    finally:
+        _on_progress.reset(token)
 
 
 @dataclass
@@ -51,6 +66,12 @@ class Row:
     passed: int = 0
     seconds: float = 0.0
     notes: list[str] = field(default_factory=list)
+    done: int = 0
+
+    def tick(self, count: int = 1) -> None:
+        """Tell that so many more were done; whether they held may show only at the end."""
+        self.done += count
+        _on_progress.get()(self.done)
 
     @property
     def holds(self) -> bool:
@@ -65,12 +86,21 @@ class Rig:
         self.directory = directory
         self.server = EmbeddedServer(directory / "data", durability)
         self.durability = durability
+        # Where clients connect when the server at the address may change; else it is the server's socket.
+        self.address: Path | None = None
+        self.settings: dict[str, str] = {}
         self._started: list[Process] = []
+        self._others: list[EmbeddedServer] = []
 
     @property
     def url(self) -> str:
-        """The server's socket."""
-        return self.server.socket_path
+        """Where the processes connect."""
+        return self.server.socket_path if self.address is None else str(self.address)
+
+    def another_server(self, name: str) -> EmbeddedServer:
+        """Return a further server, which ends with the rig."""
+        self._others.append(EmbeddedServer(self.directory / name, self.durability))
+        return self._others[-1]
 
     def writer(self, *options: str, url: str | None = None) -> Process:
         """Start a writer."""
@@ -80,13 +110,9 @@ class Rig:
     def process(self, name: str, *options: str, url: str | None = None) -> Process:
         """Start a process of the exchange."""
         output = self.directory / f"{len(self._started):03d}-{name}.log"
-        process = Process(output, name, "--redis-url", url or self.url, *options)
+        process = Process(output, name, "--redis-url", url or self.url, *options, settings=self.settings)
         self._started.append(process)
         return process
-
-    def archive_options(self) -> tuple[str, ...]:
-        """Return the options that keep an archiver's files here."""
-        return ()
 
     def ports(self) -> tuple[str, ...]:
         """Return the options that give an intake two free ports."""
@@ -103,7 +129,8 @@ class Rig:
         """End everything that was started, by its id."""
         for process in self._started:
             process.end()
-        self.server.stop()
+        for server in (self.server, *self._others):
+            server.stop()
 
 
 @contextmanager
@@ -129,9 +156,12 @@ class Load:
         self.answers: list[asyncio.Future[list[Event]]] = []
         self.answered = 0
         self.is_paused = False
+        # The chain hash of every entry that was read, from the first on.
+        self.hashes: list[bytes] = []
         self._random = Random(seed)
 
     def _on_entry(self, verified: VerifiedEvents) -> None:
+        self.hashes.append(verified.entry.chain_hash)
         self.appender.resolve(verified.groups)
 
     def send(self, command: AnyCommand) -> "asyncio.Future[list[Event]]":
@@ -211,6 +241,9 @@ class Load:
         commands, entries = await read_all(self.log)
         if [entry.seq for entry in commands] != [entry.entry.seq for entry in entries]:
             return f"{len(commands)} command entries have {len(entries)} event entries"
+        terms = [int(entry.entry.writer.rpartition(":")[2]) for entry in entries]
+        if terms != sorted(terms):
+            return "an earlier writer has appended behind a later one"
         ran: Counter[tuple[str, int]] = Counter()
         stored: list[list[Event]] = []
         last_n = 0
@@ -231,9 +264,12 @@ class Load:
 
 
 @asynccontextmanager
-async def loaded(url: str, *, seed: int = 1) -> AsyncIterator[Load]:
-    """Lend a load on a log that a writer has created; it trades until this is left."""
-    log = RedisLog(url)
+async def loaded(url: str, *, seed: int = 1, replicas: int = 0) -> AsyncIterator[Load]:
+    """Lend a load on a log that a writer has created; it trades until this is left.
+
+    What it has read, and so every answer that it was given, so many `replicas` have received.
+    """
+    log = RedisLog(url, replicas=replicas)
     await eventually(lambda: has_events(log), "log")
     load = Load(log, seed=seed)
     stop = asyncio.Event()
@@ -249,7 +285,6 @@ async def loaded(url: str, *, seed: int = 1) -> AsyncIterator[Load]:
     finally:
         stop.set()
         await asyncio.wait({folding})
-        folding.exception()  # where a log is set back, the row looks for itself who saw it
         folding.exception()  # where a log is set back, the rows look for themselves who saw it
         await load.appender.close()
         await log.close()
@@ -275,12 +310,14 @@ async def settle(load: Load) -> str:
 
 
 async def row(fault: str, count: int, work: Callable[[Row], Awaitable[None]]) -> Row:
-    """Run a driver and time it; what it raises is a note, and none of the rest has passed."""
+    """Run a driver and time it; what it raises is a note, and so is that it took far too long."""
     result = Row(fault, count)
     start_s = time.monotonic()
     try:
-        await work(result)
+        async with asyncio.timeout(ROW_DEADLINE_S):
+            await work(result)
     except Exception as error:
-        result.notes.append(f"{type(error).__name__}: {error}"[:500])
+        result.passed = min(result.passed, count - 1)
+        result.notes.append(f"{type(error).__name__}: {error}"[:1000])
     result.seconds = round(time.monotonic() - start_s, 1)
     return result

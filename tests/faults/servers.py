@@ -1,4 +1,4 @@
-"""What is done to the server and its files: killed, its append-only file cut off, its last seconds lost."""
+"""What is done to the server and its file: killed, and its append-only file cut off."""
 
 import asyncio
 import os
@@ -8,20 +8,16 @@ from pathlib import Path
 from random import Random
 
 from events.embedded import Durability, EmbeddedServer, EmbeddedServerError
-from events.log import Log, LogRewoundError
+from events.log import Log
 from events.redis import RedisLog
-from exchange import config
 from exchange.fold import Fold
 from exchange.writer import rebuild
-from tests.faults.rig import Rig, Row, loaded, rigged, row, settle
-from tests.integration.processes import until
+from tests.faults.replica import Replica
+from tests.faults.rig import Row, loaded, rigged, row, settle
 
 CUT_BYTES_MAX = 200
 # So many entries at the end of a log cannot all be in the bytes that are cut off.
 DIGESTS = 40
-# What a power cut may take in relaxed mode is about a second: far more than this.
-LOST_BYTES = (2_000, 20_000)
-GONE_BACK = (config.EXIT_REWOUND, config.EXIT_FENCED)
 
 
 async def server_killed(count: int, durability: Durability) -> Row:
@@ -35,12 +31,13 @@ async def server_killed(count: int, durability: Durability) -> Row:
                 for _ in range(count):
                     await load.more(random.randint(1, 60))
                     await rig.kill_server()
+                    result.tick()
                 failure = await settle(load)
             if failure:
                 result.notes.append(failure)
                 return
             result.passed = count
-            result.notes.append(f"{len(load.answers)} commands, acknowledged but lost 0")
+            result.notes.append(f"{len(load.answers)} commands acknowledged, lost 0, doubled 0")
 
     return await row(f"kill -9 the server, {durability}", count, work)
 
@@ -82,7 +79,10 @@ async def file_cut(count: int) -> Row:
                     result.notes.append(f"{1 + n % CUT_BYTES_MAX} bytes: another state at entry {found[0]}")
                     return
                 result.passed = n + 1
-            result.notes.append(f"refused by the server {refused}")
+                result.tick()
+            result.notes.append(
+                f"started at a whole entry {count - refused}, refused by the server {refused}"
+            )
 
     return await row("cut 1…200 bytes off the append-only file", count, work)
 
@@ -122,76 +122,33 @@ async def _start_cut(data_dir: Path, count: int) -> tuple[int, bytes] | Embedded
         server.stop()
 
 
-async def seconds_lost(count: int) -> Row:
-    """Set the log back while every process lives on: the file cut back, or FLUSHALL. All of them stop."""
+async def failed_over(count: int) -> Row:
+    """kill -9 the primary under load and promote its replica, where answers wait for the replica."""
 
     async def work(result: Row) -> None:
         random = Random(count)
+        acknowledged = 0
         for n in range(count):
             with rigged() as rig:
-                failure = await _set_back(rig, random, is_flush=n % 3 == 2)
-            if failure:
-                result.notes.append(f"loss {n + 1}: {failure}")
-                return
-            result.passed = n + 1
+                replica = Replica(rig)
+                await replica.start()
+                rig.writer()
+                async with loaded(rig.url, seed=n, replicas=1) as load:
+                    await load.more(random.randint(1, 200))
+                    await replica.take_over()
+                    head = load.fold.head
+                    acknowledged += load.answered
+                log = RedisLog(rig.url)
+                try:
+                    stored = await log.read_events(head.seq - 1, 1)
+                finally:
+                    await log.close()
+                # Equal hashes say that every entry up to there is what it was, and so every answer in them.
+                if [head.chain_hash] != [entry.chain_hash for entry in stored]:
+                    result.notes.append(f"failover {n + 1}: entry {head.seq} was answered and is not there")
+                    return
+                result.passed = n + 1
+                result.tick()
+        result.notes.append(f"{acknowledged} commands acknowledged, lost 0")
 
-    return await row("the log loses its last seconds, processes live on", count, work)
-
-
-async def _set_back(rig: Rig, random: Random, *, is_flush: bool) -> str:
-    """Let a whole exchange live through a loss; return "" or what does not hold."""
-    snapshots = ("--snapshots", str(rig.directory / "snapshots"), "--snapshot-events", "200")
-    writer = rig.writer(*snapshots)
-    await writer.line("ready")
-    key_file = ("--key-file", str(rig.directory / "key"))
-    processes = {
-        "standby": rig.writer("--standby", *snapshots),
-        "writer": writer,
-        "liquidator": rig.process("liquidator", *snapshots),
-        "intake": rig.process("intake", *rig.ports(), *key_file, *snapshots),
-        "feed": rig.process("feed", *snapshots),
-    }
-    async with loaded(rig.url) as load:
-        for name in ("liquidator", "intake", "feed"):
-            await processes[name].line("ready")
-        await processes["standby"].line("standing_by")
-        await load.more(100)
-        load.is_paused = True
-        await load.all_answered()
-        if is_flush:
-            await _flush(rig)
-        else:
-            os.kill(rig.server.pid, signal.SIGKILL)
-            await until(lambda: not rig.server.is_running(), "end of the server")
-            cut(log_file(rig.server), random.randint(*LOST_BYTES))
-            await asyncio.to_thread(rig.server.start)
-        codes = {name: await process.code() for name, process in processes.items()}
-        wrong = {name: code for name, code in codes.items() if code not in GONE_BACK}
-        if wrong:
-            return f"ended with {wrong}"
-        return await _continues(rig, load.fold)
-
-
-async def _flush(rig: Rig) -> None:
-    import redis.asyncio
-
-    client = redis.asyncio.Redis(unix_socket_path=rig.url)
-    await client.flushall()
-    await client.aclose()
-
-
-async def _continues(rig: Rig, fold: Fold) -> str:
-    """Make sure that what is left is a part of what there was, and that who followed live sees the loss."""
-    log = RedisLog(rig.url)
-    try:
-        left = Fold(log, lambda entry: None)
-        await left.catch_up()
-        if left.head.seq > fold.head.seq:
-            return f"the log went on to {left.head.seq} from {fold.head.seq}"
-        try:
-            await fold.catch_up()
-        except LogRewoundError:
-            return ""
-        return "who followed live does not see the loss"
-    finally:
-        await log.close()
+    return await row("kill -9 the primary, replica promoted, WAIT 1", count, work)

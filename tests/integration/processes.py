@@ -7,7 +7,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -20,7 +20,8 @@ from events.redis import RedisLog
 from exchange import config
 from exchange.fold import Fold
 
-DEADLINE_S = 30.0
+# Far more than anything takes: it only says when to give up, on however slow a machine.
+DEADLINE_S = 60.0
 ROOT = Path(__file__).resolve().parents[2]
 SECRET = b"never to be printed"
 
@@ -37,13 +38,22 @@ def environment() -> dict[str, str]:
 
 
 class Process:
-    """A `foldex` process whose output goes to a file."""
+    """A `foldex` process whose output goes to a file; `settings` are added to its environment."""
 
-    def __init__(self, output: Path, *arguments: str, module: str = "exchange.cli") -> None:
+    def __init__(
+        self,
+        output: Path,
+        *arguments: str,
+        module: str = "exchange.cli",
+        settings: Mapping[str, str] | None = None,
+    ) -> None:
         self.output = output
         with output.open("ab") as file:
             self._process = subprocess.Popen(
-                foldex(*arguments, module=module), env=environment(), stdout=file, stderr=subprocess.STDOUT
+                foldex(*arguments, module=module),
+                env=environment() | dict(settings or {}),
+                stdout=file,
+                stderr=subprocess.STDOUT,
             )
 
     @property

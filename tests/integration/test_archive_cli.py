@@ -122,14 +122,17 @@ def test_a_log_moves_as_a_file_and_goes_on(exported: tuple[Path, str], tmp_path:
     )
 
 
-def test_a_directory_is_replayed_without_a_server(exported: tuple[Path, str], data_dir: Path) -> None:
+def test_a_directory_is_replayed_without_a_server(
+    exported: tuple[Path, str], data_dir: Path, tmp_path: Path
+) -> None:
     """Replay, log, verify and list read an archive, packed or not."""
     tar, digest = exported
     for source in (tar, data_dir / config.ARCHIVE_DIR_NAME):
         assert digest == ok("replay", "--archive", source)["digest"]
         assert "log_created" == ok("log", "--archive", source, "--type", "log_created")["type"]
-        head = ok("archive", "verify", source)
-        assert ok("archive", "list", source)["last_hash"] == head["chain_hash"]
+        verified = ok("verify", "--archive", source, "--data-dir", tmp_path / "none")
+        assert (True, digest, 1) == (verified["intact"], verified["digest"], verified["segments"])
+        assert ok("archive", "list", source)["last_hash"] == verified["head"].split(":")[1]
     assert "there is no archive" in refused(
         config.EXIT_UNAVAILABLE, "replay", "--archive", tar.parent / "none"
     )
@@ -152,19 +155,43 @@ def test_what_a_server_lost_is_put_back(data_dir: Path, commands: int, events: i
         # The writers that there have been stay fenced.
         assert int(client.get(PREFIX + "term") or 0) > 1
     assert 0 == ok("recover", "--data-dir", data_dir)["events"]
+    result = run("recover", "--data-dir", data_dir)
+    assert f"nothing to put back: the log ends at entry {count}, not before its archive" in result.stdout
+
+
+PROCESSES = ("writer", "intake", "liquidator", "archiver", "feed", "maker")
 
 
 def test_a_log_that_is_gone_is_put_back(data_dir: Path) -> None:
-    """After FLUSHALL the whole log comes from the archive."""
+    """After FLUSHALL no process begins, and the whole log comes from the archive."""
     with server(data_dir) as client:
         before = stored(client)
         client.flushall()
-    assert config.EXIT_REWOUND == run("writer", "--data-dir", data_dir).exit_code, "no new log in its place"
+    for process in PROCESSES:
+        said = refused(config.EXIT_REWOUND, process, "--data-dir", data_dir)
+        assert "the log ends at entry 0" in said, process
+        assert "foldex recover" in said, process
+    with server(data_dir) as client:
+        assert ([], [], {}) == stored(client), "a new log in its place"
     restored = ok("recover", "--data-dir", data_dir)
 
     assert len(before[1]) == restored["events"] == restored["commands"]
     with server(data_dir) as client:
         assert before == stored(client)
+
+
+def test_no_log_is_begun_on_a_fresh_server_beside_an_archive(
+    data_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that never had the log, and a setting that names its archive: refused, until recovered."""
+    monkeypatch.setenv(config.ARCHIVE_ENV, str(data_dir / config.ARCHIVE_DIR_NAME))
+    with EmbeddedServer(tmp_path / "fresh") as fresh:
+        url = fresh.socket_path
+        for arguments in (("writer",), ("writer", "--standby"), *((name,) for name in PROCESSES[1:])):
+            assert "foldex recover" in refused(config.EXIT_REWOUND, *arguments, "--redis-url", url), arguments
+        with redis.Redis(unix_socket_path=url) as client:
+            assert ([], [], {}) == stored(client)
+        assert 0 < ok("recover", "--redis-url", url)["events"]
 
 
 def test_what_came_after_the_loss_is_never_overwritten(data_dir: Path) -> None:

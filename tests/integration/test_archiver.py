@@ -12,7 +12,8 @@ from events.appender import Appender
 from events.commands import Checkpoint, Deposit, OpenAccount
 from events.embedded import EmbeddedServer
 from events.events import CheckpointPassed, Deposited
-from events.log import LogFullError, VerifiedEvents
+from events.frame import CommandFrame
+from events.log import LogFullError, Place, VerifiedEvents
 from events.memory import MemoryLog
 from events.snapshot import KEPT, Snapshot, find, load, save
 from exchange.archiver import Archiver, run_archiver
@@ -241,10 +242,10 @@ class FullLog(MemoryLog):
 
     is_full = False
 
-    async def append_command(self, frame: object) -> int:
+    async def append_command(self, frame: CommandFrame, *, behind: Place | None = None) -> int:
         if self.is_full:
             raise LogFullError("no room")
-        return await super().append_command(frame)  # type: ignore[arg-type]
+        return await super().append_command(frame, behind=behind)
 
 
 async def test_a_full_server_costs_the_checkpoint_only() -> None:

@@ -12,7 +12,8 @@ import redis.asyncio
 from events.appender import Appender
 from events.commands import Deposit, OpenAccount
 from events.embedded import EmbeddedServer
-from events.log import LogFullError
+from events.frame import CommandFrame
+from events.log import LogFullError, Place
 from events.memory import MemoryLog
 from exchange.client import ApiUnavailable, Connection
 from tests.integration.processes import Client, Process, connected, eventually, free_ports, until, within
@@ -138,7 +139,7 @@ class FullAtFirst(MemoryLog):
 
     refusals = 0
 
-    async def append_command(self, frame: object) -> int:
+    async def append_command(self, frame: CommandFrame, *, behind: Place | None = None) -> int:
         if self.refusals == 0:
             self.refusals += 1
             raise LogFullError("no room")

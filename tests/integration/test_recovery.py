@@ -17,6 +17,7 @@ from events.values import OrderType, RejectCode, Side
 from exchange.aggregate.decide import decide
 from exchange.aggregate.image import take_image
 from exchange.aggregate.state import RULES_VERSION
+from exchange.archiving import export_log
 from exchange.fold import Fold, Snapshots
 from exchange.intake.keys import KeyRing
 from exchange.intake.service import Intake
@@ -250,6 +251,18 @@ async def test_no_new_log_where_snapshots_tell_of_a_lost_one(record: Recorded, t
         await create_if_empty(empty, snapshots=Snapshots(directory=tmp_path))
     assert [] == empty.commands
     await create_if_empty(empty, snapshots=Snapshots(directory=tmp_path / "none"))
+    assert 1 == len(empty.commands)
+
+
+async def test_no_new_log_where_an_archive_tells_of_a_lost_one(record: Recorded, tmp_path: Path) -> None:
+    """Lost after the process looked at the archive, before it created a log: refused, with the way back."""
+    archive = str(tmp_path / "archive")
+    await export_log(record.log, archive)
+    empty = MemoryLog()
+    with pytest.raises(LogRewoundError, match="foldex recover"):
+        await create_if_empty(empty, snapshots=Snapshots(archive=archive))
+    assert [] == empty.commands
+    await create_if_empty(empty, snapshots=Snapshots(archive=str(tmp_path / "none")))
     assert 1 == len(empty.commands)
 
 

@@ -179,6 +179,21 @@ async def test_a_log_behind_its_archive_is_noticed(tmp_path: Path) -> None:
         await check_not_behind(other, tmp_path / "archive")
 
 
+async def test_what_a_log_has_lost_is_archived_if_it_was_read(tmp_path: Path) -> None:
+    """Entries that wait for their segment are in no log any more: they are written at once."""
+    log, course = await recorded()
+    process = Process(log, tmp_path)
+    process.segmenter._flush_s = 600.0
+    task = asyncio.create_task(process.segmenter.run(asyncio.Event()))
+    await until(lambda: process.segmenter._writer.pending == course.head, "entries that wait")
+    assert 0 == process.segmenter.archived_seq
+    del log.events[20:], log.commands[20:]
+
+    with pytest.raises(LogRewoundError):
+        await task
+    assert course.head == await verify_archive(ArchivedLog(tmp_path / "archive"))
+
+
 async def test_a_full_disk_stops_nothing_for_good(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A segment that cannot be written is tried again; nothing is skipped."""
     monkeypatch.setattr("exchange.segmenter.FLUSH_RETRY_S", 0.0)

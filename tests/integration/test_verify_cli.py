@@ -10,31 +10,25 @@ from random import Random
 from typing import Any
 
 import pytest
-import redis
 from typer.testing import CliRunner, Result
 
 from events.archive import ArchivedLog
 from events.commands import Deposit
 from events.embedded import EmbeddedServer
 from events.events import Deposited, RulesChanged
-from events.log import CorruptLogError
-from events.redis import RedisLog
-from events.snapshot import SnapshotError, load, save
+from events.snapshot import save
 from exchange import config
 from exchange.aggregate.state import RULES_VERSION
 from exchange.archiving import export_log
-from exchange.audit.verify import Extent, verify
 from exchange.cli import app
 from tests.fixtures.make_schema_v1 import OTHER_RULES, record
 from tests.fixtures.recorder import Recorder, flip, traded
 from tests.integration.other_rules import OTHER_VERSION
 from tests.integration.processes import Process, connected, within
 from tests.integration.test_cli import trade
+from tests.unit.test_archive import lie_about_amounts
 from tests.venue import money
 
-FLIPS = 60
-PREFIX = "foldex:{main}:"
-Stream = list[tuple[bytes, dict[bytes, bytes]]]
 NEWER = "tests.integration.other_rules"
 
 
@@ -118,12 +112,23 @@ def test_an_archive_too_damaged_to_be_opened_is_a_finding(tmp_path: Path) -> Non
     assert "foldex: entry 1: the manifest" in result.output
 
 
+def test_a_column_that_lies_is_a_finding(tmp_path: Path) -> None:
+    """What queries would read is compared with the entries, which are intact."""
+    asyncio.run(export_log(traded(3).log, str(tmp_path)))
+    (segment,) = ArchivedLog(tmp_path).segments
+    lie_about_amounts(tmp_path, segment)
+
+    line = answer(run("verify", "--archive", tmp_path, "--json"), config.EXIT_FINDING)
+
+    assert "the archive's column amount does not say what the entry says" == line["finding"]["what"]
+
+
 def test_an_interrupted_verification_does_not_say_intact(
     archive: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ctrl-C is neither success nor a finding."""
 
-    async def interrupt(*_: object) -> None:
+    async def interrupt(*_: object, **__: object) -> None:
         raise KeyboardInterrupt
 
     monkeypatch.setattr("exchange.audit.cli.verify", interrupt)
@@ -170,84 +175,6 @@ def test_verify_of_a_server_with_a_range(tmp_path: Path) -> None:
     assert (digest, token) == (line["digest"], line["head"])
     assert (1, 3) == (part["from"], part["to"])
     assert config.EXIT_UNAVAILABLE == run("verify", "--data-dir", tmp_path / "none").exit_code
-
-
-async def test_every_flipped_bit_in_a_stream_is_found_there(server: EmbeddedServer) -> None:
-    """One random bit in a field of an entry on a real server, the unprotected ones excepted."""
-    await trade(server.socket_path)
-    client, log = redis.Redis(unix_socket_path=server.socket_path), RedisLog(server.socket_path)
-    random = Random(FLIPS)
-    streams = {name: stream_of(client, name) for name in ("commands", "events")}
-    for _ in range(FLIPS):
-        name = random.choice(list(streams))
-        entries = [(entry_id, dict(fields)) for entry_id, fields in streams[name]]
-        at = random.randrange(len(entries))
-        fields = entries[at][1]
-        field = random.choice([field for field in fields if field not in (b"w", b"x")])
-        fields[field] = flip(fields[field], random)
-        rewrite(client, name, entries)
-
-        report = await verify(log, Extent())
-
-        assert report.finding is not None, (name, at, field)
-        assert at + 1 == report.finding.seq, report.finding
-        rewrite(client, name, streams[name])
-    assert (await verify(log, Extent())).finding is None
-    client.close()
-    await log.close()
-
-
-def stream_of(client: "redis.Redis", name: str) -> Stream:
-    """Return the entries of a stream."""
-    entries: Stream = client.xrange(PREFIX + name)  # type: ignore[assignment]
-    return entries
-
-
-def rewrite(client: "redis.Redis", name: str, entries: Stream) -> None:
-    """Put entries in the place of a stream."""
-    client.delete(PREFIX + name)
-    for entry_id, fields in entries:
-        client.xadd(PREFIX + name, fields, id=entry_id)  # type: ignore[arg-type]
-
-
-async def finding_in(archive: Path) -> int:
-    """Return the entry at which an archive is found to be damaged, 0 when it is not."""
-    try:
-        report = await verify(ArchivedLog(archive), Extent())
-    except CorruptLogError as error:
-        return error.seq
-    return report.finding.seq if report.finding else 0
-
-
-def archive_files(archive: Path) -> list[Path]:
-    """Return the files that hold the log: two of Parquet and a manifest for each segment."""
-    return sorted(path for path in archive.rglob("*") if path.is_file() and path.suffix != ".lock")
-
-
-async def test_every_flipped_bit_in_an_archive_is_found(tmp_path: Path) -> None:
-    """One random bit in one of its files: found, at an entry of that segment or where it begins."""
-    recorder = traded(12)
-    await export_log(recorder.log, str(tmp_path))
-    files = archive_files(tmp_path)
-    assert 3 == len(files)
-    random = Random(FLIPS)
-    for _ in range(FLIPS):
-        path = random.choice(files)
-        content = path.read_bytes()
-        path.write_bytes(flip(content, random))
-        assert 1 <= await finding_in(tmp_path) <= recorder.head.seq, path
-        path.write_bytes(content)
-    assert 0 == await finding_in(tmp_path)
-
-
-def test_every_flipped_bit_in_a_snapshot_is_found(tmp_path: Path) -> None:
-    """One random bit anywhere in the file: it is not used."""
-    path = save(tmp_path, traded(20).snapshot())
-    content, random = path.read_bytes(), Random(FLIPS)
-    for _ in range(FLIPS):
-        path.write_bytes(flip(content, random))
-        with pytest.raises(SnapshotError):
-            load(path)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from events.frame import (
     FrameTooLargeError,
     close_command_frame,
 )
-from events.log import LogFullError, LogMissingError, LogUnavailableError
+from events.log import LogFullError, LogMissingError, LogRewoundError, LogUnavailableError, Place
 from events.memory import MemoryLog
 from events.values import Outcome
 
@@ -33,12 +33,12 @@ class HeldLog(MemoryLog):
         self.fail_before: list[Exception] = []
         self.fail_after: list[Exception] = []
 
-    async def append_command(self, frame: CommandFrame) -> int:
+    async def append_command(self, frame: CommandFrame, *, behind: Place | None = None) -> int:
         self.called.set()
         await self.is_open.wait()
         if self.fail_before:
             raise self.fail_before.pop(0)
-        seq = await super().append_command(frame)
+        seq = await super().append_command(frame, behind=behind)
         if self.fail_after:
             raise self.fail_after.pop(0)
         return seq
@@ -126,6 +126,25 @@ async def test_a_command_is_answered_by_its_group(log: HeldLog, appender: Append
     answer(log, appender, 3)
 
     assert [Deposited(account_id=7, amount=5)] == await future
+
+
+@pytest.mark.parametrize("failure", [None, LogUnavailableError("reply lost")])
+async def test_a_log_that_went_backwards_is_not_appended_to(
+    log: HeldLog, appender: Appender, failure: Exception | None
+) -> None:
+    """What others appended and this process has read is missing: nothing is sent, and nothing ever again."""
+    await log.append_command(close_command_frame("other:0", 1, 0, [deposit(1)]))
+    answer(log, appender, 3)
+    del log.commands[2:]
+    if failure is not None:
+        log.fail_before.append(failure)
+
+    with pytest.raises(LogRewoundError):
+        await appender.submit(deposit(5))
+
+    assert 2 == await log.last_command_seq()
+    with pytest.raises(AppenderClosedError):
+        appender.submit(deposit(5))
 
 
 async def test_what_arrives_while_an_append_is_in_flight_is_the_next_frame(

@@ -4,6 +4,7 @@ import random
 from pathlib import Path
 
 import msgspec
+import pyarrow as pa
 import pytest
 from msgspec.structs import replace
 
@@ -18,6 +19,7 @@ from events.segments import (
     ArchiveError,
     ArchiveMismatchError,
     Directory,
+    Segment,
     checksum_of,
     manifest_name,
 )
@@ -170,6 +172,13 @@ async def test_a_changed_bit_is_found(tmp_path: Path) -> None:
     await read_all(tmp_path)
 
 
+def parquet_of_events(table: pa.Table) -> bytes:
+    """Return a table of events as a file of an archive."""
+    file = archive._ParquetFile(archive.EVENT_SCHEMA)
+    file.add(table)
+    return file.close()
+
+
 async def test_damage_is_pinned_to_an_entry(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """An entry changed within a file that can be read is named, behind those that are still good."""
     log = traded().as_log()
@@ -179,7 +188,7 @@ async def test_damage_is_pinned_to_an_entry(tmp_path: Path, monkeypatch: pytest.
     command, verified = changed[6]
     changed[6] = (command, replace(verified, entry=replace(verified.entry, chain_hash=b"\x01" * 32)))
     table = event_table(answer for _, answer in changed)
-    content, _ = archive._parquet(archive.EVENT_SCHEMA, iter([table]))
+    content = parquet_of_events(table)
     (tmp_path / segment.events_file).write_bytes(content)
 
     with pytest.raises(CorruptLogError, match="not what was written") as error:
@@ -255,24 +264,28 @@ async def test_an_archive_can_be_on_any_file_system(tmp_path: Path) -> None:
         Directory("nowhere://x")
 
 
+def lie_about_amounts(directory: Path, segment: Segment) -> None:
+    """Change what queries read of a segment, and sign the file again."""
+    table = ArchivedLog(directory).table(segment.events_file)
+    amounts = [9 * 10**8 if kind == "deposited" else None for kind in table.column("type").to_pylist()]
+    position = table.schema.get_field_index("amount")
+    content = parquet_of_events(table.set_column(position, table.schema.field(position), [amounts]))
+    (directory / segment.events_file).write_bytes(content)
+    manifest = msgspec.json.encode(replace(segment, events_checksum=checksum_of(content)))
+    name = manifest_name(segment.first_seq, segment.last_seq)
+    (directory / name).write_bytes(manifest + b"\n" + checksum_of(manifest).encode())
+
+
 async def test_a_column_that_lies_is_found(tmp_path: Path) -> None:
     """Who changes what queries read, and signs the file again, is found out by the entries themselves."""
     await archived(tmp_path, traded().as_log(), 6, 6)
     stored = ArchivedLog(tmp_path)
-    await verify_columns(stored)
-    segment = stored.segments[1]
-    table = stored.table(segment.events_file)
-    amounts = [9 * 10**8 if kind == "deposited" else None for kind in table.column("type").to_pylist()]
-    position = table.schema.get_field_index("amount")
-    content, _ = archive._parquet(
-        archive.EVENT_SCHEMA, iter([table.set_column(position, table.schema.field(position), [amounts])])
-    )
-    (tmp_path / segment.events_file).write_bytes(content)
-    manifest = msgspec.json.encode(replace(segment, events_checksum=checksum_of(content)))
-    (tmp_path / manifest_name(7, 12)).write_bytes(manifest + b"\n" + checksum_of(manifest).encode())
+    assert 2 == await verify_columns(stored)
+    lie_about_amounts(tmp_path, stored.segments[1])
 
     lying = ArchivedLog(tmp_path)
     await verify_archive(lying)
     with pytest.raises(CorruptLogError, match="column amount does not say what the entry says") as error:
         await verify_columns(lying)
     assert 7 == error.value.seq
+    assert 1 == await verify_columns(lying, 1, 6)

@@ -6,6 +6,7 @@ from events.commands import Deposit, SetMarketStatus
 from events.events import (
     DeleverageRanked,
     Event,
+    ExchangeHalted,
     LiquidationFinished,
     LiquidationSkipped,
     LiquidationStarted,
@@ -15,12 +16,13 @@ from events.events import (
     PositionTakenOver,
     TradeExecuted,
 )
-from events.values import CloseReason, DeleverageStep, LiquidationResult, MarketStatus, Side
-from exchange.aggregate import deleverage
-from exchange.aggregate.account import FUND_ACCOUNT_ID
+from events.values import CloseReason, DeleverageStep, LiquidationResult, LotsGap, MarketStatus, Side
+from exchange.aggregate import deleverage, state
+from exchange.aggregate.account import FUND_ACCOUNT_ID, Account, Position
 from exchange.aggregate.margin import bucket_equity
 from exchange.aggregate.ranking import Shares, rank
 from exchange.audit.printer import readable
+from tests.planted import IS_COMPILED
 from tests.unit.test_scope import covered
 from tests.venue import Trader, Venue, every, money, only, plain, spec
 
@@ -93,6 +95,28 @@ def test_other_side_closes_at_the_bankruptcy_price() -> None:
     assert own_order[0].order_id == cancelled.order_id  # type: ignore[attr-defined]
     assert 1 == len(bob.account.orders)  # the one in the other market stays
     assert venue.state.digest() == venue.replayed().digest()
+
+
+@pytest.mark.skipif(IS_COMPILED, reason="nothing can be planted in compiled rules")
+def test_what_deleveraging_loses_halts_the_exchange(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A unit that vanishes from a party, and a lot that it gets too much, are noticed in the same entry."""
+    venue = venue_without_fund()
+    alice, bob = isolated(venue, 10), venue.account("10000")
+    trade(alice, bob, "0.1", "50000")
+    venue.index(BTC, "44000")
+    venue.checks = False
+    post = state.post
+
+    def lose(account: Account, position: Position, *amounts: int) -> None:
+        post(account, position, *amounts)
+        if account.account_id == bob.account_id:
+            account.wallet -= 1
+            position.size_lots += 2
+
+    monkeypatch.setattr(state, "post", lose)
+    halted = only(ExchangeHalted, venue.liquidate(alice, BTC))
+    assert (-1, (LotsGap(market=BTC, lots=2),)) == (halted.money_gap, halted.lots_gaps)
+    assert (-1, {BTC: 2}) == (venue.state.money_gap, venue.state.lots_gaps)
 
 
 def test_ranks_by_profit_and_effective_leverage() -> None:

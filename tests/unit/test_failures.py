@@ -146,7 +146,9 @@ def test_the_fault_in_the_middle_of_a_trade_was_in_the_middle(planted: pytest.Mo
     """The planted fault arises when events of the command have been applied already."""
     desk = Desk()
     state = desk.state
-    frame = close_command_frame(desk.venue.origin, 99, desk.venue.now_ns, [desk.order(IN_TRADING)])
+    frame = close_command_frame(
+        desk.venue.origin, desk.venue.frames + 1, desk.venue.now_ns, [desk.order(IN_TRADING)]
+    )
     with pytest.raises(CommandError):
         decide_frame(state, state.seq + 1, frame, desk.venue.now_ns)
     assert 1 == state.trade_count

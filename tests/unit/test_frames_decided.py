@@ -19,6 +19,7 @@ from events.frame import (
 from events.values import OrderType, Outcome, RejectCode, Side
 from exchange.aggregate import decide
 from exchange.aggregate.decide import CLOCK_LEAD_NS, decide_frame, propose_now
+from exchange.aggregate.image import restore, take_image
 from exchange.aggregate.origins import REMEMBERED_FRAMES
 from exchange.aggregate.state import Exchange
 
@@ -71,15 +72,32 @@ def test_a_repeated_frame_runs_once_and_is_told_where() -> None:
     assert accounts == len(desk.state.accounts)
 
 
-def test_a_frame_behind_the_counter_that_never_ran_is_stale() -> None:
-    """A frame overtaken by a later one of its origin is refused, and says that it never ran."""
+def test_a_frame_behind_a_gap_closes_its_origin() -> None:
+    """The frame before it was acknowledged and is lost: neither it nor what follows runs."""
     desk = Desk()
     origin = new_origin("intake")
     desk.send(origin, 1)
-    desk.send(origin, 3)
+    accounts = len(desk.state.accounts)
 
-    assert Outcome.STALE == desk.send(origin, 2).outcome
-    assert Outcome.EXECUTED == desk.send(origin, 4).outcome
+    for n in (3, 2, 3, 4, 1):
+        assert Outcome.ORIGIN_CLOSED == desk.send(origin, n).outcome, n
+    assert accounts == len(desk.state.accounts)
+    assert Outcome.EXECUTED == desk.send(new_origin("intake"), 1).outcome
+
+
+def test_a_closed_origin_survives_a_snapshot() -> None:
+    """A state restored from its image refuses the same frames, and has the same digest."""
+    desk = Desk()
+    origin = new_origin("intake")
+    for n in (1, 3):
+        desk.send(origin, n)
+
+    digest = desk.state.digest()
+    desk.state = restore(take_image(desk.state).body)
+
+    assert digest == desk.state.digest()
+    assert Outcome.ORIGIN_CLOSED == desk.send(origin, 2).outcome
+    assert Outcome.REJECTED_FRAME == desk.send("intake:", 1).outcome
 
 
 def test_a_new_incarnation_closes_the_older_one() -> None:

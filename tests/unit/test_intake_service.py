@@ -7,7 +7,7 @@ import pytest
 
 from events.commands import CreateLog, Deposit, Tick
 from events.frame import CommandFrame, close_command_frame
-from events.log import LogFullError
+from events.log import LogFullError, Place
 from events.memory import MemoryLog
 from exchange.intake.errors import ApiError
 from exchange.intake.keys import KeyRing
@@ -21,10 +21,10 @@ class FullLog(MemoryLog):
 
     is_full = False
 
-    async def append_command(self, frame: CommandFrame) -> int:
+    async def append_command(self, frame: CommandFrame, *, behind: Place | None = None) -> int:
         if self.is_full:
             raise LogFullError("no room")
-        return await super().append_command(frame)
+        return await super().append_command(frame, behind=behind)
 
 
 async def opened(log: MemoryLog) -> Intake:

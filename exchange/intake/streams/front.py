@@ -20,6 +20,7 @@ from aiohttp import WSCloseCode, WSMessage, WSMsgType, web
 
 from exchange.intake.errors import BAD_REQUEST, NO_SUCH_PATH, OVERLOADED, SHUTTING_DOWN
 from exchange.intake.service import Intake
+from exchange.intake.streams.accounts import AccountStreams
 from exchange.intake.streams.channel import encode
 from exchange.intake.streams.connection import WRITE_BUFFER_BYTES, Connection, StreamLimits
 from exchange.intake.streams.hub import Hub
@@ -60,6 +61,7 @@ class StreamFront:
 
     def __init__(self, intake: Intake, limits: StreamLimits | None = None) -> None:
         self.hub = Hub(intake)
+        self.hub.add(AccountStreams(intake, self.hub))
         self._limits = limits or StreamLimits()
         self._connections: dict[Connection, None] = {}
         self._is_closing = False

@@ -16,7 +16,8 @@ KEY_BYTES = 32
 class ListenKeys:
     """Which key opens the stream of which account, and until when. `clock_s` never turns back.
 
-    At most one key an account: memory is bounded by the accounts there are.
+    At most one key an account: memory is bounded by the accounts there are. `on_stop` is told of each key
+    that its owner ends.
     """
 
     def __init__(self, clock_s: Callable[[], float] = time.monotonic) -> None:
@@ -24,6 +25,7 @@ class ListenKeys:
         self._owners: dict[str, int] = {}
         self._keys: dict[int, str] = {}
         self._ends_s: dict[str, float] = {}
+        self.on_stop: Callable[[str], None] | None = None
 
     def start(self, account_id: int) -> str:
         """Return an account's live key, made if there is none; it lives an hour from now."""
@@ -52,6 +54,8 @@ class ListenKeys:
         key = self._keys.pop(account_id, None)
         if key is not None:
             del self._owners[key], self._ends_s[key]
+            if self.on_stop is not None:
+                self.on_stop(key)
 
     def owner(self, key: str) -> int | None:
         """Return the account that a live key opens, None for any other text."""

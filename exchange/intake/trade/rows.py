@@ -4,7 +4,7 @@ from collections.abc import Callable
 
 from events.values import MarginMode
 from exchange.intake.endpoint import Endpoint, Security, Values
-from exchange.intake.parameters import Parameter, boolean, choice, decimal, text, whole
+from exchange.intake.parameters import Parameter, boolean, choice, decimal, whole
 from exchange.intake.trade import (
     accounts,
     algo_orders,
@@ -259,7 +259,7 @@ ALGO_ORDERS: tuple[Endpoint, ...] = (
         _READ,
         _by_symbol(1, 40),
         algo_orders.open_algos,
-        (SYMBOL_OPTIONAL, Parameter("algoId", whole), Parameter("algoType", text)),
+        (SYMBOL_OPTIONAL, Parameter("algoId", whole), choice("algoType", {"CONDITIONAL": "CONDITIONAL"})),
         response=list[answers.AlgoOrder],
     ),
     Endpoint(
