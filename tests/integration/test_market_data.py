@@ -131,6 +131,36 @@ async def test_what_stands_behind_a_market(stage: Stage) -> None:
     assert ("-210.0", "-0.00419161") == (basis["basis"], basis["basisRate"])
 
 
+async def test_funding_that_was_settled(stage: Stage) -> None:
+    """Each settlement with its time, rate and mark; the terms of the markets that have any."""
+    rules = {"funding_interval_s": 3_600, "interest_rate": 10_000, "funding_cap": 300_000}
+    await stage.list_market("SOLUSDT", **rules)
+    for price_ticks in (1_000, 1_001, 1_002):
+        await stage.index("SOLUSDT", price_ticks)
+        stage.record.wait(3_600_000)
+    rows = await stage.get("/fapi/v1/fundingRate", symbol="SOLUSDT")
+    assert [("0.00010000", "100.1"), ("0.00010000", "100.2")] == [
+        (row["fundingRate"], row["markPrice"]) for row in rows
+    ]
+    assert 3_600_000 == rows[1]["fundingTime"] - rows[0]["fundingTime"]
+    assert 0 == rows[0]["fundingTime"] % 3_600_000
+    assert rows[1:] == await stage.get("/fapi/v1/fundingRate", limit=1)
+    assert rows[:1] == await stage.get("/fapi/v1/fundingRate", endTime=rows[0]["fundingTime"])
+    assert rows[:1] == await stage.get("/fapi/v1/fundingRate", startTime=rows[0]["fundingTime"], limit=1)
+    (terms,) = await stage.get("/fapi/v1/fundingInfo")
+    assert ("SOLUSDT", "0.00300000", "-0.00300000", 1) == tuple(
+        terms[name]
+        for name in (
+            "symbol",
+            "adjustedFundingRateCap",
+            "adjustedFundingRateFloor",
+            "fundingIntervalHours",
+        )
+    )
+    premium = await stage.get("/fapi/v1/premiumIndex", symbol="SOLUSDT")
+    assert rows[1]["fundingTime"] + 3_600_000 == premium["nextFundingTime"]
+
+
 @pytest.mark.parametrize(
     ("path", "parameters", "code"),
     [
