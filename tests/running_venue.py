@@ -129,9 +129,9 @@ def free_ports() -> tuple[int, int]:
 
 
 async def start_intake(
-    log: MemoryLog, key_file: Path, stop: asyncio.Event
+    log: MemoryLog, key_file: Path, stop: asyncio.Event, **settings: Any
 ) -> tuple["asyncio.Task[None]", str, str]:
-    """Start an intake; return its task and addresses once it listens."""
+    """Start an intake with these settings; return its task and addresses once it listens."""
     port, admin_port = free_ports()
     listening = asyncio.Event()
     task = asyncio.create_task(
@@ -144,6 +144,7 @@ async def start_intake(
             key_file=key_file,
             stop=stop,
             on_ready=lambda seq: listening.set(),
+            **settings,
         )
     )
     waiting = asyncio.create_task(listening.wait())
@@ -155,15 +156,18 @@ async def start_intake(
 
 
 @asynccontextmanager
-async def running_venue(directory: Path) -> AsyncIterator[Venue]:
-    """Run a writer and an intake, with BTCUSDT and ETHUSDT listed and an index of 50,000 and 3,000."""
+async def running_venue(directory: Path, **settings: Any) -> AsyncIterator[Venue]:
+    """Run a writer and an intake, with BTCUSDT and ETHUSDT listed and an index of 50,000 and 3,000.
+
+    `settings` are those of `run_intake`.
+    """
     writer = Process(MemoryLog())
     writing = asyncio.create_task(run_writer(writer))  # type: ignore[arg-type]
     stop = asyncio.Event()
     async with asyncio.timeout(DEADLINE_S):
         await writer.is_ready.wait()
     key_file = directory / "key"
-    intake, url, admin_url = await start_intake(writer.log, key_file, stop)
+    intake, url, admin_url = await start_intake(writer.log, key_file, stop, **settings)
     async with aiohttp.ClientSession() as session:
         made = Venue(writer.log, url, admin_url, session, stop, intake, writer, key_file)
         listed = await asyncio.to_thread(

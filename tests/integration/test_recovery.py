@@ -29,6 +29,7 @@ from tests.venue import spec
 SPEC = spec("BTCUSDT")
 EVERY_EVENTS = 100
 COMMANDS = 300
+TRIMMED_ENTRIES = 150
 
 
 def ignore(verified: VerifiedEvents) -> None:
@@ -341,3 +342,55 @@ async def test_the_intake_knows_open_orders_of_a_trimmed_log(tmp_path: Path) -> 
         order_answer(intake.orders.get(order_id), SPEC).status,
         order_answer(intake.orders.get(order_id), SPEC).avg_price,
     )
+
+
+async def trim_half(record: Recorded) -> None:
+    """Trim a log below its snapshots, in the middle of all that went on."""
+    assert isinstance(record.log, MemoryLog)
+    entry = record.log.events[TRIMMED_ENTRIES - 1]
+    await record.log.trim(Head(seq=entry.seq, chain_hash=entry.chain_hash))
+
+
+def remembered(intake: Intake) -> dict[int, list[object]]:
+    """Return all rows that an intake has of each account's past."""
+    past = intake.past
+    return {
+        account_id: [
+            list(past.ledger.income(account_id)),
+            list(past.ledger.trades(account_id)),
+            list(past.ledger.margin_moves(account_id)),
+            list(past.ledger.closures(account_id)),
+            [(row.accepted, row.status) for row in past.algos.of_account(account_id, account.conditionals)],
+            [(row.accepted, row.status) for row in past.orders.of_account(account_id, account.orders)],
+        ]
+        for account_id, account in intake.state.accounts.items()
+    }
+
+
+async def test_the_intake_knows_an_accounts_past_from_the_archive(record: Recorded, tmp_path: Path) -> None:
+    """With a snapshot and a trimmed log, the archive has what came before; what comes later joins on."""
+    whole = await intake_of(record, Snapshots())
+    archive = str(tmp_path / "archive")
+    await export_log(record.log, archive)
+    await trim_half(record)
+    intake = await intake_of(record, Snapshots(directory=tmp_path, archive=archive))
+    assert remembered(whole) == remembered(intake)
+    assert sum(len(rows) for each in remembered(whole).values() for rows in each) > 100  # type: ignore[arg-type,misc]
+
+    await record.trade(50)
+    await whole.catch_up()
+    await intake.catch_up()
+    assert remembered(whole) == remembered(intake)
+
+
+async def test_the_intake_goes_on_from_a_past_it_does_not_know(record: Recorded, tmp_path: Path) -> None:
+    """Without an archive, rows begin where the log does; each has what it would have had."""
+    whole = await intake_of(record, Snapshots())
+    await trim_half(record)
+    intake = await intake_of(record, Snapshots(directory=tmp_path))
+    await record.trade(100)
+    await whole.catch_up()
+    await intake.catch_up()
+    for account_id in intake.state.accounts:
+        rows = list(intake.past.ledger.income(account_id))
+        assert rows == list(whole.past.ledger.income(account_id))[len(rows) * -1 or None :]

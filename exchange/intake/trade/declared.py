@@ -13,6 +13,8 @@ ORDER_ID = Parameter("orderId", whole)
 WHICH_ORDER = (SYMBOL, ORDER_ID, Parameter("origClientOrderId", client_order_id))
 SIDE = choice("side", {side.name: side for side in Side}, required=True, fault=BAD_SIDE)
 PRICE_MATCH = choice("priceMatch", {match.name: match for match in PriceMatch})
+# Some clients name the key that the caller has anyway.
+LISTEN_KEY = Parameter("listenKey", text)
 LEG = choice("positionSide", {leg.name: leg for leg in Leg})
 
 

@@ -78,13 +78,13 @@ _own_id_prefix = f"fx-{secrets.token_hex(6)}-"
 class OrderKind(Enum):
     """The order types of the API: when one becomes an order (at once: None), and how that is priced."""
 
-    LIMIT = (None, LIMIT)
-    MARKET = (None, MARKET)
-    STOP = (TriggerKind.STOP, LIMIT)
-    STOP_MARKET = (TriggerKind.STOP, MARKET)
-    TAKE_PROFIT = (TriggerKind.TAKE_PROFIT, LIMIT)
-    TAKE_PROFIT_MARKET = (TriggerKind.TAKE_PROFIT, MARKET)
-    TRAILING_STOP_MARKET = (TriggerKind.TRAILING, MARKET)
+    LIMIT = (None, OrderType.LIMIT)
+    MARKET = (None, OrderType.MARKET)
+    STOP = (TriggerKind.STOP, OrderType.LIMIT)
+    STOP_MARKET = (TriggerKind.STOP, OrderType.MARKET)
+    TAKE_PROFIT = (TriggerKind.TAKE_PROFIT, OrderType.LIMIT)
+    TAKE_PROFIT_MARKET = (TriggerKind.TAKE_PROFIT, OrderType.MARKET)
+    TRAILING_STOP_MARKET = (TriggerKind.TRAILING, OrderType.MARKET)
 
     def __init__(self, trigger: TriggerKind | None, order_type: OrderType) -> None:
         self.trigger = trigger

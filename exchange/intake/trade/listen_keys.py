@@ -37,14 +37,14 @@ class ListenKeys:
         self._ends_s[key] = self._clock_s() + LIFETIME_S
         return key
 
-    def keep(self, account_id: int) -> str:
+    def keep(self, account_id: int, named: str | None = None) -> str:
         """Let an account's live key live an hour from now, and return it.
 
         Raises:
-            ApiError: -1125, there is none.
+            ApiError: -1125, there is none, or it is not the one that is named.
         """
         key = self._live_key(account_id)
-        if key is None:
+        if key is None or named not in (None, key):
             raise BAD_LISTEN_KEY.error()
         self._ends_s[key] = self._clock_s() + LIFETIME_S
         return key

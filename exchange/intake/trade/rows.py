@@ -18,6 +18,7 @@ from exchange.intake.trade import (
 from exchange.intake.trade.declared import (
     AMENDMENT,
     LEG,
+    LISTEN_KEY,
     NEW_ALGO,
     NEW_ORDER,
     ORDER_ID,
@@ -460,8 +461,24 @@ ACCOUNT: tuple[Endpoint, ...] = (
         response=answers.TradingStatus,
     ),
     Endpoint("POST", "/fapi/v1/listenKey", _KEY, 1, statements.start_listening, response=answers.ListenKey),
-    Endpoint("PUT", "/fapi/v1/listenKey", _KEY, 1, statements.keep_listening, response=answers.ListenKey),
-    Endpoint("DELETE", "/fapi/v1/listenKey", _KEY, 1, statements.stop_listening, response=answers.Nothing),
+    Endpoint(
+        "PUT",
+        "/fapi/v1/listenKey",
+        _KEY,
+        1,
+        statements.keep_listening,
+        (LISTEN_KEY,),
+        response=answers.ListenKey,
+    ),
+    Endpoint(
+        "DELETE",
+        "/fapi/v1/listenKey",
+        _KEY,
+        1,
+        statements.stop_listening,
+        (LISTEN_KEY,),
+        response=answers.Nothing,
+    ),
 )
 
 ENDPOINTS: tuple[Endpoint, ...] = (*ORDERS, *ALGO_ORDERS, *SETTINGS, *ACCOUNT)

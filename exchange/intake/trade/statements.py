@@ -83,7 +83,7 @@ async def start_listening(intake: Intake, account_id: int, values: Values) -> Li
 
 async def keep_listening(intake: Intake, account_id: int, values: Values) -> ListenKey:
     """Let the account's key live another hour."""
-    return ListenKey(listen_key=intake.listen_keys.keep(account_id))
+    return ListenKey(listen_key=intake.listen_keys.keep(account_id, values.get("listenKey")))
 
 
 async def stop_listening(intake: Intake, account_id: int, values: Values) -> Nothing:
