@@ -56,7 +56,7 @@ async def test_subscriptions_are_asked_for(stage: Stage) -> None:
 
 
 async def test_what_nobody_reads_is_not_made(stage: Stage) -> None:
-    """The last reader's leaving closes a channel, whether it asks or hangs up."""
+    """The last reader's leaving closes a channel, whether it asks, hangs up or breaks off."""
     hub = stage.front.hub
     one, other = await stage.connect("/ws"), await stage.connect("/ws/btcusdt@depth")
     await one.ask("SUBSCRIBE", "btcusdt@depth", "btcusdt@kline_1m")
@@ -64,6 +64,10 @@ async def test_what_nobody_reads_is_not_made(stage: Stage) -> None:
     await one.ask("UNSUBSCRIBE", "btcusdt@depth", "btcusdt@kline_1m")
     assert {"btcusdt@depth"} == set(hub.open_names)
     await other.socket.close()
+    await until(lambda: not hub.open_names)
+    broken = await stage.connect("/ws/btcusdt@depth")
+    await broken.ask("LIST_SUBSCRIPTIONS")
+    broken.socket._response.connection.transport.abort()  # type: ignore[union-attr]
     await until(lambda: not hub.open_names)
 
 

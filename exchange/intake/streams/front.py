@@ -98,6 +98,9 @@ class StreamFront:
             await self._serve(connection, socket)
         except RequestError as error:
             await connection.end(WSCloseCode.POLICY_VIOLATION, str(error).encode())
+        except ConnectionError:
+            # It went away while it was answered; nobody is left to be told.
+            pass
         finally:
             del self._connections[connection]
             self._unsubscribe(connection, tuple(connection.names))
