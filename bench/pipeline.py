@@ -233,14 +233,14 @@ async def wait_alive(socket_path: str, names: Sequence[str], seq: int = 0) -> No
 
 
 @contextmanager
-def running(name: str, *arguments: str) -> Iterator[None]:
-    """Run one process of the exchange, by the command with which `foldex up` starts it."""
+def running(name: str, *arguments: str) -> Iterator[int]:
+    """Run one process of the exchange, by the command with which `foldex up` starts it; lend its id."""
     command = (sys.executable, "-P", "-m", "exchange.cli", "--log-level", "warning", name, *arguments)
     # -P: only what is named here is searched, and the exchange may not be installed.
     environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[1])}
     process = subprocess.Popen(command, env=environment)
     try:
-        yield
+        yield process.pid
     finally:
         process.terminate()
         try:

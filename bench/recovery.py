@@ -17,6 +17,7 @@ import argparse
 import asyncio
 import json
 import os
+import resource
 import statistics
 import tempfile
 import time
@@ -52,6 +53,9 @@ RESTING = 20_000
 TAIL_STEP_MAX = 20_000
 POLL_S = 0.002
 DEADLINE_S = 180.0
+# An archiver with nothing to do uses less than so much processor time in so many seconds.
+IDLE_S = 1.0
+CPU_IDLE_S = 0.03
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +64,10 @@ class Result:
 
     `tail_events` are those behind the snapshot, `snapshot_bytes` the size of its body. `from_snapshot_s` has
     each process by name, `slowest_s` the slowest start of each.
+
+    `archived_per_s` are the events of the whole log by the seconds of an archiver that found all of it new,
+    from its start to its end, with one snapshot; `archiver_cpu_us` is its processor time an event.
+    `folded_per_s` is the same for the writer that starts from the first entry, which only folds.
     """
 
     events: int
@@ -67,6 +75,9 @@ class Result:
     open_orders: int
     tail_events: int
     snapshot_bytes: int
+    archived_per_s: float
+    archiver_cpu_us: float
+    folded_per_s: float
     from_snapshot_s: dict[str, float]
     slowest_s: dict[str, float]
     from_first_entry_s: float
@@ -105,15 +116,37 @@ async def decide_tail(socket_path: str, count: int) -> int:
     return events
 
 
-async def archive(socket_path: str, directory: Path) -> None:
-    """Wait until the archiver has read all there is and kept a snapshot."""
+def archive(socket_path: str, snapshots: Path, *kept: str) -> tuple[float, float]:
+    """Run an archiver until all is in a snapshot and in segments; return its seconds, and its processor's."""
+    before, started_s = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
+    with running("archiver", "--redis-url", socket_path, *kept) as pid:
+        asyncio.run(_snapshot_there(socket_path, snapshots))
+        # It has read everything when it has nothing more to do; the last segment is written when it stops.
+        busy_s, idle_since_s = cpu_of(pid), time.perf_counter()
+        while time.perf_counter() - idle_since_s < IDLE_S:
+            time.sleep(POLL_S)
+            if cpu_of(pid) > busy_s + CPU_IDLE_S:
+                busy_s, idle_since_s = cpu_of(pid), time.perf_counter()
+        stopped_s = time.perf_counter()
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    elapsed_s = time.perf_counter() - started_s - (stopped_s - idle_since_s)
+    return elapsed_s, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+
+
+async def _snapshot_there(socket_path: str, snapshots: Path) -> None:
     log = RedisLog(socket_path)
     await wait_alive(socket_path, ("archiver",), (await log.event_head()).seq)
     async with asyncio.timeout(DEADLINE_S):
         # Another process's file; nothing here could be waited for.
-        while not find(directory):  # noqa: ASYNC110
+        while not find(snapshots):  # noqa: ASYNC110
             await asyncio.sleep(POLL_S)
     await log.close()
+
+
+def cpu_of(pid: int) -> float:
+    """Return the processor time that a process has used, in seconds."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 async def first_command_s(socket_path: str, *options: str) -> float:
@@ -177,9 +210,9 @@ def measure(count: int, every: int, rounds: int) -> Result:
         with running("writer", *log):
             asyncio.run(wait_alive(socket_path, ("writer",)))
             events = asyncio.run(decide(socket_path, count, with_setup=True))
+            first_events = events
         from_first_entry_s = asyncio.run(first_command_s(socket_path))
-        with running("archiver", *log, *kept):
-            asyncio.run(archive(socket_path, snapshots))
+        archiving_s, cpu_s = archive(socket_path, snapshots, *kept)
         snapshot = load(find(snapshots)[0])
         with running("writer", *log, *kept):
             asyncio.run(wait_alive(socket_path, ("writer",)))
@@ -192,6 +225,9 @@ def measure(count: int, every: int, rounds: int) -> Result:
             open_orders=sum(len(account.orders) for account in state.accounts.values()),
             tail_events=events - snapshot.events,
             snapshot_bytes=len(snapshot.body),
+            archived_per_s=first_events / archiving_s,
+            archiver_cpu_us=cpu_s / first_events * 1e6,
+            folded_per_s=first_events / from_first_entry_s,
             from_snapshot_s={name: statistics.median(seconds) for name, seconds in found.items()},
             slowest_s={name: max(seconds) for name, seconds in found.items()},
             from_first_entry_s=from_first_entry_s,
@@ -205,6 +241,11 @@ def report(result: Result) -> None:
         f"{result.events:,} events, {result.entries:,} entries up to the snapshot, "
         f"{result.open_orders:,} open orders; snapshot of {result.snapshot_bytes / 1e6:.1f} MB, "
         f"{result.tail_events:,} events behind it"
+    )
+    print(
+        f"archiver, from the first entry: {result.archived_per_s:,.0f} events/s, "
+        f"{result.archiver_cpu_us:.1f} µs of processor time an event; "
+        f"{result.archived_per_s / result.folded_per_s:.2f} × the writer that folds them alone"
     )
     print("writer, start to first processed command:")
     print(f"  {'log of one entry':<26} {result.one_entry_s:>7.2f} s")

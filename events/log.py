@@ -205,6 +205,7 @@ class Log(ReadableLog, Protocol):
         Raises:
             FencedError: the lease's term is not the current one, or the head is not `previous`. Entries
                 before the refused one may have been appended.
+            LogRewoundError: the log ends before `previous`.
             LogFullError: the server has no room; the head tells how many were appended.
         """
         ...
@@ -220,6 +221,16 @@ class Log(ReadableLog, Protocol):
         Raises:
             FencedError: the term is not the current one, or a stream does not end where that continues.
             LogFullError: the server has no room.
+        """
+        ...
+
+    async def drop_unanswered(self, after: int, lease: Lease) -> None:
+        """Remove the command entries behind `after`, none of which has an answer, as if they had never come.
+
+        For whoever puts back what the log had in their place.
+
+        Raises:
+            FencedError: the term is not the current one, or there is an answer behind `after`.
         """
         ...
 

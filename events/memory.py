@@ -99,6 +99,10 @@ class MemoryLog:
             if continues and lease.term == self._term:
                 self.events.append(entry)
                 self._wake()
+            elif self._head().seq < previous.seq:
+                raise LogRewoundError(
+                    f"entry {previous.seq} was appended, and the log ends at {self._head().seq}"
+                )
             elif not self._holds(entry):
                 raise FencedError(
                     f"{lease.mark} may not append entry {entry.seq}: the head is {self._head().seq}, "
@@ -129,6 +133,12 @@ class MemoryLog:
         self.commands.extend(commands)
         self.events.extend(events)
         self._wake()
+
+    async def drop_unanswered(self, after: int, lease: Lease) -> None:
+        """Remove commands that have no answer (see `Log.drop_unanswered`)."""
+        if lease.term != self._term or self._head().seq > after:
+            raise FencedError(f"{lease.mark} may not remove the command entries behind {after}")
+        del self.commands[bisect_right(self.commands, after, key=_seq_of) :]
 
     async def trim(self, first_kept: Head) -> None:
         """Remove what is before an entry (see `Log.trim`)."""

@@ -169,6 +169,20 @@ end
 return 1
 """)
 
+# A stream does not give numbers again, so what stays is written anew. ARGV: term, the last command to keep.
+_DROP_UNANSWERED = _Script("""
+if redis.call('GET', KEYS[3]) ~= ARGV[1] then return 0 end
+local answered = tonumber(redis.call('HGET', KEYS[2], 'seq') or '0')
+if answered > tonumber(ARGV[2]) then return 0 end
+redis.call('DEL', KEYS[4])
+for _, entry in ipairs(redis.call('XRANGE', KEYS[1], '-', '0-' .. ARGV[2])) do
+  redis.call('XADD', KEYS[4], entry[1], unpack(entry[2]))
+end
+if redis.call('EXISTS', KEYS[4]) == 0 then return 0 end
+redis.call('RENAME', KEYS[4], KEYS[1])
+return 1
+""")
+
 # ARGV: the first entry to keep and its hash, which must be there; up to where to remove in this call. The
 # note of where the streams begin tells readers what was trimmed from what is missing.
 _TRIM = _Script("""
@@ -286,7 +300,7 @@ class RedisLog:
                 found = await self._append_batches(singles, previous, lease)
                 for entry, is_new in zip(batch, found, strict=True):
                     if not is_new and not await self._holds(entry):
-                        raise await self._refusal(entry, lease)
+                        raise await self._refusal(entry, previous, lease)
             previous = Head(seq=batch[-1].seq, chain_hash=batch[-1].chain_hash)
 
     async def read_events(self, after: int, limit: int, wait_ms: int = 0) -> list[EventEntry]:
@@ -324,6 +338,15 @@ class RedisLog:
             raise FencedError(
                 f"{lease.mark} may not restore {len(events)} event entries behind {previous.seq} "
                 f"and {len(commands)} command entries: the streams end elsewhere, or another holds the lease"
+            )
+
+    async def drop_unanswered(self, after: int, lease: Lease) -> None:
+        """Remove commands that have no answer (see `Log.drop_unanswered`)."""
+        keys = (self._commands_key, self._head_key, self._term_key, self._commands_key + ":kept")
+        if not await self._run(_DROP_UNANSWERED, keys, lease.term, after):
+            raise FencedError(
+                f"{lease.mark} may not remove the command entries behind {after}: "
+                "some are answered, or another holds the lease"
             )
 
     async def trim(self, first_kept: Head) -> None:
@@ -415,8 +438,10 @@ class RedisLog:
             (found.seq, found.chain_hash, found.writer) for found in stored
         ]
 
-    async def _refusal(self, entry: EventEntry, lease: Lease) -> FencedError:
+    async def _refusal(self, entry: EventEntry, previous: Head, lease: Lease) -> LogError:
         head = await self.event_head()
+        if head.seq < previous.seq:
+            return LogRewoundError(f"entry {previous.seq} was appended, and the log ends at {head.seq}")
         term = await self._call("GET", self._term_key)
         return FencedError(
             f"{lease.mark} may not append entry {entry.seq}: the head is {head.seq}, "

@@ -119,6 +119,8 @@ def recover(
 ) -> None:
     """Put back what a log lost and its archive has; refuse when the archive does not continue it.
 
+    Commands that came since and were not answered follow behind that; if any were, it is refused.
+
     Stop the exchange before: nobody may append meanwhile.
     """
     from exchange import archiving
@@ -229,3 +231,5 @@ def _print_restored(restored: "Restored", as_json: bool) -> None:
             f"foldex: put back {restored.commands} command entries and {restored.events} event entries "
             f"of log {restored.log_id}, up to entry {restored.seq}"
         )
+        if restored.moved:
+            typer.echo(f"foldex: {restored.moved} command entries, not answered yet, now follow behind them")

@@ -1,8 +1,11 @@
 """What is done with an archive as a whole: check it, compare it with the log, put a lost log back, move it.
 
 An archive is *ahead* when the log ends before it: the log went backwards, since nothing is archived that was
-not in the log. It *continues* the log when the log's last entry is in it with the same hash. Then what was
-lost is put back as it was, entry by entry; in every other case nothing is touched, and the reason is said.
+not in the log. It *continues* the log when the log's last event entry is in it with the same hash. Then what
+was lost is put back as it was, entry by entry; in every other case nothing is touched, and it is said why.
+
+Commands that were appended since the loss and have no answer are no obstacle: nobody was told anything about
+them. They are taken out and appended again behind what is put back, where each runs once as any frame does.
 """
 
 import tarfile
@@ -16,7 +19,7 @@ import pyarrow as pa
 
 from events.archive import ArchivedLog, SegmentWriter
 from events.columns import command_table, event_table
-from events.frame import GENESIS_HASH, EventEntry
+from events.frame import GENESIS_HASH, CommandFrame, EventEntry
 from events.log import (
     CommandEntry,
     CommandReader,
@@ -41,12 +44,16 @@ TAR_SUFFIX = ".tar"
 
 
 class Restored(msgspec.Struct, frozen=True, kw_only=True):
-    """How many entries were put back into each stream; the log ends at `seq` now."""
+    """How many entries were put back into each stream; the events end at `seq` now.
+
+    `moved` are the command entries without an answer that follow now instead of standing in their place.
+    """
 
     log_id: str
     seq: int
     commands: int
     events: int
+    moved: int = 0
 
 
 async def verify_archive(archive: ArchivedLog, after: Head | None = None) -> Head:
@@ -136,7 +143,7 @@ async def recover(log: Log, archive: ArchivedLog) -> Restored:
     """Put back what a log lost and its archive has. Nobody else may append meanwhile; the lease is taken.
 
     Raises:
-        ArchiveMismatchError: the archive does not continue the log, or something else was appended since.
+        ArchiveMismatchError: the archive does not continue the log, or something else was decided since.
         LogMissingError: the archive is empty.
         CorruptLogError: the archive is damaged; nothing was put back.
         FencedError: a writer holds the lease, or somebody appends.
@@ -147,13 +154,18 @@ async def recover(log: Log, archive: ArchivedLog) -> Restored:
     if head.seq >= archive.head.seq:
         return Restored(log_id=archive.log_id or "", seq=head.seq, commands=0, events=0)
     await verify_archive(archive, head)
-    last_command_seq = await _check_pending(log, archive, head)
+    last_command_seq, strays = await _pending(log, archive, head)
     (last,) = await archive.read_events(archive.head.seq - 1, 1)
     lease = await log.acquire_lease("recover", LEASE_MS, above_term=_term_of(last))
     if lease is None:
         raise FencedError("a writer holds the lease: stop it, or wait until its lease has run out")
     try:
-        return await _restore(log, archive, head, last_command_seq, lease)
+        if strays:
+            await log.drop_unanswered(last_command_seq, lease)
+        restored = await _restore(log, archive, head, last_command_seq, lease)
+        for frame in strays:
+            await log.append_command(frame)
+        return msgspec.structs.replace(restored, moved=len(strays))
     finally:
         await log.release_lease(lease)
 
@@ -262,25 +274,23 @@ def _term_of(entry: EventEntry) -> int:
     return int(term) if term.isdecimal() and len(term) < 15 else 0
 
 
-async def _check_pending(log: Log, archive: ArchivedLog, head: Head) -> int:
-    """Make sure that commands behind the log's last events are those of the archive; return the last one.
+async def _pending(log: Log, archive: ArchivedLog, head: Head) -> tuple[int, list[CommandFrame]]:
+    """Look at the commands behind the log's last events.
 
-    Raises:
-        ArchiveMismatchError: something else was asked since the log was lost.
+    Return the last one that is the archive's, too, or is behind its end; and the frames that were appended
+    since the log was lost, from the first one that stands in the place of another.
     """
     last_seq = await log.last_command_seq()
-    reader = CommandReader(log, after=head.seq)
-    while reader.seq < last_seq:
-        for entry in await reader.read(ENTRIES_PER_READ):
-            archived = await archive.read_commands(entry.seq - 1, 1)
-            if archived and archived[0].frame != entry.frame:
-                raise ArchiveMismatchError(
-                    f"command entry {entry.seq} was appended after the log had lost the one that the archive "
-                    "has: putting that back would drop a command that may have been acknowledged"
-                )
     if last_seq < head.seq:
         raise CorruptLogError(last_seq + 1, "command entry is missing; its events are there")
-    return last_seq
+    reader = CommandReader(log, after=head.seq)
+    strays: list[CommandFrame] = []
+    while reader.seq < last_seq:
+        for entry in await reader.read(ENTRIES_PER_READ):
+            archived = [] if strays else await archive.read_commands(entry.seq - 1, 1)
+            if strays or (archived and archived[0].frame != entry.frame):
+                strays.append(entry.frame)
+    return last_seq - len(strays), strays
 
 
 async def _restore(

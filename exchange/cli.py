@@ -36,6 +36,7 @@ class _Commands(LazyGroup):
         "archive": "exchange.archive_cli:app",
         "recover": "exchange.archive_cli:recover",
         "sql": "exchange.archive_cli:sql",
+        "audit": "exchange.audit.audit_cli:app",
         "calc": "exchange.calc.cli:app",
         "demo": "exchange.demo.cli:demo",
         "whatif": "exchange.whatif.cli:whatif",
@@ -451,19 +452,34 @@ def maker(
     ),
     credentials_file: Annotated[
         Path | None,
-        typer.Option(help="Where the account's key is kept between runs.  [default: a new account each run]"),
+        typer.Option(
+            help="Where the maker's key is kept between runs; the taker's is beside it, its name ending in "
+            ".taker.  [default: new accounts each run]"
+        ),
     ] = None,
+    trades_per_s: Annotated[
+        float,
+        typer.Option(min=0, max=100, help="Market orders a second of the house taker, in all; 0: none."),
+    ] = config.TRADES_PER_S_DEFAULT,
     data_dir: DataDir = config.DATA_DIR_DEFAULT,
     redis_url: RedisUrl = None,
 ) -> None:
-    """Run the house market maker, which trades through the API; the log only shows that it lives."""
+    """Run the house market maker and a taker, through the API; the log only shows that they live."""
     from exchange.maker import run_maker
+    from exchange.taker import run_taker
 
-    async def quote(runtime: "Runtime") -> None:
+    async def trade(runtime: "Runtime") -> None:
         runtime.ready(lambda: 0)
-        await run_maker(url, admin_url, stop=runtime.stop, credentials_file=credentials_file)
+        stop = runtime.stop
+        house = [run_maker(url, admin_url, stop=stop, credentials_file=credentials_file)]
+        if trades_per_s:
+            keys = credentials_file.with_suffix(".taker") if credentials_file is not None else None
+            house.append(
+                run_taker(url, admin_url, trades_per_s=trades_per_s, stop=stop, credentials_file=keys)
+            )
+        await asyncio.gather(*house)
 
-    _run("maker", data_dir, redis_url, quote)
+    _run("maker", data_dir, redis_url, trade)
 
 
 @app.command()

@@ -19,6 +19,7 @@ from urllib.parse import urlencode
 
 import aiohttp
 import msgspec
+import structlog
 from yarl import URL
 
 from exchange.runtime import wait_set
@@ -28,6 +29,9 @@ REQUEST_TIMEOUT_S = 30.0
 RECV_WINDOW_MS = 60_000
 # A 503 says that the venue could not answer; its codes for "may have happened" all come with it.
 UNAVAILABLE_STATUS = 503
+RETRY_S = 0.25
+
+logger = structlog.get_logger(__name__)
 
 Parameters = Mapping[str, str | int]
 
@@ -253,6 +257,46 @@ async def until_answered(connection: Connection, path: str, *, stop: asyncio.Eve
         except ApiUnavailable:
             await wait_set(stop, pause_s)
     return None
+
+
+async def until_listed(connection: Connection, stop: asyncio.Event) -> dict[str, Contract]:
+    """Wait for the exchange and for markets to be listed; return them, none when `stop` was set first."""
+    while await until_answered(connection, "/fapi/v1/ping", stop=stop, pause_s=RETRY_S) is not None:
+        try:
+            listed = await contracts(connection)
+        except ApiUnavailable:
+            listed = {}
+        if listed:
+            return listed
+        await wait_set(stop, RETRY_S)
+    return {}
+
+
+async def house_account(
+    connection: Connection, admin: Connection, file: Path | None, deposit: Decimal, label: str
+) -> AccountApi:
+    """Return the account of an earlier run, whose key is in `file`, or a new one, whose key is put there.
+
+    A key that the exchange does not know is replaced.
+
+    Raises:
+        ApiRefusal: the administrators' listener refuses to open an account.
+        ApiUnavailable: it does not answer.
+        OSError: the file cannot be read or written.
+    """
+    credentials = load_credentials(file) if file is not None else None
+    if credentials is not None:
+        account = AccountApi(connection, credentials)
+        try:
+            await account.call("GET", "/fapi/v1/openOrders", {})
+        except ApiRefusal as refusal:
+            logger.warning("house_key_refused", account_id=credentials.account_id, error=str(refusal))
+        else:
+            return account
+    credentials = await open_account(admin, deposit=str(deposit), label=label)
+    if file is not None:
+        save_credentials(file, credentials)
+    return AccountApi(connection, credentials)
 
 
 async def contracts(connection: Connection) -> dict[str, Contract]:

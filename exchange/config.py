@@ -28,6 +28,9 @@ ARCHIVE_DIR_NAME = "archive"
 SEGMENT_S = 60.0
 SNAPSHOT_DIR_ENV = "FOLDEX_SNAPSHOTS"
 SNAPSHOT_DIR_NAME = "snapshots"
+AUDIT_SNAPSHOT_DIR_NAME = "audit-snapshots"
+# How many events a bucket may be due for without a request before `foldex audit verify` calls it late.
+LATE_EVENTS_DEFAULT = 10_000
 SNAPSHOT_EVENTS_ENV = "FOLDEX_SNAPSHOT_EVENTS"
 # A restart folds at most this many events, and what came while the snapshot was written: about half a second.
 # Every process that folds takes a digest at each: 10 to 20 ms for 10,000 open orders.
@@ -50,6 +53,8 @@ ORDERS_1M_ENV = "FOLDEX_ORDERS_1M"
 ORDERS_1M_DEFAULT = 1_200
 LEGACY_CONDITIONAL_ORDERS_ENV = "FOLDEX_LEGACY_CONDITIONAL_ORDERS"
 REPLICAS_ENV = "FOLDEX_REPLICAS"
+# Of the house taker, in all markets together.
+TRADES_PER_S_DEFAULT = 2.0
 HEARTBEAT_TTL_MS = 3_000
 HEARTBEAT_INTERVAL_S = 1.0
 SERVER_RETRY_S = 0.1
@@ -70,7 +75,8 @@ EXIT_INTERRUPTED = 130
 
 EXIT_MEANINGS = {
     EXIT_OK: "done, or stopped on request",
-    EXIT_NOT_ALIVE: "status: not alive; verify: the log is not what was written or decided",
+    EXIT_NOT_ALIVE: "status: not alive; verify: the log is not what was written or decided; audit: a "
+    "liquidation is not what the rules make of it",
     EXIT_USAGE: "wrong usage, or a file that cannot be used",
     EXIT_UNAVAILABLE: "no log there, its server does not answer, or a directory or an address is in use",
     EXIT_CORRUPT: "the log is damaged; the message names the entry",

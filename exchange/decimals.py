@@ -12,6 +12,7 @@ from exchange.aggregate.units import AMOUNT_MAX
 
 SCALE_DIGITS = 8
 TEXT_LENGTH_MAX = 40
+NO_MONEY = "0.00000000"
 
 
 class DecimalError(ValueError):
@@ -88,6 +89,8 @@ def step_digits(step: int) -> int:
     return digits
 
 
+# The same prices and sizes come again and again: every answer about an order prints several.
+@lru_cache(maxsize=8192)
 def format_steps(count: int, step: int) -> str:
     """Return `count` × `step` (in 1e-8), with the digits of the step."""
     digits = step_digits(step)
@@ -121,7 +124,7 @@ def lots_text(spec: MarketSpec, lots: int) -> str:
 
 def money_text(amount: int) -> str:
     """Return money units as a decimal with eight digits."""
-    return format_fixed(amount)
+    return format_fixed(amount) if amount else NO_MONEY
 
 
 def average_price_text(spec: MarketSpec, cost: int, lots: int) -> str:
@@ -130,7 +133,7 @@ def average_price_text(spec: MarketSpec, cost: int, lots: int) -> str:
     A figure to show: what it was derived from stays exact.
     """
     if lots == 0:
-        return format_fixed(0)
+        return NO_MONEY
     if lots < 0:
         cost, lots = -cost, -lots
     base = lots * spec.lot_size

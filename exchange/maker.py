@@ -9,7 +9,6 @@ the more attractive one; and the side that would add to it shrinks, to nothing a
 """
 
 import asyncio
-from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
 from pathlib import Path
@@ -22,17 +21,13 @@ from exchange.client import (
     ApiUnavailable,
     Connection,
     Contract,
-    contracts,
+    house_account,
     index_prices,
-    load_credentials,
-    open_account,
-    save_credentials,
-    until_answered,
+    until_listed,
 )
 from exchange.runtime import wait_set
 
 LABEL = "house market maker"
-RETRY_S = 0.25
 
 logger = structlog.get_logger(__name__)
 
@@ -108,15 +103,10 @@ async def run_maker(
     """
     settings = settings or MakerSettings()
     async with Connection(base_url) as connection, Connection(admin_url) as admin:
-        listed = await _until_listed(connection, stop)
+        listed = await until_listed(connection, stop)
         if not listed:
             return
-        account = await _stored_account(connection, credentials_file)
-        if account is None:
-            credentials = await open_account(admin, deposit=str(settings.deposit), label=LABEL)
-            account = AccountApi(connection, credentials)
-            if credentials_file is not None:
-                save_credentials(credentials_file, credentials)
+        account = await house_account(connection, admin, credentials_file, settings.deposit, LABEL)
         logger.info("maker_ready", account_id=account.credentials.account_id, markets=sorted(listed))
         makers = [_MarketMaker(account, contract, settings) for contract in listed.values()]
         while not stop.is_set():
@@ -182,32 +172,6 @@ class _MarketMaker:
 
     async def _place(self, quote: Quote) -> None:
         await self._account.limit_order(self.symbol, quote.side, quote.quantity, quote.price)
-
-
-async def _stored_account(connection: Connection, file: Path | None) -> AccountApi | None:
-    """Return the account of an earlier run, None when there is none or the exchange does not know its key."""
-    credentials = load_credentials(file) if file is not None else None
-    if credentials is None:
-        return None
-    account = AccountApi(connection, credentials)
-    try:
-        await account.call("GET", "/fapi/v1/openOrders", {})
-    except ApiRefusal as refusal:
-        logger.warning("maker_key_refused", account_id=credentials.account_id, error=str(refusal))
-        return None
-    return account
-
-
-async def _until_listed(connection: Connection, stop: asyncio.Event) -> Mapping[str, Contract]:
-    while await until_answered(connection, "/fapi/v1/ping", stop=stop, pause_s=RETRY_S) is not None:
-        try:
-            listed = await contracts(connection)
-        except ApiUnavailable:
-            listed = {}
-        if listed:
-            return listed
-        await wait_set(stop, RETRY_S)
-    return {}
 
 
 async def _quote_all(connection: Connection, makers: list[_MarketMaker]) -> None:

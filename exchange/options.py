@@ -15,6 +15,7 @@ from exchange import config
 if TYPE_CHECKING:
     from events.log import ReadableLog
     from events.redis import RedisLog
+    from exchange.audit.travel import Moment
 
 
 def _choose_server(context: typer.Context, url: str | None) -> str | None:
@@ -160,7 +161,7 @@ def reporting() -> Iterator[None]:
     from events.embedded import EmbeddedServerError
     from events.log import LogError
     from exchange.aggregate.state import IdentityError
-    from exchange.audit.cli import NotInLogError
+    from exchange.audit.travel import NotInLogError
     from exchange.runtime import exit_code_of
 
     try:
@@ -177,3 +178,24 @@ def reporting() -> Iterator[None]:
         raise typer.Exit(exit_code_of(error)) from None
     except KeyboardInterrupt:
         raise typer.Exit(config.EXIT_OK) from None
+
+
+def snapshot_directories(data_dir: Path, given: Path | None = None) -> list[Path]:
+    """Return where snapshots of a log are looked for: in the one `given`, else where the archiver and
+    `foldex audit snapshots` put them.
+    """
+    if given is not None:
+        return [given]
+    return [data_dir / config.SNAPSHOT_DIR_NAME, data_dir / config.AUDIT_SNAPSHOT_DIR_NAME]
+
+
+def moment_of(text: str | None, option: str) -> "Moment | None":
+    """Return the moment of a log that an option names, None when it was not given."""
+    from exchange.audit.travel import BadMomentError, Moment
+
+    if text is None:
+        return None
+    try:
+        return Moment.parse(text)
+    except BadMomentError as error:
+        raise typer.BadParameter(str(error), param_hint=option) from None

@@ -199,6 +199,11 @@ class Supervisor:
         return self._log_url
 
     @property
+    def archive(self) -> str:
+        """Where the log's archive is: a directory or a URL."""
+        return os.environ.get(config.ARCHIVE_ENV) or str(self.data_dir / config.ARCHIVE_DIR_NAME)
+
+    @property
     def pids(self) -> dict[str, int]:
         """The ids of the processes that live, by name."""
         return {name: child.pid for name, child in self._children.items() if child.pid is not None}
@@ -286,9 +291,8 @@ class Supervisor:
 
     async def _launch(self, *names: str) -> None:
         """Start processes side by side and wait until they are ready."""
-        archive = os.environ.get(config.ARCHIVE_ENV) or str(self.data_dir / config.ARCHIVE_DIR_NAME)
         for name in names:
-            child = self._children[name] = Child(name, self.data_dir / "logs" / f"{name}.log", archive)
+            child = self._children[name] = Child(name, self.data_dir / "logs" / f"{name}.log", self.archive)
             await child.spawn(self._arguments(name))
             self._watch(self._keep(child))
         for name in names:
@@ -337,11 +341,30 @@ class Supervisor:
             if time.monotonic() - started_s > STEADY_S:
                 backoff_s = BACKOFF_FIRST_S
             logger.warning("restarting", name=child.name, ended_with=_meaning(code), after_s=backoff_s)
+            if code == config.EXIT_REWOUND:
+                await self._archiver_ends(child)
             if await wait_set(child.stopping, backoff_s):
                 return
             backoff_s = min(backoff_s * 2, BACKOFF_MAX_S)
             child.restarts += 1
             await child.spawn(self._arguments(child.name))
+
+    async def _archiver_ends(self, child: Child) -> None:
+        """Wait until the archiver has seen what `child` has: that the log went backwards.
+
+        It ends of itself, and writes out before what the log has lost. Until then a start would not be
+        refused, and could go on from what is left.
+        """
+        archiver = self._children.get("archiver")
+        if archiver is None or archiver is child or archiver.pid is None:
+            return
+        process = archiver.process
+        assert process is not None
+        ended = asyncio.ensure_future(process.wait())
+        stopping = asyncio.ensure_future(child.stopping.wait())
+        await asyncio.wait({ended, stopping}, timeout=STOP_DEADLINE_S, return_when=asyncio.FIRST_COMPLETED)
+        for task in (ended, stopping):
+            task.cancel()
 
     def _fail(self, child: Child, code: int) -> None:
         message = (

@@ -41,7 +41,7 @@ from events.events import (
     OriginOpened,
     Rejected,
 )
-from events.frame import Groups, close_command_frame, encode_groups, new_origin
+from events.frame import CommandFrame, Groups, close_command_frame, encode_groups, new_origin
 from events.values import (
     Bracket,
     IndexSource,
@@ -122,6 +122,7 @@ class Venue:
         self.now_ns = 1_700_000_000 * 10**9
         self.checks = True
         self.log: list[Groups] = []
+        self.asked: list[CommandFrame] = []
         self.send(CreateLog(log_id="0" * 32, rules_version=RULES_VERSION))
         for each in specs or (spec(), spec("ETHUSDT")):
             self.send(ListMarket(spec=each))
@@ -139,6 +140,7 @@ class Venue:
         now_ns = propose_now(self.state.now_ns, frame.time_ns, self.now_ns)
         groups = decide_frame(self.state, self.state.seq + 1, frame, now_ns)
         self.log.append(groups)
+        self.asked.append(frame)
         encode_groups(groups)  # an event that cannot be written would stop the writer
         events = groups[1]
         if self.checks:

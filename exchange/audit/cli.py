@@ -32,6 +32,7 @@ from exchange.aggregate.state import RULES_VERSION
 from exchange.audit.printer import Message, one_line, readable, type_of
 from exchange.audit.replay import Replayed, describe, replay, time_text
 from exchange.audit.scope import Scope
+from exchange.audit.travel import NotInLogError
 from exchange.audit.verify import CheckColumns, Extent, KeptHead, Report, Span, verify
 
 QUIET_S = 2.0
@@ -41,10 +42,6 @@ FOLLOW_WAIT_MS = 500
 GC_THRESHOLD = (100_000, 50, 100)
 # Tables that go into a pipe are not cut to the width of a terminal.
 PIPE_COLUMNS = 200
-
-
-class NotInLogError(Exception):
-    """The log has no such entry, or no such market."""
 
 
 class FindingError(Exception):
@@ -59,6 +56,7 @@ async def run_replay(log: ReadableLog, *, until: int | None, as_json: bool) -> N
         CorruptLogError, LogRewoundError: the log is not what was written.
         IdentityError: money or contracts do not add up.
     """
+    expect_many_objects()
     with ReplayProgress() as progress:
         replayed = await replay(log, until=until, on_progress=progress.update)
     if until is not None and replayed.head.seq < until:
@@ -67,6 +65,12 @@ async def run_replay(log: ReadableLog, *, until: int | None, as_json: bool) -> N
         sys.stdout.write(msgspec.json.encode(describe(replayed)).decode() + "\n")
     else:
         _print_replayed(replayed)
+
+
+def expect_many_objects() -> None:
+    """Let the collector look seldom through a state that is about to be built."""
+    gc.freeze()
+    gc.set_threshold(*GC_THRESHOLD)
 
 
 class ReplayProgress:
@@ -137,8 +141,7 @@ async def run_verify(
     head = await log.event_head()
     if extent.last_seq is not None and head.seq < extent.last_seq:
         raise NotInLogError(f"the log ends at entry {head.seq}; there is no entry {extent.last_seq}")
-    gc.freeze()
-    gc.set_threshold(*GC_THRESHOLD)
+    expect_many_objects()
     start_s = time.perf_counter()
     with ReplayProgress("verifying") as progress:
         report = await verify(log, extent, progress.update, check_columns=check_columns)

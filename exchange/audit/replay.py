@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
+from events.events import Event
 from events.log import CorruptLogError, EventReader, Head, ReadableLog, VerifiedEvents
 from exchange.aggregate.account import Account, Position
 from exchange.aggregate.state import Exchange
@@ -68,6 +69,19 @@ def apply_entry(state: Exchange, verified: VerifiedEvents) -> int:
                 raise CorruptLogError(verified.entry.seq, what) from error
             count += 1
     return count
+
+
+def apply_event(state: Exchange, event: Event, seq: int) -> None:
+    """Apply one event of entry `seq`.
+
+    Raises:
+        CorruptLogError: it does not fit the state it meets.
+    """
+    try:
+        state.apply(event)
+    except Exception as error:  # whatever it is, the event was none for this state
+        what = f"{event.__struct_config__.tag} does not fit the state: {error!r}"
+        raise CorruptLogError(seq, what) from error
 
 
 def describe(replayed: Replayed) -> dict[str, Any]:

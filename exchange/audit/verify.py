@@ -361,7 +361,7 @@ class Verifier:
         self._check_kept_head(answer)
         failures = self._note_failures(verified)
         if self._note_rules(verified):
-            self._decide_again(verified, command, failures)
+            decide_again(self._state, verified, command, failures)
         else:
             apply_entry(self._state, verified)
         self._check_digests(answer)
@@ -386,7 +386,7 @@ class Verifier:
 
     def _note_rules(self, verified: VerifiedEvents) -> bool:
         """Count the entry to its span, and return whether it is to be decided again."""
-        version = _rules_version(self._state, verified.groups)
+        version = rules_of(self._state, verified.groups)
         seq, spans = verified.entry.seq, self.report.spans
         is_decided = self._extent.decide and version == RULES_VERSION
         if not spans or spans[-1].rules_version != version:
@@ -404,25 +404,6 @@ class Verifier:
                 if isinstance(event, CommandFailed | WorkFailed):
                     self.report.failures.append(Failure(seq=entry.seq, what=_text(event)))
         return failures_of(verified.groups)
-
-    def _decide_again(
-        self, verified: VerifiedEvents, command: CommandEntry, failures: Failures | None
-    ) -> None:
-        """Decide a frame, which applies its events, and compare what that makes with what is stored."""
-        entry, frame, state = verified.entry, command.frame, self._state
-        now_ns = header_of(verified.groups).now_ns
-        if not state.now_ns <= now_ns <= max(state.now_ns, frame.time_ns):
-            raise CorruptLogError(entry.seq, f"its time {now_ns} is neither its frame's nor the one before")
-        try:
-            groups = decide_frame(state, entry.seq, frame, now_ns, failures)
-            # What an older version of the language wrote is compared as what it says.
-            is_current = entry.schema == SCHEMA_VERSION
-            is_same = encode_groups(groups) == entry.body if is_current else groups == verified.groups
-        except (CommandError, WorkError, AssertionError, LookupError, OverflowError) as error:
-            why = error.__cause__ or error
-            raise CorruptLogError(entry.seq, f"deciding it again fails: {error}: {why!r}") from error
-        if not is_same:
-            raise CorruptLogError(entry.seq, _difference(verified.groups, groups))
 
     def _check_digests(self, entry: EventEntry) -> None:
         """Compare the state with what checkpoints and snapshots say about it."""
@@ -462,7 +443,31 @@ class Verifier:
                 self.report.waiting += 1
 
 
-def _rules_version(state: Exchange, groups: Groups) -> int:
+def decide_again(
+    state: Exchange, verified: VerifiedEvents, command: CommandEntry, failures: Failures | None
+) -> None:
+    """Decide a frame, which applies its events to `state`, and compare what that makes with what is stored.
+
+    Raises:
+        CorruptLogError: it fails, or makes something else.
+    """
+    entry, frame = verified.entry, command.frame
+    now_ns = header_of(verified.groups).now_ns
+    if not state.now_ns <= now_ns <= max(state.now_ns, frame.time_ns):
+        raise CorruptLogError(entry.seq, f"its time {now_ns} is neither its frame's nor the one before")
+    try:
+        groups = decide_frame(state, entry.seq, frame, now_ns, failures)
+        # What an older version of the language wrote is compared as what it says.
+        is_current = entry.schema == SCHEMA_VERSION
+        is_same = encode_groups(groups) == entry.body if is_current else groups == verified.groups
+    except (CommandError, WorkError, AssertionError, LookupError, OverflowError) as error:
+        why = error.__cause__ or error
+        raise CorruptLogError(entry.seq, f"deciding it again fails: {error}: {why!r}") from error
+    if not is_same:
+        raise CorruptLogError(entry.seq, _difference(verified.groups, groups))
+
+
+def rules_of(state: Exchange, groups: Groups) -> int:
     """Return the version of the rules that decided an entry, which is to be applied to `state`."""
     for event in groups[0]:
         if type(event) is RulesChanged:

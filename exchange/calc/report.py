@@ -4,6 +4,7 @@ Money has eight digits and is exact. Prices are fractions, rounded half-even to 
 rounded up. The rules themselves use neither.
 """
 
+from collections.abc import Sequence
 from typing import Any
 
 from events.events import MarginModeSet
@@ -29,12 +30,17 @@ from exchange.decimals import format_fixed, lots_text, money_text
 
 
 def margin_report(scenario: Scenario) -> dict[str, Any]:
+    """Return the figures of the account that a file describes."""
+    return margin_figures(scenario.account, scenario.open_positions)
+
+
+def margin_figures(account: Account, open_positions: Sequence[Position]) -> dict[str, Any]:
     """Return the cross pool's figures, and a row for each open position.
 
     equity = wallet + cross uPnL; initial_margin is what cross positions, their orders and the orders of
     isolated markets require of it, maintenance_margin that of the cross positions.
     """
-    pool = survey(scenario.account)
+    pool = survey(account)
     return {
         "equity": money_text(pool.equity),
         "initial_margin": money_text(pool.required + pool.reserved),
@@ -42,7 +48,7 @@ def margin_report(scenario: Scenario) -> dict[str, Any]:
         "margin_ratio": _fixed_text(margin_ratio(pool.equity, pool.maintenance)),
         "available": money_text(max(0, pool.free)),
         "withdrawable": money_text(max(0, pool.transferable)),
-        "positions": [_row(scenario.account, position, pool) for position in scenario.open_positions],
+        "positions": [_row(account, position, pool) for position in open_positions],
     }
 
 

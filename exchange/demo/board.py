@@ -20,10 +20,11 @@ from events.events import (
 )
 from events.log import Head, Log, VerifiedEvents
 from events.values import LiquidationResult, MarginMode
+from exchange import config
 from exchange.aggregate.account import FUND_ACCOUNT_ID, Account
 from exchange.aggregate.margin import unrealised
 from exchange.aggregate.state import AGGREGATE_ORDER_BASE
-from exchange.fold import Fold
+from exchange.fold import Fold, Snapshots
 
 RATE_WINDOW_S = 3.0
 
@@ -55,13 +56,16 @@ class Counts:
 class Board:
     """A fold of the log with its counters; `on_entry` hears of each entry after it was counted.
 
-    `order_ids` holds the ids of all orders that customers placed, in the order of acceptance.
+    `order_ids` holds the ids of all orders that customers placed, in the order of acceptance. Counters have
+    no snapshot: what they show is counted from the log's first entry. So `archive` has what was trimmed
+    before it was read here; at the milestones the state is compared with the checkpoints, as everywhere.
     """
 
-    def __init__(self, log: Log, on_entry: Callable[[VerifiedEvents], None]) -> None:
+    def __init__(self, log: Log, on_entry: Callable[[VerifiedEvents], None], archive: str | None) -> None:
         self.counts = Counts()
         self.order_ids: list[int] = []
-        self.fold = Fold(log, self._count)
+        snapshots = Snapshots(every_events=config.SNAPSHOT_EVENTS_DEFAULT, archive=archive)
+        self.fold = Fold(log, self._count, snapshots)
         self._on_entry = on_entry
         self._samples: deque[tuple[float, int]] = deque()
 

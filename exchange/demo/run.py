@@ -159,7 +159,7 @@ class _Stage:
         self.log = RedisLog(supervisor.log_url, shard=config.SHARD)
         self.feed_log = RedisLog(supervisor.log_url, shard=config.SHARD)
         self.feed = Appender(self.feed_log, "feed")
-        self.board = Board(self.log, self._on_entry)
+        self.board = Board(self.log, self._on_entry, supervisor.archive)
         self.ledger = Ledger()
         self.prices: dict[str, Decimal] = {}
         self.phase = "starting"

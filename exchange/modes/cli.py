@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from exchange import config
-from exchange.options import ArchiveToRead, AsJson, DataDir, RedisUrl, read_log
+from exchange.options import (
+    ArchiveToRead,
+    AsJson,
+    DataDir,
+    RedisUrl,
+    moment_of,
+    read_log,
+    reporting,
+    snapshot_directories,
+)
 
 if TYPE_CHECKING:
     from events.log import ReadableLog
@@ -16,7 +25,7 @@ if TYPE_CHECKING:
     from exchange.modes.survival import Exit
 
 PATHS_DEFAULT = 1_000
-PATHS_MAX = 1_000_000
+PATHS_MAX = 100_000
 PIPE_COLUMNS = 150
 Texts = list[str] | None
 
@@ -33,7 +42,9 @@ def modes(
     account: Annotated[
         int | None, typer.Option(min=2, help="Take the positions of this account of a log instead.")
     ] = None,
-    at: Annotated[int | None, typer.Option(min=1, help="As they were behind this entry.")] = None,
+    at: Annotated[
+        str | None, typer.Option(metavar="ENTRY|TIME", help="As they were behind it. [default: at the end]")
+    ] = None,
     prices: Annotated[
         Texts, typer.Option(metavar="[SYMBOL=]FILE", help="Recorded candles, a file for each market.")
     ] = None,
@@ -101,28 +112,30 @@ def modes(
     except (AccountFileError, BookError, FeedError, OSError) as error:
         typer.echo(f"foldex: {error}", err=True)
         raise typer.Exit(config.EXIT_USAGE) from None
-    if as_json:
-        sys.stdout.write(msgspec.json.encode(report).decode() + "\n")
-    else:
-        console = Console(highlight=False)
-        print_report(console if console.is_terminal else Console(width=PIPE_COLUMNS), report)
+    with reporting():
+        if as_json:
+            sys.stdout.write(msgspec.json.encode(report).decode() + "\n")
+        else:
+            console = Console(highlight=False)
+            print_report(console if console.is_terminal else Console(width=PIPE_COLUMNS), report)
+        sys.stdout.flush()
 
 
 def _book_of_log(
-    account_id: int, at: int | None, data_dir: Path, redis_url: str | None, archive: str | None
+    account_id: int, at: str | None, data_dir: Path, redis_url: str | None, archive: str | None
 ) -> "Book":
-    from exchange.audit.cli import NotInLogError, ReplayProgress
-    from exchange.audit.replay import replay
+    from exchange.audit.cli import ReplayProgress
+    from exchange.audit.travel import seq_of_moment, travel
     from exchange.modes.book import book_of
 
     books: list[Book] = []
+    moment = moment_of(at, "--at")
 
     async def read(log: "ReadableLog") -> None:
+        seq = await seq_of_moment(log, moment)
         with ReplayProgress() as progress:
-            replayed = await replay(log, until=at, on_progress=progress.update)
-        if at is not None and replayed.head.seq < at:
-            raise NotInLogError(f"the log ends at entry {replayed.head.seq}; there is no entry {at}")
-        books.append(book_of(replayed.state, account_id))
+            traveller = await travel(log, snapshot_directories(data_dir), seq, progress.update)
+        books.append(book_of(traveller.state, account_id))
 
     read_log(data_dir, redis_url, read, archive)
     return books[0]

@@ -36,6 +36,7 @@ from exchange.modes.sheet import Numbers
 # Points (of one market) in memory at once.
 POINTS_PER_CHUNK = 2_000_000
 HORIZON_DEFAULT = 288
+LOG_TICKS_MAX = math.log(1 << 52)  # up to which a float counts every tick
 _YEAR_S = 365 * 86_400
 _DAY_S = 86_400
 Floats = NDArray[np.float64]
@@ -83,11 +84,17 @@ class Paths:
         self._marks = np.array(book.marks, dtype=np.float64)
 
     def __iter__(self) -> Iterator[Numbers]:
-        """Give all paths, some at a time."""
+        """Give all paths, some at a time.
+
+        Raises:
+            FeedError: a price is too large.
+        """
         per_chunk = max(1, POINTS_PER_CHUNK // (self.length * len(self._marks)))
         for first in range(0, self.count, per_chunk):
             count = min(per_chunk, self.count - first)
             levels = self._levels(first, count)
+            if not (np.log(self._marks) + levels).max() <= LOG_TICKS_MAX:  # also where it is not a number
+                raise FeedError("prices on the paths grow beyond what can be counted in ticks")
             ticks = np.rint(self._marks * np.exp(levels)).astype(np.int64)
             ticks[:, 0, :] = self._marks.astype(np.int64)
             yield np.maximum(ticks, 1)

@@ -202,8 +202,11 @@ def print_report(console: Console, report: dict[str, Any]) -> None:
 
     paths, book, given = report["paths"], report["book"], report["given"]
     notional = sum(float(each["notional"]) for each in book["positions"])
-    say(f"book        {len(book['positions'])} positions, {notional:,.0f} of notional, "
-        f"{_money(book['initial_margin'])} of initial margin")  # fmt: skip
+    count = len(book["positions"])
+    say(
+        f"book        {count} position{'s' if count > 1 else ''}, {notional:,.0f} of notional, "
+        f"{_money(book['initial_margin'])} of initial margin"
+    )
     plural = "path" if paths["count"] == 1 else "paths"
     say(f"prices      {paths['count']:,} {plural} of {paths['hours']:g} hours, {paths['what']}")
     say()
@@ -260,7 +263,7 @@ def _given_table(report: dict[str, Any]) -> Table:
     given = report["given"]
     alone = given["isolated"]
     table = Table(title=f"with {_money(given['collateral'])} of collateral", title_justify="left")
-    wanted = f"enough on {1 - alone['wanted']:.4g} of them"
+    wanted = f"enough on {1 - alone['wanted']:.1%}"
     for title in ("", "liquidated on", wanted, "left in the mean", "in the middle", "at worst"):
         table.add_column(title, justify="right" if title else "left")
     rows_alone = zip(

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from exchange.aggregate.units import ceil_div
+from exchange.aggregate.units import AMOUNT_MAX, ceil_div
 from exchange.modes.book import Book
 from exchange.modes.paths import Paths
 from exchange.modes.sheet import Numbers, Sheet
@@ -92,11 +92,11 @@ class Survival:
     def split_needs(self, split: Sequence[int]) -> Numbers:
         """Return what is needed when the collateral is split in these proportions, by path.
 
-        Each position's share, rounded down, has to be enough.
+        Each position's share, rounded down, has to be enough. Bounded by what an amount may be.
         """
         total = sum(split)
         needs = [
-            max(ceil_div(need * total, part) for need, part in zip(path, split, strict=True))
+            min(AMOUNT_MAX, max(ceil_div(need * total, part) for need, part in zip(path, split, strict=True)))
             for path in self.alone.tolist()
         ]
         return np.array(needs, dtype=np.int64)

@@ -4,7 +4,7 @@
     leverage  17:BTCUSDT=5
     bucket    17:BTCUSDT=600         what an isolated position has when it opens
     wallet    17=1500   17=+500      the first deposit: another amount, or that much more or less
-    fund      BTCUSDT=1000   *=0     the insurance fund's first allotment to a market
+    fund      BTCUSDT=1000   *=0     what the insurance of a market begins with
     brackets  BTCUSDT=FILE.json      the leverage table, as in `foldex admin market list`
     prices    BTCUSDT=FILE.csv       the index path: rows of time,price
     moves     BTCUSDT=1.5            every move from the first price times that
@@ -13,6 +13,7 @@
 `*` is every customer, or every market. Amounts are decimal strings; what is wrong is a `ChangeError`.
 """
 
+import csv
 import json
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -24,11 +25,9 @@ import msgspec
 
 from events.values import Bracket, MarginMode
 from exchange.aggregate.account import FIRST_USER_ACCOUNT_ID
-from exchange.decimals import DecimalError, parse_fixed, parse_money
+from exchange.decimals import parse_fixed, parse_money
 from exchange.intake.specs import BracketForm
-from exchange.whatif.prices import PricePath, Shift, read_path, read_shift
-
-ANY = "*"
+from exchange.whatif.prices import ANY, PricePath, Shift, read_path, read_shift
 
 T = TypeVar("T")
 
@@ -146,7 +145,7 @@ def _said(option: str, text: str, read: Callable[[str], T], value: str) -> T:
     """Return what `read` makes of a value; what is wrong with it is said of the option."""
     try:
         return read(value)
-    except (DecimalError, ValueError, OSError) as error:
+    except (ValueError, OSError, csv.Error) as error:  # a DecimalError is a ValueError
         raise ChangeError(f"--{option} {text}: {error}") from None
 
 

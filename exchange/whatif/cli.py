@@ -107,16 +107,16 @@ def _write_example(target: str) -> None:
 async def _run(
     log: "ReadableLog", changes: "Changes", until: int | None, account_ids: list[int], *, as_json: bool
 ) -> None:
-    import gc
 
     import msgspec
     from rich.console import Console
 
-    from exchange.audit.cli import NotInLogError, ReplayProgress
+    from exchange.audit.cli import ReplayProgress, expect_many_objects
+    from exchange.audit.travel import NotInLogError
     from exchange.whatif.course import WhatIfError, run_again
     from exchange.whatif.report import plain, print_report
 
-    gc.freeze()
+    expect_many_objects()
     with ReplayProgress("running again") as progress:
         try:
             course = await run_again(log, changes, until=until, on_progress=progress.update)
@@ -134,6 +134,7 @@ async def _run(
     else:
         console = Console(highlight=False)
         print_report(console if console.is_terminal else Console(width=PIPE_COLUMNS), report)
+    sys.stdout.flush()
     if not changes.described and not course.is_reproduced:
         typer.echo("foldex: the unchanged run is not the recorded one", err=True)
         raise typer.Exit(EXIT_FAILED)

@@ -157,10 +157,7 @@ def print_report(console: Console, report: dict[str, Any]) -> None:
     if report["reproduced"]:
         say(f"the same        all {report['entries']:,} entries, event for event; digest {report['digest']}")
     else:
-        say(
-            f"the same        up to entry {(report['first_difference'] or 1) - 1} "
-            f"of {report['entries']:,}; then on"
-        )
+        say(f"the same        up to entry {(report['first_difference'] or 1) - 1} of {report['entries']:,}")
     console.print(_venue_table(report["venue"]))
     if report["accounts"]:
         console.print(_account_table(report["accounts"][:ROWS_MAX]))

@@ -18,6 +18,7 @@ from events.commands import AnyCommand, Liquidate
 from events.events import Rejected
 from events.frame import Groups, UndecodableBodyError
 from events.log import CommandReader, ReadableLog
+from events.values import RejectCode
 from exchange.aggregate.state import Exchange
 from exchange.audit.printer import type_of
 from exchange.watch import Bucket, Watch
@@ -158,7 +159,8 @@ class Requests:
         """Take the answers to what was asked for; what a full frame refused is asked for again."""
         for command, events in zip(self._asked, groups[added_from:], strict=False):
             self._outstanding.discard(bucket_of(command))
-            if events and isinstance(events[0], Rejected):
+            first = events[0] if events else None
+            if isinstance(first, Rejected) and first.code is RejectCode.FRAME_LIMIT:
                 self._waiting.append((seq + 1, command))
                 self._outstanding.add(bucket_of(command))
         self._asked = []

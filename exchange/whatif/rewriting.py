@@ -45,9 +45,9 @@ from events.values import CROSS, ISOLATED, Leg, MarginMode, MarketSpec
 from exchange.aggregate.account import FIRST_USER_ACCOUNT_ID, FUND_ACCOUNT_ID
 from exchange.aggregate.market import spec_problem
 from exchange.aggregate.state import AGGREGATE_ORDER_BASE, Exchange
-from exchange.audit.cli import NotInLogError
-from exchange.whatif.changes import ANY, ChangeError, Changes, ForPosition
-from exchange.whatif.prices import PriceError, Repricer
+from exchange.audit.travel import NotInLogError
+from exchange.whatif.changes import ChangeError, Changes, ForPosition
+from exchange.whatif.prices import ANY, PriceError, Repricer
 
 # No order ever has this number: the exchange counts its own from the next one on.
 NO_ORDER = AGGREGATE_ORDER_BASE

@@ -1,12 +1,15 @@
 """ccxt, unchanged but for its addresses: what a bot does between its start and its stop."""
 
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import msgspec
 import pytest
 
+from exchange.intake.specs import DEFAULT_FORMS
 from tests.compatibility.local import Local, call, local
 
 ccxt = pytest.importorskip("ccxt", reason="ccxt is not installed (pip install -e '.[compatibility]')")
@@ -221,3 +224,52 @@ async def test_positions_balance_and_what_was_paid(bot: Bot) -> None:
     )
     assert [] == await bot.do("fetch_funding_history", BTC)
     assert 0.0005 == (await bot.do("fetch_trading_fee", BTC))["taker"]
+
+
+async def test_market_data(bot: Bot) -> None:
+    """Book, trades, candles of every price, tickers, rates, open interest: of a market that has traded."""
+    await bot.there.offer("SELL", "50000", "0.1")
+    await bot.there.offer("BUY", "49900", "0.2")
+    await bot.do("create_order", BTC, "market", "buy", 0.05)
+    book = await bot.do("fetch_order_book", BTC, 5)
+    assert ([[49_900, 0.2]], [[50_000, 0.05]]) == (book["bids"], book["asks"])
+    (trade,) = await bot.do("fetch_trades", BTC)
+    assert (50_000, 0.05, "buy") == (trade["price"], trade["amount"], trade["side"])
+    for price in (None, "mark", "index"):
+        candles = await bot.do("fetch_ohlcv", BTC, "1m", None, 5, {"price": price} if price else {})
+        assert [50_000] * 4 == candles[-1][1:5], price
+    ticker = await bot.do("fetch_ticker", BTC)
+    assert (50_000, 0.05) == (ticker["last"], ticker["baseVolume"])
+    assert 49_900 == (await bot.do("fetch_bids_asks", [BTC]))[BTC]["bid"]
+    assert 50_000 == (await bot.do("fetch_last_prices", [BTC]))[BTC]["price"]
+    assert 50_000 == (await bot.do("fetch_mark_prices", [BTC]))[BTC]["markPrice"]
+    assert {BTC, "ETH/USDT:USDT"} == set(await bot.do("fetch_tickers"))
+    rate = await bot.do("fetch_funding_rate", BTC)
+    assert (50_000, 50_000) == (rate["markPrice"], rate["indexPrice"])
+    assert {BTC, "ETH/USDT:USDT"} == set(await bot.do("fetch_funding_rates"))
+    assert "8h" == (await bot.do("fetch_funding_intervals", [BTC]))[BTC]["interval"]
+    assert [] == await bot.do("fetch_funding_rate_history", BTC)
+    assert 0.05 == (await bot.do("fetch_open_interest", BTC))["openInterestAmount"]
+    assert abs(await bot.do("fetch_time") - time.time() * 1000) < 5_000
+
+
+async def test_funding_is_paid_and_told(bot: Bot) -> None:
+    """In a market that settles every second: what was paid is in the history, and nowhere else."""
+    form = DEFAULT_FORMS[1]
+    form = msgspec.structs.replace(form, symbol="SOLUSDT", base="SOL", funding_interval_s=1)
+    venue, other = bot.there.venue, bot.there.other
+    status, body = await venue.admin("market", msgspec.to_builtins(form))
+    assert 200 == status, body
+    await bot.there.price("100", "SOLUSDT")
+    await bot.do("load_markets", True)
+    sol = "SOL/USDT:USDT"
+    sell = {"symbol": "SOLUSDT", "side": "SELL", "price": "100", "quantity": "10"}
+    assert 200 == (await other.order(**sell))[0]
+    await bot.do("create_order", sol, "market", "buy", 10)
+    deadline_s = time.monotonic() + 20
+    while not (paid := await bot.do("fetch_funding_history", sol)):
+        assert time.monotonic() < deadline_s
+        await bot.there.price("100", "SOLUSDT")
+    (settled, *_) = await bot.do("fetch_funding_rate_history", sol)
+    # Longs pay size × mark × rate, here the interest alone.
+    assert (0.0001, pytest.approx(-0.1)) == (settled["fundingRate"], paid[0]["amount"])

@@ -66,6 +66,25 @@ async def test_a_log_that_went_backwards_gets_nothing_from_who_has_seen_more(har
     assert 8 == await log.append_command(command_frame(8), behind=seen), "what was trimmed is not missed"
 
 
+async def test_commands_without_an_answer_are_dropped(harness: Harness) -> None:
+    """Their numbers are given again; what is answered, or somebody else's to change, stays."""
+    log = await filled(harness, 5)
+    answers = await answers_for(log)
+    start = answers.head
+    await log.append_events(answers.take(2), start, answers.lease)
+    with pytest.raises(FencedError):
+        await log.drop_unanswered(1, answers.lease)
+    with pytest.raises(FencedError):
+        await log.drop_unanswered(3, replace(answers.lease, term=answers.lease.term + 1))
+    before = await log.read_commands(0, 10)
+    assert 5 == len(before)
+
+    await log.drop_unanswered(3, answers.lease)
+
+    assert before[:3] == await log.read_commands(0, 10)
+    assert 4 == await log.append_command(command_frame(9))
+
+
 async def test_reading_starts_behind_a_number_and_stops_at_the_limit(harness: Harness) -> None:
     """`after` is excluded, and no more than `limit` entries come."""
     log = await answered(harness, 5)
@@ -196,13 +215,13 @@ async def test_a_wrong_previous_hash_is_refused(harness: Harness) -> None:
 
 @pytest.mark.parametrize("seq", [1, 2, 4])
 async def test_a_wrong_number_is_refused(harness: Harness, seq: int) -> None:
-    """Only the number behind the head is accepted, whatever the hash."""
+    """Only the number behind the head is accepted, whatever the hash; one further on tells of a loss."""
     log = await answered(harness, 2)
     lease = await lease_of(log, "b")
     head = await log.event_head()
     entry = replace(Answers(lease, head).take(1)[0], seq=seq)
 
-    with pytest.raises(FencedError):
+    with pytest.raises(FencedError if seq <= 3 else LogRewoundError):
         await log.append_events([entry], replace(head, seq=seq - 1), lease)
 
     assert head == await log.event_head()

@@ -118,8 +118,14 @@ def _total(rows: list[Row]) -> Row:
 
 
 def _plain(rows: list[Row]) -> dict[str, Any]:
-    lines = [asdict(row) | {"holds": row.holds} for row in (*rows, _total(rows))]
+    lines = [_fields(row) for row in (*rows, _total(rows))]
     return {"rows": lines[:-1], "total": lines[-1]}
+
+
+def _fields(row: Row) -> dict[str, Any]:
+    fields = asdict(row) | {"holds": row.holds}
+    del fields["done"]
+    return fields
 
 
 def _line(row: Row) -> str:

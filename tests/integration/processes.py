@@ -10,6 +10,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
+from random import SystemRandom
 
 import msgspec
 
@@ -22,6 +23,8 @@ from exchange.fold import Fold
 
 # Far more than anything takes: it only says when to give up, on however slow a machine.
 DEADLINE_S = 60.0
+# Below those that systems give to outgoing connections.
+UNASSIGNED_PORTS = (10_000, 32_000)
 ROOT = Path(__file__).resolve().parents[2]
 SECRET = b"never to be printed"
 
@@ -75,8 +78,15 @@ class Process:
         def found() -> list[dict[str, object]]:
             return [line for line in self.lines() if line.get("event") == event]
 
-        await until(lambda: len(found()) >= count, f"{event} in {self.output}")
-        return found()[count - 1]
+        try:
+            await until(
+                lambda: len(found()) >= count or self._process.poll() is not None,
+                f"{event} in {self.output}",
+            )
+            return found()[count - 1]
+        except (AssertionError, IndexError) as error:
+            said = self.output.read_text()[-1500:]
+            raise AssertionError(f"no {event} from {self._process.args}, which said: {said}") from error
 
     async def code(self) -> int:
         """Wait for the end of the process and return its exit code."""
@@ -121,14 +131,14 @@ def is_running(pid: int) -> bool:
 
 
 def free_ports() -> int:
-    """Return a port that is free, as is the next."""
+    """Return a port that is free, as is the next, and that the system gives to no connection meanwhile."""
     while True:
+        port = SystemRandom().randrange(*UNASSIGNED_PORTS)
         with socket.socket() as first, socket.socket() as second:
-            first.bind(("127.0.0.1", 0))
-            port: int = first.getsockname()[1]
             try:
+                first.bind(("127.0.0.1", port))
                 second.bind(("127.0.0.1", port + 1))
-            except (OSError, OverflowError):
+            except OSError:
                 continue
             return port
 

@@ -13,6 +13,8 @@ from typer.testing import CliRunner, Result
 
 from events.commands import Deposit
 from events.embedded import EmbeddedServer
+from events.events import Deposited
+from events.frame import CommandFrame, close_command_frame
 from events.log import Head
 from events.redis import RedisLog
 from exchange import config
@@ -194,14 +196,54 @@ def test_no_log_is_begun_on_a_fresh_server_beside_an_archive(
         assert 0 < ok("recover", "--redis-url", url)["events"]
 
 
-def test_what_came_after_the_loss_is_never_overwritten(data_dir: Path) -> None:
-    """A command appended since, or a new log in place of the lost one: refused, and nothing is touched."""
+def test_what_was_asked_after_the_loss_follows_behind(data_dir: Path) -> None:
+    """Commands that have no answer make room for the lost ones, and are decided after them, once."""
+    frame = close_command_frame("late:" + "5" * 32, 1, 1, [Deposit(account_id=ALICE, amount=money("3"))])
+    with server(data_dir) as client:
+        before = stored(client)
+        cut(client, 9, 6)
+    with EmbeddedServer(data_dir) as running:
+        asyncio.run(append(running.socket_path, frame))
+    restored = ok("recover", "--data-dir", data_dir)
+
+    count = len(before[0])
+    assert (count - 9, count - 6, 1) == (restored["commands"], restored["events"], restored["moved"])
+    with server(data_dir) as client:
+        commands, events, head = stored(client)
+        assert before == (commands[:-1], events, head)
+        assert frame.body == commands[-1][1][b"b"]
+    with EmbeddedServer(data_dir) as running:
+
+        async def answers() -> list[int]:
+            async with exchange(running.socket_path) as client:
+                await client.ask(Deposit(account_id=ALICE, amount=money("4")))
+                return [event.amount for event in client.events if isinstance(event, Deposited)]
+
+        assert [money("3"), money("4")] == asyncio.run(answers())[-2:]
+
+
+async def append(url: str, frame: CommandFrame) -> None:
+    """Append one frame."""
+    log = RedisLog(url)
+    await log.append_command(frame)
+    await log.close()
+
+
+def test_what_was_decided_after_the_loss_is_never_overwritten(data_dir: Path) -> None:
+    """A log that went on, or a new one in place of the lost one: refused, and nothing is touched."""
     with server(data_dir) as client:
         cut(client, 6, 6)
-        client.xadd(PREFIX + "commands", client.xrange(PREFIX + "commands")[5][1], id="0-7")
+    with EmbeddedServer(data_dir) as running:
+
+        async def deposit() -> None:
+            async with exchange(running.socket_path) as client:
+                await client.ask(Deposit(account_id=ALICE, amount=money("1")))
+
+        asyncio.run(deposit())
+    with server(data_dir) as client:
         before = stored(client)
     said = refused(config.EXIT_REWOUND, "recover", "--data-dir", data_dir)
-    assert "command entry 7 was appended after the log had lost" in said
+    assert "it was lost and went on" in said
     with server(data_dir) as client:
         assert before == stored(client)
         client.flushall()

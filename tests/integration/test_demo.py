@@ -9,7 +9,11 @@ import pytest
 
 from events.embedded import attach_or_start
 from events.redis import RedisLog
+from exchange.audit.cases import read_cases
+from exchange.audit.evidence import gather
 from exchange.audit.replay import replay
+from exchange.audit.story import tell
+from tests.audited import spoil
 from tests.integration.demo_process import PROCESSES, Demo
 from tests.integration.processes import is_running
 
@@ -47,6 +51,7 @@ async def test_the_log_rebuilds_what_the_demo_showed(tmp_path: Path) -> None:
     with attach_or_start(tmp_path / "log") as socket_path:
         log = RedisLog(socket_path)
         rebuilt = await replay(log)
+        await check_audit(log, socket_path)
         await log.close()
     assert outcome["digest_live"] == rebuilt.state.digest().hex()
     assert outcome["events"] == rebuilt.events
@@ -63,6 +68,28 @@ async def test_the_real_crash_liquidates_in_both_modes(tmp_path: Path, shared_da
     assert 0 < outcome["liquidations"]["isolated"]
     assert 0 < outcome["liquidations"]["cross"]
     assert "exact" == outcome["identities"]
+    with attach_or_start(tmp_path / "log") as socket_path:
+        log = RedisLog(socket_path)
+        await check_audit(log, socket_path)
+        await log.close()
+
+
+async def check_audit(log: RedisLog, socket_path: str) -> None:
+    """Audit a demonstration's log: clean, a liquidation of each kind explained; a changed byte is named."""
+    evidence = await gather(log, ())
+    assert [] == evidence.findings
+    assert 0 < evidence.liquidations
+    kinds = {
+        (case.started.mode, case.finished.result): case.started.liquidation_id
+        async for case in read_cases(log, {})
+    }
+    for number in kinds.values():
+        story = await tell(log, (), number)
+        assert story.recomputed.is_equal, story.recomputed
+        assert story.path
+    seq = spoil(socket_path, 0.66)
+    (finding,) = (await gather(log, ())).findings
+    assert (seq, "chain") == (finding.seq, finding.rule)
 
 
 async def test_an_interrupt_leaves_nothing_running(tmp_path: Path) -> None:

@@ -61,6 +61,18 @@ async def _quotes_around(supervisor: Supervisor, index: int) -> None:
     await eventually(is_quoted, f"ladder around {index}")
 
 
+async def _has_trades(public: Connection) -> bool:
+    return bool(await public.request("GET", "/fapi/v1/trades", f"symbol={BTC}"))
+
+
+async def test_the_house_taker_makes_candles(exchange: Supervisor) -> None:
+    """Prices print without any trader, so that there are candles to look at."""
+    async with Connection(exchange.url) as public:
+        await eventually(lambda: _has_trades(public), "trades of the house taker")
+        (*_, candle) = await public.request("GET", "/fapi/v1/klines", f"symbol={BTC}&interval=1m")
+        assert candle[8] > 0
+
+
 async def test_the_ladder_follows_the_index(exchange: Supervisor) -> None:
     """All levels on both sides around the index, and again after it has moved."""
     await _quotes_around(exchange, 100_000)
@@ -89,7 +101,9 @@ async def test_a_killed_maker_trades_on_for_its_account(exchange: Supervisor) ->
     await _set_index(exchange, "105000")
 
     await _quotes_around(exchange, 105_000)
-    assert 1 == (await _state(exchange))["accounts"]
+    async with Connection(exchange.url) as public:
+        await eventually(lambda: _has_trades(public), "trades of the house taker")
+    assert 2 == (await _state(exchange))["accounts"], "one maker, one taker"
     assert 0o600 == (exchange.data_dir / "maker.key").stat().st_mode & 0o777
 
 
@@ -103,4 +117,4 @@ async def test_a_stopped_maker_leaves_no_order(tmp_path: Path, exchange: Supervi
         log = RedisLog(socket_path)
         state = (await replay(log)).state
         await log.close()
-    assert {} == state.accounts[2].orders
+    assert {} == state.accounts[2].orders == state.accounts[3].orders

@@ -119,6 +119,51 @@ async def test_what_was_read_is_archived_at_the_end(tmp_path: Path) -> None:
     assert course.head == ArchivedLog(tmp_path / "archive").head
 
 
+async def test_what_the_fold_has_read_is_not_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Offered from the first entry on, everything is archived without one read of events."""
+    log, course = await recorded()
+
+    async def refuse(*_: object) -> object:
+        raise AssertionError("events were read twice")
+
+    process = Process(log, tmp_path)
+    fold = Fold(log, process.segmenter.offer)
+    await fold.catch_up()
+    stop = asyncio.Event()
+    with monkeypatch.context() as patch:
+        patch.setattr(log, "read_events", refuse)
+        task = asyncio.create_task(process.segmenter.run(stop))
+        await process.reach(course.head.seq)
+        stop.set()
+        await task
+    assert course.head == await verify_archive(ArchivedLog(tmp_path / "archive"))
+
+
+async def test_what_there_was_no_room_for_is_read_from_the_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of what is offered faster than it is archived some is left out, and found again without a gap."""
+    monkeypatch.setattr("exchange.segmenter.OFFERED_BYTES_MAX", 2_000)
+    log, course = await recorded()
+    process = Process(log, tmp_path)
+    fold = Fold(log, process.segmenter.offer)
+    await fold.catch_up()
+    offered = len(process.segmenter._offered)
+    assert 0 < offered < course.head.seq
+    stop = asyncio.Event()
+    task = asyncio.create_task(process.segmenter.run(stop))
+    await process.reach(offered + 1)
+    for _ in range(5):
+        await course.trade(10)
+        await fold.catch_up()
+    await process.reach(course.head.seq)
+    stop.set()
+    await task
+    assert course.head == await verify_archive(ArchivedLog(tmp_path / "archive"))
+
+
 async def test_streams_are_trimmed_to_what_is_needed(tmp_path: Path) -> None:
     """To the second-newest checkpointed snapshot, unless a consumer is slower; nothing is missing."""
     log, course = await recorded()

@@ -13,11 +13,23 @@ from typing import Any
 import pytest
 import redis.asyncio
 
+from events.archive import ArchivedLog
+from events.commands import OpenAccount
 from events.embedded import EmbeddedServer
+from events.redis import RedisLog
 from exchange import config
+from exchange.archiving import recover
 from exchange.client import Connection
 from exchange.supervisor import Supervisor, SupervisorError
-from tests.integration.processes import DEADLINE_S, environment, foldex, free_ports, is_running, until
+from tests.integration.processes import (
+    DEADLINE_S,
+    connected,
+    environment,
+    foldex,
+    free_ports,
+    is_running,
+    until,
+)
 
 pytestmark = pytest.mark.slow
 
@@ -226,6 +238,39 @@ async def test_a_port_in_use_is_named(data_dir: Path) -> None:
     assert config.EXIT_UNAVAILABLE == code
     assert "address already in use" in said
     assert not (data_dir / "server.json").exists()
+
+
+async def test_nobody_goes_on_from_what_is_left_of_a_log(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However quickly all are restarted, the archiver was quicker; put back, they go on, unasked."""
+    for name, value in environment().items():
+        monkeypatch.setenv(name, value)
+    with EmbeddedServer(tmp_path / "server") as server:
+        url, data_dir = server.socket_path, tmp_path / "data"
+        async with Supervisor(data_dir, redis_url=url, port=free_ports()) as supervisor:
+            (path,) = (server.data_dir / "appendonlydir").glob("*.incr.aof")
+            kept_bytes = path.stat().st_size
+            async with connected(url) as client:
+                kept_seq = client.fold.head.seq
+                for _ in range(10):
+                    await client.ask(OpenAccount())
+            os.kill(server.pid, signal.SIGKILL)
+            await until(lambda: not server.is_running(), "end of the server")
+            os.truncate(path, kept_bytes)
+            await asyncio.to_thread(server.start)
+            names = ("writer", "intake", "liquidator", "archiver")
+            await until(lambda: all(supervisor.restarts[name] for name in names), "restarts")
+            await until(lambda: not supervisor.pids, "refusal of all of them")
+
+            log = RedisLog(url)
+            restored = await recover(log, ArchivedLog(data_dir / config.ARCHIVE_DIR_NAME))
+            await log.close()
+            assert kept_seq < restored.seq
+            async with connected(url) as client:
+                await client.ask(OpenAccount())
+                assert len(client.fold.state.accounts) > 2
+            await supervisor.wait_ready("intake")
 
 
 async def test_a_damaged_log_is_not_restarted_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -20,9 +20,9 @@ from events.values import ISOLATED
 from exchange.aggregate import margin
 from exchange.aggregate.account import position_key
 from exchange.aggregate.liquidation_price import bankruptcy_price, liquidation_price_of, price_amount
+from exchange.audit.exact import UNIT, Contract, Holding, Tier, Wealth, up
 from exchange.calc.account_file import Scenario, read_scenario
 from exchange.calc.report import margin_report
-from tests.exact_margin import UNIT, Contract, Holding, Tier, Wealth
 
 ACCOUNTS = int(os.environ.get("FOLDEX_MARGIN_ACCOUNTS", "2500"))
 
@@ -203,7 +203,7 @@ def understood(file: dict[str, Any]) -> Wealth:
         (each["market"], each["leg"]): Holding(
             contract=contracts[each["market"]],
             size=Fraction(each["size"]),
-            entry_price=Fraction(each["entry_price"]),
+            cost=up(Fraction(each["size"]) * Fraction(each["entry_price"])),
             leverage=each["leverage"],
             isolated=each["margin_mode"] == "isolated",
             bucket=Fraction(each.get("bucket", 0)),
@@ -216,7 +216,7 @@ def understood(file: dict[str, Any]) -> Wealth:
         if (name, leg) not in holdings:
             leverage = beside[0].leverage if beside else min(20, contracts[name].tiers[0].max_leverage)
             isolated = bool(beside) and beside[0].isolated
-            holdings[name, leg] = Holding(contracts[name], Fraction(0), Fraction(1), leverage, isolated)
+            holdings[name, leg] = Holding(contracts[name], Fraction(0), Fraction(0), leverage, isolated)
         side = 1 if each["side"] == "BUY" else -1
         reduces = each["reduce_only"] or (leg, side) in (("LONG", -1), ("SHORT", 1))
         holdings[name, leg].orders.append((side * Fraction(each["size"]), Fraction(each["price"]), reduces))

@@ -18,10 +18,12 @@ from events.events import (
 )
 from events.values import DeleverageStep, LiquidationResult, MarginMode
 from exchange.aggregate.account import FIRST_USER_ACCOUNT_ID, FUND_ACCOUNT_ID, Account
-from exchange.aggregate.market import Market
 from exchange.aggregate.state import Exchange
-from tests.exact_margin import UNIT, Contract, Holding, Tier, Wealth
+from exchange.audit.exact import UNIT, Wealth
+from exchange.audit.facts import wealth_of
+from exchange.audit.waterfall import Waterfall
 from tests.flow import Ledger, check_state, market_venue, pause_ns, random_command
+from tests.venue import Venue
 
 COMMANDS = int(os.environ.get("FOLDEX_FLOW_COMMANDS", "12500"))
 SEEDS = int(os.environ.get("FOLDEX_FLOW_SEEDS", "4"))
@@ -38,6 +40,7 @@ def test_money_contracts_and_books_always_add_up(seed: int) -> None:
     """
     venue, random = market_venue(seed)
     ledger = Ledger()
+    replica = Replica(venue)
     finished: dict[str, int] = {}
     before_last_quarter = 0
     for n in range(COMMANDS):
@@ -51,6 +54,7 @@ def test_money_contracts_and_books_always_add_up(seed: int) -> None:
         ledger.check(venue.state)
         check_state(venue.state)
         check_collateral(venue.state)
+        replica.follow()
         if request and not venue.done_first:
             request.check(venue.state, events)
         for event in (event for group in venue.log[-1] for event in group):
@@ -64,7 +68,27 @@ def test_money_contracts_and_books_always_add_up(seed: int) -> None:
     assert venue.state.trade_count > COMMANDS // 20
     last_quarter = venue.state.trade_count - before_last_quarter
     assert last_quarter > venue.state.trade_count // 8, "trading dies"
-    assert venue.state.digest() == venue.replayed().digest()
+    assert venue.state.digest() == replica.state.digest()
+    assert replica.waterfall.count == sum(finished.values())
+
+
+class Replica:
+    """A state built from a venue's events, with every liquidation derived again on the way."""
+
+    def __init__(self, venue: Venue) -> None:
+        self.venue = venue
+        self.state = Exchange()
+        self.waterfall = Waterfall(self.state)
+        self.entries = 0
+
+    def follow(self) -> None:
+        """Take what is new; raises where a liquidation is not what the second implementation makes of it."""
+        for groups in self.venue.log[self.entries :]:
+            for event in (event for group in groups for event in group):
+                self.waterfall.before(event)
+                self.state.apply(event)
+                self.waterfall.after(event)
+        self.entries = len(self.venue.log)
 
 
 def check_collateral(state: Exchange) -> None:
@@ -93,7 +117,7 @@ class Request:
         self.key = (command.market, command.leg.name)
         self.wallet = account.wallet
         self.elsewhere = self._buckets_elsewhere(account)
-        self.equity, self.maintenance = self._standing(exact(account))
+        self.equity, self.maintenance = self._standing(wealth_of(account))
 
     def check(self, state: Exchange, events: list[Event]) -> None:
         """Assert that the bucket was liquidated if and only if it was due, and what became of it."""
@@ -113,7 +137,7 @@ class Request:
 
     def _check_end(self, account: Account, finished: LiquidationFinished) -> None:
         """The bucket is worth what the event says; no other one paid, nor the wallet for an isolated one."""
-        wealth = exact(account)
+        wealth = wealth_of(account)
         assert self._buckets_elsewhere(account) == self.elsewhere, "a loss went into another bucket"
         if self.command.market == "":
             assert wealth.equity == finished.equity * UNIT
@@ -135,36 +159,6 @@ class Request:
         """The buckets in other markets; a hedge's own opposite leg may have taken part."""
         positions = account.positions.values()
         return [p.bucket for p in positions if p.market.symbol != self.command.market and p.bucket]
-
-
-def exact(account: Account) -> Wealth:
-    """Return an account with its open positions in exact fractions of quote and base."""
-    holdings = {}
-    for position in account.positions.values():
-        if position.size_lots:
-            size = position.size_lots * Fraction(position.market.spec.lot_size) * UNIT
-            holdings[position.market.symbol, position.leg.name] = Holding(
-                contract=contract(position.market),
-                size=size,
-                entry_price=position.entry_cost * UNIT / size,
-                leverage=position.leverage,
-                isolated=position.mode is MarginMode.ISOLATED,
-                bucket=position.bucket * UNIT,
-            )
-    return Wealth(wallet=account.wallet * UNIT, holdings=holdings)
-
-
-def contract(market: Market) -> Contract:
-    """Return a market at its mark."""
-    tiers = tuple(
-        Tier(cap=row.cap * UNIT, rate=row.maintenance_rate * UNIT, max_leverage=row.max_leverage)
-        for row in market.spec.brackets
-    )
-    return Contract(
-        mark=market.mark_ticks * market.spec.tick_size * UNIT,
-        taker_fee=market.spec.taker_fee * UNIT,
-        tiers=tiers,
-    )
 
 
 def test_flow_meets_every_kind_of_event() -> None:

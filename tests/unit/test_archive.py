@@ -5,6 +5,7 @@ from pathlib import Path
 
 import msgspec
 import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from msgspec.structs import replace
 
@@ -69,6 +70,30 @@ async def test_an_archive_reads_back_as_the_log(tmp_path: Path) -> None:
     assert log.events == events
     assert await log.event_head() == await stored.event_head() == writer.head
     assert [] == await stored.read_events(12, 1)
+
+
+async def test_a_segment_packed_in_parts_is_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Groups of rows of two entries, made of small tables: the same entries, and the same columns."""
+    log = traded().as_log()
+    await archived(tmp_path / "whole", log, 100)
+    monkeypatch.setattr(archive, "ROWS_PER_TABLE", 3)
+    monkeypatch.setattr(archive, "ENTRIES_PER_ROW_GROUP", 2)
+    writer = SegmentWriter(tmp_path / "parts")
+    for command, verified in await answered(log):
+        writer.add(command, verified, LOG_ID)
+        if writer.can_pack:
+            writer.pack()
+    segment = writer.flush()
+    writer.close()
+
+    assert segment is not None
+    whole, parts = ArchivedLog(tmp_path / "whole"), ArchivedLog(tmp_path / "parts")
+    assert 6 == pq.ParquetFile(tmp_path / "parts" / segment.events_file).num_row_groups
+    for name in (segment.commands_file, segment.events_file):
+        assert whole.table(name).equals(parts.table(name)), name
+    assert (whole.segments[0].commands, whole.segments[0].events) == (segment.commands, segment.events)
+    await read_all(tmp_path / "parts")
+    await verify_columns(parts)
 
 
 async def test_replay_from_the_archive_gives_the_digest(tmp_path: Path) -> None:

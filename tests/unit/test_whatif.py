@@ -37,7 +37,7 @@ from tests.recorded import LOG_ID, Recorded
 from tests.traded import LoggedVenue
 from tests.venue import money
 
-COMMANDS = 1_500
+COMMANDS = 900
 
 
 def again(log: ReadableLog, **texts: list[str]) -> Course:

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from exchange.aggregate.units import MONEY_ONE
+from exchange.aggregate.units import AMOUNT_MAX, MONEY_ONE
 from exchange.calc.shapes import AccountFileError
 from exchange.feed import FeedError
 from exchange.modes import paths as paths_module
@@ -209,6 +209,12 @@ def test_a_fixed_split_needs_more_than_hindsight() -> None:
     assert money("1036") + 2 == needed
     assert not run(book, [(50000.0, 2250.0)], collateral="1036.00000002").dead.any()
     assert run(book, [(50000.0, 2250.0)], collateral="1036.00000001").dead.any()
+
+
+def test_a_split_that_gives_next_to_nothing_is_bounded() -> None:
+    """A share of one unit in 1,000 would ask for more than there can be: the largest amount stands for it."""
+    survival = run(pair("2"), [(50000.0, 2500.0), (45000.0, 2250.0)])
+    assert [AMOUNT_MAX] == survival.split_needs((1, money("1000000000"))).tolist()
 
 
 @pytest.mark.parametrize("seed", [1, 2])
@@ -453,6 +459,14 @@ def test_a_bad_model_is_named(text: bytes, reason: str) -> None:
     """What is wrong with a model is said."""
     with pytest.raises(FeedError, match=reason):
         read_model(text, pair())
+
+
+def test_prices_without_bounds_are_refused() -> None:
+    """A model that leads to prices beyond all ticks is an error, not a number that wrapped around."""
+    book = pair()
+    model = read_model(MODEL.replace(b'"jump": 0.02', b'"jump": 900'), book)
+    with pytest.raises(FeedError, match="grow beyond what can be counted in ticks"):
+        survive(book, GeneratedPaths(book, model, count=50, steps=96, seed=1), money("1000"), {})
 
 
 def test_recordings_that_do_not_fit_are_named(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ zero.
 from dataclasses import dataclass, field
 from fractions import Fraction
 from functools import cached_property
-from math import ceil
+from math import ceil, floor
 
 UNIT = Fraction(1, 10**8)
 
@@ -59,20 +59,18 @@ class Contract:
 
 @dataclass
 class Holding:
-    """A position; `bucket` is an isolated one's. `orders` are (signed size, price, may only reduce)."""
+    """A position and its exact signed `cost`; `bucket` is an isolated one's collateral.
+
+    `orders` are (signed size, price, may only reduce).
+    """
 
     contract: Contract
     size: Fraction
-    entry_price: Fraction
+    cost: Fraction
     leverage: int
     isolated: bool = False
     bucket: Fraction = Fraction(0)
     orders: list[tuple[Fraction, Fraction, bool]] = field(default_factory=list)
-
-    @property
-    def cost(self) -> Fraction:
-        """size × entry price, signed, rounded up: against the account."""
-        return up(self.size * self.entry_price)
 
     @property
     def notional(self) -> Fraction:
@@ -88,6 +86,10 @@ class Holding:
     def maintenance(self) -> Fraction:
         """ceil(N × rate_n − cum_n)."""
         return self.contract.maintenance(self.notional)
+
+    def exhausted_at(self, share: Fraction) -> Fraction:
+        """The mark at which the position has used up a share of equity that it has at this one."""
+        return self.contract.mark - share / self.size
 
     @property
     def initial(self) -> Fraction:
@@ -191,10 +193,12 @@ class Wealth:
 
     def bankruptcy_price(self, key: tuple[str, str]) -> Fraction | None:
         """Where the position has used up its share of the equity; None when not positive."""
-        holding = self.holdings[key]
-        share = self.bucket_equity(key) * holding.maintenance / self.bucket_maintenance(key)
-        price = holding.contract.mark - share / holding.size
+        price = self.holdings[key].exhausted_at(self.share(key))
         return price if price > 0 else None
+
+    def share(self, key: tuple[str, str]) -> Fraction:
+        """The part of its bucket's equity that belongs to a position: E × MM_i / Σ MM."""
+        return self.bucket_equity(key) * self.holdings[key].maintenance / self.bucket_maintenance(key)
 
     def excess_at(self, key: tuple[str, str], price: Fraction) -> Fraction:
         """Equity − exact maintenance of a position's bucket, were its own market's mark at `price`.
@@ -243,6 +247,11 @@ class Wealth:
 def up(amount: Fraction) -> Fraction:
     """Round up to a unit of 1e-8."""
     return ceil(amount / UNIT) * UNIT
+
+
+def down(amount: Fraction) -> Fraction:
+    """Round down to a unit of 1e-8."""
+    return floor(amount / UNIT) * UNIT
 
 
 def _crossing(low: Fraction, high: Fraction, below: Fraction, above: Fraction) -> Fraction:

@@ -1,0 +1,231 @@
+"""The audit of liquidations: clean where the rules were kept, and a finding wherever one was not."""
+
+from collections.abc import Callable
+from typing import Any
+
+import msgspec
+import pytest
+
+from events.commands import Deposit
+from events.events import (
+    Event,
+    LiquidationFeeCharged,
+    LiquidationFinished,
+    LiquidationStarted,
+    OrderCancelled,
+    PositionDeleveraged,
+    PositionTakenOver,
+)
+from events.values import LiquidationResult
+from exchange.aggregate import deleverage, liquidation, ranking, state
+from tests.audited import BTC, ETH, Change, Scene, audit, scene
+from tests.venue import every, money, only
+
+
+def reduced() -> Scene:
+    """Return a story: 0.1 BTC on 500 at 45,150, an order open, sold whole to a bid at 45,100."""
+    s = scene()
+    s.open(BTC, "BUY", "0.1", "50000", mode="ISOLATED", leverage=10)
+    s.alice.sell(BTC, "0.05", "60000")
+    s.venue.index(BTC, "45150")
+    s.bob.buy(BTC, "0.1", "45100")
+    s.venue.liquidate(s.alice, BTC)
+    return s
+
+
+def taken_over() -> Scene:
+    """Return a story: the same position at 30,000, where nobody bids: the fund takes it over."""
+    s = scene()
+    s.open(BTC, "BUY", "0.1", "50000", mode="ISOLATED", leverage=10)
+    s.venue.index(BTC, "30000")
+    s.venue.liquidate(s.alice, BTC)
+    return s
+
+
+def deleveraged() -> Scene:
+    """Return a story: no fund, two shorts of different leverage, mark 44,000."""
+    s = scene(fund="0")
+    s.alice.mode(BTC, "ISOLATED")
+    s.alice.leverage(BTC, 10)
+    shorts = [s.venue.account("1000"), s.venue.account("1000")]
+    for short, leverage in zip(shorts, (5, 20), strict=True):
+        short.mode(BTC, "ISOLATED")
+        short.leverage(BTC, leverage)
+        short.sell(BTC, "0.05", "50000")
+        s.alice.buy(BTC, "0.05", "50000")
+    s.venue.index(BTC, "44000")
+    s.venue.liquidate(s.alice, BTC)
+    return s
+
+
+def pooled() -> Scene:
+    """Return a story: BTC and ETH longs on one wallet, both gap down, the fund takes both."""
+    s = scene()
+    s.open(BTC, "BUY", "0.1", "50000", mode="CROSS", leverage=20)
+    s.open(ETH, "BUY", "2", "3000", mode="CROSS", leverage=20)
+    s.venue.index(BTC, "46000")
+    s.venue.index(ETH, "2650")
+    s.venue.liquidate(s.alice)
+    return s
+
+
+def bracketed() -> Scene:
+    """Return a story: 20 BTC in the third bracket, reduced a bracket at a time until the pool is restored."""
+    s = scene()
+    s.venue.send(Deposit(account_id=s.alice.account_id, amount=money("20000")))
+    s.open(BTC, "BUY", "14", "50000", mode="CROSS", leverage=50)
+    s.venue.index(BTC, "48700")
+    s.bob.buy(BTC, "14", "48690")
+    s.venue.liquidate(s.alice)
+    return s
+
+
+STORIES: dict[str, Callable[[], Scene]] = {
+    each.__name__: each for each in (reduced, taken_over, deleveraged, pooled, bracketed)
+}
+
+
+@pytest.mark.parametrize("story", STORIES)
+def test_what_the_rules_make_is_clean(story: str) -> None:
+    """Every way a liquidation ends is derived again, without a finding."""
+    evidence = audit(STORIES[story]().venue.log)
+
+    assert ([], 1) == (evidence.findings, evidence.liquidations)
+
+
+def changed(kind: type[Event], **fields: object) -> Change:
+    """Return a change of the fields of one kind of event."""
+    return lambda event: [msgspec.structs.replace(event, **fields) if isinstance(event, kind) else event]
+
+
+def without(kind: type[Event]) -> Change:
+    """Return a change that leaves one kind of event out."""
+    return lambda event: [] if isinstance(event, kind) else [event]
+
+
+def test_a_healthy_bucket_that_is_liquidated_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rules that liquidate above maintenance: not necessary."""
+    monkeypatch.setattr(liquidation, "is_liquidatable", lambda equity, maintenance: maintenance > 0)
+    s = scene()
+    s.open(BTC, "BUY", "0.1", "50000", mode="ISOLATED", leverage=10)
+    s.venue.liquidate(s.alice, BTC)
+
+    finding = audit(s.venue.log).findings[0]
+
+    assert (len(s.venue.log), "necessary", 1) == (finding.seq, finding.rule, finding.liquidation_id)
+    assert "equity 500.0 is above maintenance 20.0" == finding.what
+
+
+def reversed_rank(*arguments: Any) -> ranking.Ranking:
+    """Rank as the rules do, the other way round."""
+    rows = ranking.rank(*arguments).rows[::-1]
+    return ranking.Ranking([(0, (row.account_id, int(row.leg)), row) for row in rows])
+
+
+@pytest.mark.parametrize(
+    ("story", "module", "name", "rule", "said"),
+    [
+        ("bracketed", liquidation, "_lots_of_bracket", lambda p: abs(p.size_lots), "one bracket down is"),
+        (
+            "reduced",
+            liquidation,
+            "bankruptcy_price",
+            lambda p, share: (451_000, 1),
+            "the bankruptcy price is",
+        ),
+        ("taken_over", liquidation, "_can_bear", lambda *_: False, "the fund could have borne it"),
+        ("deleveraged", (deleverage, state), "rank", reversed_rank, "the ranking is another"),
+        ("reduced", liquidation, "charge", lambda amount, rate: 7, "the fee is 7"),
+        ("reduced", liquidation, "_cancel_orders", lambda case: None, "was left open"),
+    ],
+)
+def test_other_rules_are_found(
+    monkeypatch: pytest.MonkeyPatch, story: str, module: Any, name: str, rule: Any, said: str
+) -> None:
+    """A build whose rules are not the design's writes a consistent log, and is found out all the same."""
+    for each in module if isinstance(module, tuple) else (module,):
+        monkeypatch.setattr(each, name, rule)
+    s = STORIES[story]()
+
+    found = audit(s.venue.log).findings
+
+    assert "orderly" == found[0].rule
+    assert any(said in finding.what for finding in found), found
+
+
+@pytest.mark.parametrize(
+    ("story", "change", "said"),
+    [
+        ("reduced", changed(LiquidationStarted, collateral=1), "collateral is another"),
+        ("reduced", changed(LiquidationStarted, equity=1), "the worksheet says"),
+        ("reduced", changed(LiquidationFeeCharged, amount=1), "the fee is 1"),
+        ("reduced", changed(LiquidationFinished, result=LiquidationResult.TAKEN_OVER), "its steps do not"),
+        ("reduced", changed(LiquidationFinished, fund_after=1), "the fund's figures"),
+        ("taken_over", changed(PositionTakenOver, realised=-(10**10)), "what leaves it its share"),
+        ("taken_over", changed(PositionTakenOver, fund_realised=1), "the fund realised 1"),
+        ("pooled", changed(LiquidationFinished, equity=1), "equity after it"),
+    ],
+)
+def test_a_changed_step_is_found(story: str, change: Change, said: str) -> None:
+    """A fee, share or figure that is not what the rules make of the state before it."""
+    s = STORIES[story]()
+
+    found = audit(s.venue.log, change).findings
+
+    assert {len(s.venue.log)} == {finding.seq for finding in found}
+    assert any(said in finding.what for finding in found), found
+
+
+def test_an_order_left_open_is_found() -> None:
+    """Positions are reduced only when the bucket's orders are gone."""
+    finding = audit(reduced().venue.log, without(OrderCancelled)).findings[0]
+
+    assert "orderly" == finding.rule
+    assert "was left open" in finding.what
+
+
+def test_a_fee_left_out_is_found() -> None:
+    """What was closed in the book costs the fee."""
+    finding = audit(reduced().venue.log, without(LiquidationFeeCharged)).findings[0]
+
+    assert ("orderly", "a liquidation fee was left out") == (finding.rule, finding.what)
+
+
+def test_parties_out_of_their_turn_are_found() -> None:
+    """The 20-times short goes first; served after the other it is out of its turn."""
+    s = deleveraged()
+    done = only(PositionDeleveraged, s.venue.log[-1][1])
+    assert 2 == len(done.parties)
+    swapped = changed(PositionDeleveraged, parties=done.parties[::-1])
+
+    evidence = audit(s.venue.log, swapped)
+
+    assert any("was passed over" in each.what or "out of its turn" in each.what for each in evidence.findings)
+
+
+def test_a_bucket_nobody_asked_about_is_late() -> None:
+    """Due at 30,000, and nothing but time passes: late after so many events, named once, where it began."""
+    s = scene()
+    s.open(BTC, "BUY", "0.1", "50000", mode="ISOLATED", leverage=10)
+    s.venue.index(BTC, "30000")
+    due_seq = len(s.venue.log)
+    for _ in range(10):
+        s.venue.after(1)
+
+    assert [] == audit(s.venue.log, late_events_max=1_000).findings
+    (finding,) = audit(s.venue.log, late_events_max=5).findings
+    assert (due_seq, "sufficient") == (finding.seq, finding.rule)
+    assert f"account {s.alice.account_id}, {BTC} both" in finding.what
+
+
+def test_an_answer_that_could_do_nothing_ends_the_wait() -> None:
+    """A stale index: the request is skipped, and until the price comes nobody needs to ask again."""
+    s = scene()
+    s.open(BTC, "BUY", "0.1", "50000", mode="ISOLATED", leverage=10)
+    s.venue.index(BTC, "30000")
+    s.venue.liquidate(s.alice, BTC)
+    assert every(LiquidationFinished, s.venue.log[-1][1])
+    for _ in range(10):
+        s.venue.after(1)
+
+    assert [] == audit(s.venue.log, late_events_max=5).findings
