@@ -8,10 +8,8 @@ when a reply is lost, the same frame is sent again under the same (origin, n), a
 """
 
 import asyncio
-import time
 from asyncio import Future
 from collections import deque
-from collections.abc import Callable
 
 from events.commands import AnyCommand
 from events.events import Event
@@ -35,6 +33,7 @@ from events.log import (
     LogUnavailableError,
     Place,
 )
+from events.machine import MACHINE, Machine
 from events.values import Outcome
 
 Answer = list[Event]
@@ -64,14 +63,14 @@ class Appender:
     """Appends commands to a log under one origin, a new incarnation of `name`.
 
     Use: `open`, then `submit` from any task of the event loop, while whoever folds the events calls
-    `resolve` with each entry's groups; at last `close`. `clock_ns` gives the wall clock of the frames.
+    `resolve` with each entry's groups; at last `close`. `machine` gives the wall clock of the frames.
     `appended_seq` is the entry appended last, 0 before the first: what the log holds at least.
     """
 
-    def __init__(self, log: Log, name: str, *, clock_ns: Callable[[], int] = time.time_ns) -> None:
-        self.origin = new_origin(name)
+    def __init__(self, log: Log, name: str, *, machine: Machine = MACHINE) -> None:
+        self.origin = new_origin(name, machine.token_hex)
         self._log = log
-        self._clock_ns = clock_ns
+        self._clock_ns = machine.clock_ns
         self._n = 0
         self.appended_seq = 0
         # The last entry that was appended or resolved: what the log holds at least.

@@ -12,7 +12,7 @@ An event body is an array of *groups*: group 0 holds what concerns the whole fra
 
 import hashlib
 import secrets
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from struct import pack
 
 import msgspec
@@ -81,7 +81,7 @@ class EventEntry(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     timing: bytes = b""
 
 
-def new_origin(name: str) -> str:
+def new_origin(name: str, token_hex: Callable[[int], str] = secrets.token_hex) -> str:
     """Return a fresh incarnation of an appender's name: "name:" and 32 random hex digits.
 
     Raises:
@@ -89,7 +89,7 @@ def new_origin(name: str) -> str:
     """
     if not name or ":" in name:
         raise ValueError(f"origin name must be non-empty and without ':', got {name!r}")
-    return f"{name}:{secrets.token_hex(16)}"
+    return f"{name}:{token_hex(16)}"
 
 
 def command_checksum(origin: str, n: int, time_ns: int, schema: int, body: bytes) -> bytes:

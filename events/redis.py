@@ -185,7 +185,7 @@ return 1
 
 # ARGV: the first entry to keep and its hash, which must be there; up to where to remove in this call. The
 # note of where the streams begin tells readers what was trimmed from what is missing.
-_TRIM = _Script("""
+_TRIM = _Script("""#!lua flags=allow-oom
 local id = '0-' .. ARGV[1]
 local stored = redis.call('XRANGE', KEYS[1], id, id)[1]
 if not stored or not redis.call('XRANGE', KEYS[2], id, id)[1] then return 0 end

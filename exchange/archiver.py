@@ -11,7 +11,8 @@ milestone tries again; the exchange goes on.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import structlog
@@ -22,8 +23,9 @@ from events.commands import Checkpoint
 from events.events import CheckpointPassed, Rejected
 from events.log import LogFullError, LogRewoundError, VerifiedEvents
 from events.snapshot import Snapshot
+from exchange import config
 from exchange.fold import Fold
-from exchange.runtime import Runtime
+from exchange.runtime import Host
 from exchange.segmenter import Segmenter
 
 logger = structlog.get_logger(__name__)
@@ -96,11 +98,24 @@ class Archiver:
             logger.error("checkpoint_rejected", seq=snapshot.seq, reason=events[0].reason)
 
 
-def _segmenter(runtime: Runtime, snapshots: Path) -> Segmenter | None:
+@contextmanager
+def _segmenter(runtime: Host, snapshots: Path, segment_s: float) -> Iterator[Segmenter | None]:
+    """Lend what archives; None without an archive."""
     if runtime.archive is None:
         logger.warning("no_archive", reason="none was named, so nothing is archived, nor trimmed")
-        return None
-    return Segmenter(runtime.log, runtime.archive, snapshots=snapshots, read_consumers=runtime.read_consumers)
+        yield None
+        return
+    segmenter = Segmenter(
+        runtime.log,
+        runtime.archive,
+        snapshots=snapshots,
+        read_consumers=runtime.read_consumers,
+        flush_s=segment_s,
+    )
+    try:
+        yield segmenter
+    finally:
+        segmenter.close()
 
 
 async def _archive(segmenter: Segmenter | None, stop: asyncio.Event) -> None:
@@ -110,8 +125,10 @@ async def _archive(segmenter: Segmenter | None, stop: asyncio.Event) -> None:
         await segmenter.run(stop)
 
 
-async def run_archiver(runtime: Runtime) -> None:
+async def run_archiver(runtime: Host, *, segment_s: float = config.SEGMENT_S) -> None:
     """Live as the archiver: catch up, then follow the log and keep snapshots until stopped.
+
+    An entry waits at most about `segment_s` to be archived.
 
     Raises:
         CorruptLogError, LogRewoundError: the log is not what it was.
@@ -126,19 +143,26 @@ async def run_archiver(runtime: Runtime) -> None:
     async def save(snapshot: Snapshot) -> None:
         await asyncio.to_thread(files.save, directory, snapshot)
 
-    appender = Appender(runtime.log, "archiver")
+    appender = Appender(runtime.log, "archiver", machine=runtime.machine)
     archiver = Archiver(appender, save)
-    segmenter = _segmenter(runtime, directory)
+    with _segmenter(runtime, directory, segment_s) as segmenter:
 
-    def on_entry(verified: VerifiedEvents) -> None:
-        archiver.on_entry(verified)
-        if segmenter is not None:
-            segmenter.offer(verified)
+        def on_entry(verified: VerifiedEvents) -> None:
+            archiver.on_entry(verified)
+            if segmenter is not None:
+                segmenter.offer(verified)
 
-    fold = Fold(runtime.log, on_entry, runtime.snapshots, on_milestone=archiver.on_milestone)
-    if not await runtime.until_available(fold.catch_up):
-        return
-    await appender.open()
+        fold = Fold(runtime.log, on_entry, runtime.snapshots, on_milestone=archiver.on_milestone)
+        if not await runtime.until_available(fold.catch_up):
+            return
+        await appender.open()
+        try:
+            await _follow(runtime, fold, archiver, segmenter)
+        finally:
+            await appender.close()
+
+
+async def _follow(runtime: Host, fold: Fold, archiver: Archiver, segmenter: Segmenter | None) -> None:
     following = asyncio.create_task(fold.run(runtime.stop), name="fold")
     archiving = asyncio.create_task(_archive(segmenter, runtime.stop), name="archive")
     keeping = asyncio.create_task(archiver.keep(fold.started_from), name="keep snapshots")
@@ -157,4 +181,3 @@ async def run_archiver(runtime: Runtime) -> None:
         for task in (keeping, following, archiving):
             task.cancel()
         await asyncio.wait({following, keeping, archiving})
-        await appender.close()

@@ -81,6 +81,7 @@ class Fold:
         self.events = 0
         self.command_checksum: bytes | None = None
         self.started_from: Snapshot | None = None
+        # What follows a snapshot may be trimmed as well, while a process takes long to start from it.
         self._whole_log = ArchivedThenLive(snapshots.archive, log) if snapshots.archive else log
         self._reader = EventReader(self._whole_log)
         self._log = log
@@ -101,7 +102,7 @@ class Fold:
         Raises:
             LogRewoundError: the log ends before the newest usable snapshot, or is another one there. An
                 older snapshot would only hide that.
-            TrimmedError: the log no longer holds what follows that snapshot.
+            TrimmedError: neither the log nor an archive holds what follows that snapshot.
         """
         if self._is_started:
             return
@@ -176,7 +177,7 @@ class Fold:
 
     async def _place(self, snapshot: Snapshot, state: Exchange) -> None:
         after = Head(seq=snapshot.seq, chain_hash=snapshot.chain_hash)
-        reader = EventReader(self._log, log_id=snapshot.log_id, after=after)
+        reader = EventReader(self._whole_log, log_id=snapshot.log_id, after=after)
         try:
             await reader.check_place()
         except LogRewoundError as error:

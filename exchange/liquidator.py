@@ -16,7 +16,7 @@ from events.events import Event
 from events.log import LogFullError, VerifiedEvents
 from exchange.aggregate.state import Exchange
 from exchange.fold import Fold
-from exchange.runtime import Runtime
+from exchange.runtime import Host
 from exchange.watch import Bucket, Watch
 
 FULL_RETRY_S = 1.0
@@ -114,7 +114,7 @@ class Liquidator:
             self._wake.set()
 
 
-async def run_liquidator(runtime: Runtime) -> None:
+async def run_liquidator(runtime: Host) -> None:
     """Live as the liquidator: catch up, look at everything once, then follow the log until stopped.
 
     Raises:
@@ -124,7 +124,7 @@ async def run_liquidator(runtime: Runtime) -> None:
     """
     if not await runtime.wait_for_log():
         return
-    appender = Appender(runtime.log, "liquidator")
+    appender = Appender(runtime.log, "liquidator", machine=runtime.machine)
     liquidator = Liquidator(appender)
     fold = Fold(runtime.log, liquidator.on_entry, runtime.snapshots)
     if not await runtime.until_available(fold.catch_up):

@@ -9,6 +9,7 @@ import asyncio
 import gc
 import os
 import signal
+from abc import ABC, abstractmethod
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
@@ -25,11 +26,13 @@ from events.embedded import EmbeddedServerError, attach_or_start
 from events.log import (
     CorruptLogError,
     FencedError,
+    Log,
     LogError,
     LogRewoundError,
     LogUnavailableError,
     ServerSettingsError,
 )
+from events.machine import MACHINE, Machine
 from events.redis import RedisLog
 from events.segments import check_not_behind
 from exchange import config
@@ -66,8 +69,79 @@ class Alive(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     took_over_s: float | None = None
 
 
-class Runtime:
-    """What a process lives in: its log, the snapshots it starts from, and the event that asks it to stop."""
+class Host(ABC):
+    """What a process lives in: its log, the snapshots it starts from, and the event that asks it to stop.
+
+    `machine` gives it time and chance.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        log: Log,
+        snapshots: Snapshots = NO_SNAPSHOTS,
+        *,
+        archive: str | None = None,
+        machine: Machine = MACHINE,
+    ) -> None:
+        self.name = name
+        self.log = log
+        self.snapshots = replace(snapshots, archive=archive)
+        self.archive = archive
+        self.machine = machine
+        self.stop = asyncio.Event()
+
+    @abstractmethod
+    def ready(
+        self, seq: Callable[[], int], *, role: str | None = None, took_over_s: float | None = None
+    ) -> None:
+        """Tell others that this process lives. `seq` gives the last entry handled.
+
+        The process is known by its role, by default its own name. A further call changes the role.
+        """
+
+    @abstractmethod
+    async def read_consumers(self) -> dict[str, int]:
+        """Return the last entry handled by each process that lives, by name.
+
+        Raises:
+            LogUnavailableError: nobody can be asked.
+        """
+
+    async def check_archive(self) -> bool:
+        """Make sure that the log has all that was archived; return whether that was done before `stop`.
+
+        Raises:
+            LogRewoundError: it went backwards, or is another log.
+        """
+        archive = self.archive
+        if archive is None:
+            return True
+        return await until_available(lambda: check_not_behind(self.log, archive), self.stop)
+
+    async def wait_for_log(self) -> bool:
+        """Wait until the first entry of the log is answered; return whether that was before `stop`."""
+
+        async def wait() -> None:
+            is_told = False
+            while (await self.log.event_head()).seq == 0:
+                if not is_told:
+                    logger.info("waiting_for_log")
+                    is_told = True
+                if await wait_set(self.stop, config.SERVER_RETRY_S):
+                    return
+
+        return await until_available(wait, self.stop) and not self.stop.is_set()
+
+    async def until_available(self, step: Callable[[], Awaitable[None]]) -> bool:
+        """Run a step of the start as `until_available` does, until this process is stopped."""
+        return await until_available(step, self.stop)
+
+
+class Runtime(Host):
+    """The host of a process on a server: a heartbeat there says that it lives."""
+
+    log: RedisLog
 
     def __init__(
         self,
@@ -78,11 +152,8 @@ class Runtime:
         archive: str | None = None,
         replicas: int = 0,
     ) -> None:
-        self.name = name
-        self.snapshots = replace(snapshots, archive=archive)
-        self.archive = archive
-        self.log = RedisLog(url, shard=config.SHARD, replicas=replicas)
-        self.stop = asyncio.Event()
+        log = RedisLog(url, shard=config.SHARD, replicas=replicas)
+        super().__init__(name, log, snapshots, archive=archive)
         self._client = heartbeat_client(url)
         self._key = alive_key(name)
         self._seq: Callable[[], int] = lambda: 0
@@ -115,17 +186,6 @@ class Runtime:
         """
         return await until_available(lambda: self.log.check_server(strict=strict), self.stop)
 
-    async def check_archive(self) -> bool:
-        """Make sure that the log has all that was archived; return whether that was done before `stop`.
-
-        Raises:
-            LogRewoundError: it went backwards, or is another log.
-        """
-        archive = self.archive
-        if archive is None:
-            return True
-        return await until_available(lambda: check_not_behind(self.log, archive), self.stop)
-
     async def read_consumers(self) -> dict[str, int]:
         """Return the last entry handled by each process that has a heartbeat, by name.
 
@@ -142,24 +202,6 @@ class Runtime:
         except (RedisError, OSError) as error:
             raise LogUnavailableError(f"the server does not answer: {error}") from error
         return found
-
-    async def wait_for_log(self) -> bool:
-        """Wait until the first entry of the log is answered; return whether that was before `stop`."""
-
-        async def wait() -> None:
-            is_told = False
-            while (await self.log.event_head()).seq == 0:
-                if not is_told:
-                    logger.info("waiting_for_log")
-                    is_told = True
-                if await wait_set(self.stop, config.SERVER_RETRY_S):
-                    return
-
-        return await until_available(wait, self.stop) and not self.stop.is_set()
-
-    async def until_available(self, step: Callable[[], Awaitable[None]]) -> bool:
-        """Run a step of the start as `until_available` does, until this process is stopped."""
-        return await until_available(step, self.stop)
 
     async def close(self) -> None:
         """End the heartbeat and drop the connections."""

@@ -14,7 +14,6 @@ more, and is written before this process ends, so that `foldex recover` can put 
 """
 
 import asyncio
-import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from pathlib import Path
@@ -31,6 +30,7 @@ from events.log import (
     EventReader,
     Head,
     Log,
+    LogFullError,
     LogRewoundError,
     LogUnavailableError,
     VerifiedEvents,
@@ -123,7 +123,11 @@ class Segmenter:
                     raise
             await self._flush()
         finally:
-            self._writer.close()
+            self.close()
+
+    def close(self) -> None:
+        """Let another process archive. What was read and is in no segment is dropped."""
+        self._writer.close()
 
     async def _step(self) -> None:
         if self._writer.is_full or self._is_due():
@@ -139,7 +143,7 @@ class Segmenter:
         await self._read()
 
     def _is_due(self) -> bool:
-        has_waited = time.monotonic() - self._waiting_since_s >= self._flush_s
+        has_waited = asyncio.get_running_loop().time() - self._waiting_since_s >= self._flush_s
         return self._writer.pending.seq > self._writer.archived_seq and has_waited
 
     async def _read(self) -> None:
@@ -152,7 +156,7 @@ class Segmenter:
             raise CorruptLogError(self._commands.seq + 1, "command entry is missing; its events are there")
         answers, self._answers = self._answers[: len(asked)], self._answers[len(asked) :]
         if self._writer.pending.seq == self._writer.archived_seq:
-            self._waiting_since_s = time.monotonic()
+            self._waiting_since_s = asyncio.get_running_loop().time()
         for command, answer in zip(asked, answers, strict=True):
             assert self._events.log_id is not None
             self._writer.add(command, answer, self._events.log_id)
@@ -211,11 +215,15 @@ class Segmenter:
 
     async def _trim(self, good: list[int]) -> None:
         """Remove what nobody needs."""
-        self._consumers.note(await self._read_consumers(), time.monotonic())
+        self._consumers.note(await self._read_consumers(), asyncio.get_running_loop().time())
         first_kept = first_to_keep(
             archived_seq=self.archived_seq, snapshot_seqs=good, consumer_seqs=self._consumers.seqs
         )
-        await trim(self._log, ArchivedLog(self._url), first_kept)
+        try:
+            await trim(self._log, ArchivedLog(self._url), first_kept)
+        except LogFullError as error:
+            # A disk without room refuses this too; the next segment tries again.
+            logger.error("log_full", error=str(error), seq=self.archived_seq)
 
     def _good_snapshots(self) -> list[int]:
         """Return the snapshots that can be loaded and have the digest of their checkpoint in the log.

@@ -15,11 +15,7 @@ The lease only says who should write. That nobody else can is the append's doing
 """
 
 import asyncio
-import os
-import secrets
-import socket
 import struct
-import time
 from collections import deque
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -27,7 +23,7 @@ from functools import partial
 import structlog
 
 from events.commands import CreateLog
-from events.frame import SCHEMA_VERSION, EventEntry, chain_hash, close_command_frame
+from events.frame import SCHEMA_VERSION, EventEntry, chain_hash, close_command_frame, new_origin
 from events.log import (
     CommandEntry,
     CommandReader,
@@ -41,6 +37,7 @@ from events.log import (
     LogUnavailableError,
     VerifiedEvents,
 )
+from events.machine import MACHINE, Machine
 from events.segments import check_not_behind
 from events.snapshot import find
 from exchange import config
@@ -50,7 +47,7 @@ from exchange.aggregate.state import RULES_VERSION, Exchange
 from exchange.deciding import Base, Decider, StateLostError
 from exchange.fold import NO_SNAPSHOTS, Fold, Snapshots
 from exchange.rules import check_rules, waits_for_upgrade
-from exchange.runtime import Runtime, until_available, wait_set
+from exchange.runtime import Host, until_available, wait_set
 
 logger = structlog.get_logger(__name__)
 
@@ -69,11 +66,9 @@ STANDBY = "standby"
 # Marks for latency tracing, ns since 1970: when the frame had been read, when it was decided.
 TIMING_MARKS = struct.Struct(">QQ")
 
-Clock = Callable[[], int]
-
 
 async def run_writer(
-    runtime: Runtime,
+    runtime: Host,
     *,
     standby: bool = False,
     lease_ms: int = config.LEASE_TTL_MS_DEFAULT,
@@ -91,7 +86,7 @@ async def run_writer(
         CorruptLogError, LogRewoundError: the log is not what it was.
     """
     log = runtime.log
-    leases = Leases(log, lease_ms)
+    leases = Leases(log, lease_ms, runtime.machine)
     fold = Fold(log, _ignore, runtime.snapshots)
     lease = None if standby else await leases.ask()
     took_over = lease is None
@@ -99,19 +94,19 @@ async def run_writer(
         lease = await stand_by(runtime, fold, leases, must_exist=standby, upgrade=upgrade)
     if lease is None:
         return
-    taken_s = time.monotonic()
+    taken_s = asyncio.get_running_loop().time()
     try:
         deciding = _write(runtime, lease, fold, taken_s if took_over else None, upgrade=upgrade)
         await _run_while(leases.keep(lease), deciding)
     finally:
         try:
             await log.release_lease(lease)
-        except LogUnavailableError:
+        except (LogUnavailableError, LogFullError):
             pass  # it expires
 
 
 async def stand_by(
-    runtime: Runtime, fold: Fold, leases: "Leases", *, must_exist: bool, upgrade: bool
+    runtime: Host, fold: Fold, leases: "Leases", *, must_exist: bool, upgrade: bool
 ) -> Lease | None:
     """Fold the event stream until the lease is to be had; None when stopped before.
 
@@ -151,10 +146,10 @@ def _must_wait(state: Exchange, *, upgrade: bool) -> bool:
 class Leases:
     """Asks for the writer's lease, for `lease_ms` each time, in the name of this process, and keeps it."""
 
-    def __init__(self, log: Log, lease_ms: int) -> None:
+    def __init__(self, log: Log, lease_ms: int, machine: Machine = MACHINE) -> None:
         self._log = log
         self._lease_ms = lease_ms
-        self._writer_id = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(4)}"
+        self._writer_id = f"{machine.name}-{machine.token_hex(4)}"
         self._is_told = False
 
     async def ask(self) -> Lease | None:
@@ -199,9 +194,7 @@ class Leases:
                 logger.warning("lease_not_renewed", error=str(error))
 
 
-async def create_if_empty(
-    log: Log, clock_ns: Clock = time.time_ns, snapshots: Snapshots = NO_SNAPSHOTS
-) -> None:
+async def create_if_empty(log: Log, machine: Machine = MACHINE, snapshots: Snapshots = NO_SNAPSHOTS) -> None:
     """Append the entry that names the log, unless there is a log.
 
     Raises:
@@ -218,8 +211,8 @@ async def create_if_empty(
         raise LogRewoundError(
             f"there is no log on the server, but a snapshot of one that was lost or is elsewhere: {files[0]}"
         )
-    command = CreateLog(log_id=secrets.token_hex(16), rules_version=RULES_VERSION)
-    frame = close_command_frame(f"genesis:{secrets.token_hex(16)}", 1, clock_ns(), [command])
+    command = CreateLog(log_id=machine.token_hex(16), rules_version=RULES_VERSION)
+    frame = close_command_frame(new_origin("genesis", machine.token_hex), 1, machine.clock_ns(), [command])
     try:
         await log.create(frame)
     except LogExistsError:
@@ -262,8 +255,8 @@ class Writer:
         state: Exchange,
         reader: CommandReader,
         head: Head,
-        clock_ns: Clock = time.time_ns,
         *,
+        machine: Machine = MACHINE,
         base: Base | None = None,
         snapshots: Snapshots = NO_SNAPSHOTS,
     ) -> None:
@@ -275,7 +268,8 @@ class Writer:
         self._lease = lease
         self._mark = lease.mark
         self._reader = reader
-        self._clock_ns = clock_ns
+        self._clock_ns = machine.clock_ns
+        self._stopwatch_ns = machine.stopwatch_ns
         self._decided = head
         self._read_limit = ENTRIES_PER_READ_MAX
         self._read_ns = 0
@@ -362,13 +356,13 @@ class Writer:
 
     def _decide_slice(self) -> None:
         """Decide frames for about `SLICE_NS`, at least one when there is one and room for its events."""
-        end_ns = time.monotonic_ns() + SLICE_NS
+        end_ns = self._stopwatch_ns() + SLICE_NS
         while self._can_decide():
             self._decide(self._backlog[0])
             if self._is_lost:
                 break
             self._backlog.popleft()
-            if time.monotonic_ns() > end_ns:
+            if self._stopwatch_ns() > end_ns:
                 break
 
     def _decide(self, command: CommandEntry) -> None:
@@ -456,11 +450,11 @@ class Writer:
             logger.warning("stopped_with_unconfirmed_append", seq=self.head.seq)
 
 
-async def _write(runtime: Runtime, lease: Lease, fold: Fold, taken_s: float | None, *, upgrade: bool) -> None:
+async def _write(runtime: Host, lease: Lease, fold: Fold, taken_s: float | None, *, upgrade: bool) -> None:
     """Rebuild and decide. `taken_s` is when the lease was taken over, None without an earlier writer."""
     log, stop, snapshots = runtime.log, runtime.stop, runtime.snapshots
     if fold.head.seq == 0:
-        await until_available(lambda: create_if_empty(log, snapshots=snapshots), stop)
+        await until_available(lambda: create_if_empty(log, runtime.machine, snapshots), stop)
     folded_seq = fold.head.seq
     rebuilt = await rebuild(log, stop, fold=fold)
     if rebuilt is None:
@@ -470,10 +464,11 @@ async def _write(runtime: Runtime, lease: Lease, fold: Fold, taken_s: float | No
     logger.info("rebuilt", seq=head.seq, digest=image.digest.hex())
     if check_rules(state.rules_version, upgrade=upgrade):
         logger.warning("upgrading_rules", rules_version=RULES_VERSION, replaced=state.rules_version)
-    writer = Writer(log, lease, state, reader, head, base=Base(image, head.seq), snapshots=snapshots)
+    base = Base(image, head.seq)
+    writer = Writer(log, lease, state, reader, head, machine=runtime.machine, base=base, snapshots=snapshots)
 
     def on_ready() -> None:
-        seconds = None if taken_s is None else round(time.monotonic() - taken_s, 3)
+        seconds = None if taken_s is None else round(asyncio.get_running_loop().time() - taken_s, 3)
         runtime.ready(lambda: writer.head.seq, took_over_s=seconds)
         if seconds is not None:
             logger.info("took_over", seq=head.seq, seconds=seconds, entries_left=head.seq - folded_seq)

@@ -5,9 +5,9 @@ import hashlib
 import hmac
 import socket
 import time
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -17,25 +17,13 @@ from typer.testing import CliRunner
 from yarl import URL
 
 from events.memory import MemoryLog
-from exchange.fold import NO_SNAPSHOTS, Snapshots
 from exchange.intake.admin_cli import app as admin_cli
 from exchange.intake.process import run_intake
 from exchange.writer import run_writer
+from tests.integration.in_memory import MemoryHost
 
 DEADLINE_S = 20.0
-
-
-@dataclass
-class Process:
-    """What `run_writer` lives in here: a log in memory instead of a server."""
-
-    log: MemoryLog
-    stop: asyncio.Event = field(default_factory=asyncio.Event)
-    is_ready: asyncio.Event = field(default_factory=asyncio.Event)
-    snapshots: Snapshots = NO_SNAPSHOTS
-
-    def ready(self, seq: Callable[[], int], **marks: object) -> None:
-        self.is_ready.set()
+NOBODY = "a" * 64
 
 
 @dataclass
@@ -87,7 +75,7 @@ class Venue:
     session: aiohttp.ClientSession
     stop: asyncio.Event
     intake: "asyncio.Task[None]"
-    writer: Process
+    writer: MemoryHost
     key_file: Path
 
     async def send(
@@ -161,8 +149,8 @@ async def running_venue(directory: Path, **settings: Any) -> AsyncIterator[Venue
 
     `settings` are those of `run_intake`.
     """
-    writer = Process(MemoryLog())
-    writing = asyncio.create_task(run_writer(writer))  # type: ignore[arg-type]
+    writer = MemoryHost("writer", MemoryLog())
+    writing = asyncio.create_task(run_writer(writer))
     stop = asyncio.Event()
     async with asyncio.timeout(DEADLINE_S):
         await writer.is_ready.wait()

@@ -5,7 +5,7 @@ import pytest
 
 from events.embedded import EmbeddedServer
 
-from .harness import Harness, MemoryHarness, ServerHarness
+from .harness import Harness, MemoryHarness, ServerHarness, SimulatedHarness
 
 ServerOf = Callable[[str], EmbeddedServer]
 
@@ -30,10 +30,11 @@ def server_of(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServerOf]:
         server.stop()
 
 
-@pytest.fixture(params=["memory", "valkey", "redis"])
+@pytest.fixture(params=["memory", "simulated", "valkey", "redis"])
 async def harness(request: pytest.FixtureRequest, server_of: ServerOf) -> AsyncIterator[Harness]:
     """An empty log of each implementation in turn."""
-    made: Harness = MemoryHarness() if request.param == "memory" else ServerHarness(server_of(request.param))
+    in_memory = {"memory": MemoryHarness, "simulated": SimulatedHarness}.get(request.param)
+    made: Harness = in_memory() if in_memory else ServerHarness(server_of(request.param))
     made.wipe()
     yield made
     await made.close()

@@ -23,6 +23,7 @@ from events.log import CommandEntry, Head, Lease, Log
 from events.memory import MemoryLog
 from events.redis import RedisLog
 from events.values import Outcome
+from exchange.simulation.server import Connection, Server
 
 LOG_ID = "0123456789abcdef0123456789abcdef"
 ORIGIN = "test:" + 32 * "0"
@@ -91,6 +92,23 @@ class MemoryHarness:
 
     async def close(self) -> None:
         await self._log.close()
+
+
+class SimulatedHarness(MemoryHarness):
+    """Each handle is a simulated connection without faults, to one `MemoryLog`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._server = Server(self._log)
+        self._handles: list[Connection] = []
+
+    async def open(self) -> Log:
+        self._handles.append(Connection(self._server))
+        return self._handles[-1]
+
+    def drop_connections(self) -> None:
+        for handle in self._handles:
+            handle.connections += 1
 
 
 class ServerHarness:

@@ -11,11 +11,12 @@ from events.log import (
     FencedError,
     Head,
     Log,
+    LogFullError,
     LogRewoundError,
     TrimmedError,
 )
 
-from .harness import LEASE_MS, Harness, answered, command_frame, lease_of
+from .harness import LEASE_MS, Harness, ServerHarness, answered, command_frame, lease_of
 
 NOTHING = Head(seq=0, chain_hash=GENESIS_HASH)
 
@@ -37,6 +38,22 @@ async def test_trimming_removes_what_is_before_an_entry(harness: Harness) -> Non
     assert [4, 5] == [entry.seq for entry in await log.read_events(3, 10)]
     assert [4, 5, 6] == [entry.seq for entry in await log.read_commands(3, 10)]
     assert (head, 6) == (await log.event_head(), await log.last_command_seq())
+
+
+async def test_a_server_without_memory_can_be_trimmed(server: ServerHarness) -> None:
+    """It refuses what is new, but not what makes room."""
+    log = await answered(server, 5)
+    server.admin.config_set("maxmemory", 1)
+    try:
+        with pytest.raises(LogFullError):
+            await log.append_command(command_frame(5))
+        await log.trim(await head_at(log, 4))
+    finally:
+        server.admin.config_set("maxmemory", 0)
+
+    assert [4, 5] == [entry.seq for entry in await log.read_events(3, 10)]
+    with pytest.raises(TrimmedError):
+        await log.read_events(2, 10)
 
 
 async def test_reading_what_was_trimmed_says_so(harness: Harness) -> None:

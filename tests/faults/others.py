@@ -12,6 +12,7 @@ from events.appender import Appender
 from events.commands import Deposit, ListMarket, OpenAccount, PlaceOrder, SetIndexPrice, Tick
 from events.events import FrameHeader, FundingSettled
 from events.log import VerifiedEvents
+from events.machine import Machine
 from events.snapshot import find, load
 from events.values import IndexSource, OrderType, Side, TimeInForce
 from exchange.aggregate.decide import CLOCK_LEAD_NS
@@ -93,7 +94,7 @@ async def _rest_an_order(crowd: Load, account_id: int) -> None:
 async def _send_off(crowd: Load, off_ns: int) -> str:
     """Send frames of another time; return "" or what does not hold."""
     seen: list[object] = []
-    appender = Appender(crowd.log, "off", clock_ns=lambda: time.time_ns() + off_ns)
+    appender = Appender(crowd.log, "off", machine=Machine(clock_ns=lambda: time.time_ns() + off_ns))
     before_ns = crowd.fold.state.now_ns
 
     def note(entry: VerifiedEvents) -> None:

@@ -18,7 +18,7 @@ from exchange.intake.admin_cli import app as admin_cli
 from exchange.intake.endpoint import Endpoint, Security
 from exchange.intake.endpoints import ENDPOINTS, ROUTES
 from exchange.intake.wsapi.methods import METHODS
-from tests.integration.intakes import NOBODY, Account, Venue
+from tests.running_venue import NOBODY, Account, Venue
 
 Refusal = tuple[int, int]
 

@@ -4,25 +4,16 @@ import asyncio
 import os
 import resource
 from collections import Counter
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
 from yarl import URL
 
 from tests.mutations import Mutator, Request
-from tests.running_venue import Venue, running_venue
+from tests.running_venue import Venue
 
 REQUESTS = int(os.environ.get("FOLDEX_MUTATED_REQUESTS", "5000"))
 CONNECTIONS = 8
 GROWTH_MB_MAX = 64
-
-
-@pytest.fixture
-async def venue(tmp_path: Path) -> AsyncIterator[Venue]:
-    """Run an exchange with BTCUSDT and ETHUSDT."""
-    async with running_venue(tmp_path) as made:
-        yield made
 
 
 async def refuse(venue: Venue, request: Request) -> str:

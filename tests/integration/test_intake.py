@@ -22,8 +22,8 @@ from exchange.decimals import money_text
 from exchange.fold import Fold
 from exchange.intake.admin_cli import app as admin_cli
 from exchange.intake.specs import DEFAULT_FORMS
-from tests.integration.intakes import DEADLINE_S, NOBODY, Account, Venue, free_ports, start_intake
 from tests.planted import IN_DECIDING, plant
+from tests.running_venue import DEADLINE_S, NOBODY, Account, Venue, free_ports, start_intake
 
 
 async def test_public_calls_describe_the_market(venue: Venue) -> None:

@@ -10,7 +10,15 @@ from structlog.testing import capture_logs
 
 from events.commands import Checkpoint, PlaceOrder
 from events.events import CheckpointPassed, FrameHeader, OrderAccepted, Rejected
-from events.log import CorruptLogError, Head, LogRewoundError, TrimmedError, VerifiedEvents
+from events.log import (
+    CorruptLogError,
+    Head,
+    Lease,
+    LogFullError,
+    LogRewoundError,
+    TrimmedError,
+    VerifiedEvents,
+)
 from events.memory import MemoryLog
 from events.snapshot import Snapshot, find, load, save
 from events.values import OrderType, RejectCode, Side
@@ -22,7 +30,8 @@ from exchange.fold import Fold, Snapshots
 from exchange.intake.keys import KeyRing
 from exchange.intake.service import Intake
 from exchange.intake.trade.orders import order_answer
-from exchange.writer import create_if_empty, rebuild
+from exchange.writer import create_if_empty, rebuild, run_writer
+from tests.integration.in_memory import MemoryHost
 from tests.recorded import LOG_ID, Recorded
 from tests.venue import spec
 
@@ -158,6 +167,27 @@ async def test_a_trimmed_log_needs_a_snapshot(record: Recorded, tmp_path: Path) 
     newest.unlink()
     with pytest.raises(TrimmedError):
         await fold_from(record, tmp_path)
+
+
+async def test_what_follows_a_snapshot_is_read_from_the_archive(record: Recorded, tmp_path: Path) -> None:
+    """A process that took long to start finds the log trimmed beyond its snapshot, and gets there for all
+    that; a log that lost those entries is still refused.
+    """
+    archive = str(tmp_path / "archive")
+    await export_log(record.log, archive)
+    await record.log.trim(record.head)
+    for newer in find(tmp_path)[:-1]:
+        newer.unlink()
+    snapshots = Snapshots(directory=tmp_path, every_events=EVERY_EVENTS, archive=archive)
+
+    fold, _ = await milestones_of(record, snapshots)
+
+    assert fold.started_from is not None
+    assert (record.head, record.state.digest()) == (fold.head, fold.state.digest())
+    assert isinstance(record.log, MemoryLog)
+    record.log.events.clear()
+    with pytest.raises(LogRewoundError):
+        await milestones_of(record, snapshots)
 
 
 async def test_the_past_of_a_snapshot_is_still_read(record: Recorded, tmp_path: Path) -> None:
@@ -394,3 +424,18 @@ async def test_the_intake_goes_on_from_a_past_it_does_not_know(record: Recorded,
     for account_id in intake.state.accounts:
         rows = list(intake.past.ledger.income(account_id))
         assert rows == list(whole.past.ledger.income(account_id))[len(rows) * -1 or None :]
+
+
+async def test_a_writer_that_cannot_give_its_lease_back_has_stopped_all_the_same() -> None:
+    """A server whose disk is full refuses that too: the lease expires, and what ended the writer is said."""
+
+    class Full(MemoryLog):
+        async def release_lease(self, lease: Lease) -> None:
+            raise LogFullError("MISCONF: no room on the disk")
+
+    host = MemoryHost("writer", Full())
+    writing = asyncio.create_task(run_writer(host))
+    async with asyncio.timeout(20):
+        await host.is_ready.wait()
+        host.stop.set()
+        await writing

@@ -10,7 +10,7 @@ import pytest
 from events import snapshot as files
 from events.archive import ArchivedLog
 from events.commands import Checkpoint
-from events.log import LogRewoundError, LogUnavailableError
+from events.log import Head, LogFullError, LogRewoundError, LogUnavailableError
 from events.memory import MemoryLog
 from events.segments import ArchivedThenLive, check_not_behind
 from events.snapshot import Snapshot
@@ -258,6 +258,33 @@ async def test_a_full_disk_stops_nothing_for_good(tmp_path: Path, monkeypatch: p
         await process.reach(course.head.seq)
 
     assert failures >= 5
+    assert course.head == await verify_archive(ArchivedLog(tmp_path / "archive"))
+
+
+async def test_a_server_without_room_stops_nothing_for_good(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A trim that is refused is tried again behind the next segment; archiving goes on."""
+    log, course = await recorded()
+    trim, refused = log.trim, 0
+
+    async def refuse(first_kept: Head) -> None:
+        nonlocal refused
+        refused += 1
+        if refused == 1:
+            raise LogFullError("MISCONF: no room on the disk")
+        await trim(first_kept)
+
+    monkeypatch.setattr(log, "trim", refuse)
+    async with running(log, tmp_path) as process:
+        kept = await checkpoint(course, tmp_path / "snapshots")
+        await checkpoint(course, tmp_path / "snapshots")
+        await process.reach(course.head.seq)
+        await until(lambda: refused == 1, "trim that is refused")
+        await course.trade(5)
+        await process.reach(course.head.seq)
+        await until(lambda: log.events[0].seq == kept, "trim")
+
     assert course.head == await verify_archive(ArchivedLog(tmp_path / "archive"))
 
 

@@ -1,21 +1,12 @@
 """User-data streams over real sockets: what an account is told by its listen key."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import aiohttp
 import pytest
 
-from tests.running_venue import DEADLINE_S, Account, Venue, running_venue
-
-
-@pytest.fixture
-async def venue(tmp_path: Path) -> AsyncIterator[Venue]:
-    """Run an exchange with BTCUSDT and ETHUSDT."""
-    async with running_venue(tmp_path) as made:
-        yield made
+from tests.running_venue import DEADLINE_S, Account, Venue
 
 
 async def listen_key(account: Account) -> str:

@@ -16,7 +16,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 import exchange.intake.wsapi.socket
-from tests.integration.intakes import DEADLINE_S, NOBODY, Account, Venue
+from tests.running_venue import DEADLINE_S, NOBODY, Account, Venue
 
 ORDER = {
     "symbol": "BTCUSDT",

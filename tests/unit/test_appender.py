@@ -16,6 +16,7 @@ from events.frame import (
     close_command_frame,
 )
 from events.log import LogFullError, LogMissingError, LogRewoundError, LogUnavailableError, Place
+from events.machine import Machine
 from events.memory import MemoryLog
 from events.values import Outcome
 
@@ -63,7 +64,7 @@ async def log() -> HeldLog:
 @pytest.fixture
 async def appender(log: HeldLog) -> AsyncIterator[Appender]:
     """An open appender, whose opening frame is entry 2."""
-    made = Appender(log, "intake", clock_ns=lambda: 42)
+    made = Appender(log, "intake", machine=Machine(clock_ns=lambda: 42))
     await made.open()
     yield made
     log.is_open.set()

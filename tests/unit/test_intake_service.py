@@ -2,16 +2,20 @@
 
 import asyncio
 import os
+from random import Random
 
 import pytest
 
-from events.commands import CreateLog, Deposit, Tick
+from events.commands import AnyCommand, CreateLog, Deposit, Tick
+from events.events import Event
 from events.frame import CommandFrame, close_command_frame
 from events.log import LogFullError, Place
+from events.machine import Machine
 from events.memory import MemoryLog
 from exchange.intake.errors import ApiError
 from exchange.intake.keys import KeyRing
 from exchange.intake.service import Intake
+from exchange.simulation.loops import NS_PER_S, Scheduler
 
 DEADLINE_S = 0.05
 
@@ -70,3 +74,25 @@ async def test_a_closing_intake_is_not_available() -> None:
     with pytest.raises(ApiError) as caught:
         await intake.ask(Tick())
     assert (503, -1016) == (caught.value.status, caught.value.code)
+
+
+def test_a_clock_ahead_of_the_writers_asks_in_vain_only_now_and_then(monkeypatch: pytest.MonkeyPatch) -> None:
+    """An end that has come by the intake's clock, and not by the exchange's, costs a `Tick` every 5 s."""
+    asked = 0
+
+    async def answer(self: Intake, command: AnyCommand) -> list[Event]:
+        nonlocal asked
+        asked += 1
+        return []
+
+    monkeypatch.setattr(Intake, "_answer", answer)
+    scheduler = Scheduler(Random(1))
+    machine = Machine(clock_ns=lambda: 3_600 * NS_PER_S)
+    intake = Intake(MemoryLog(), "intake", KeyRing(bytes(32)), machine=machine)
+    intake.state.timers.append((1_800 * NS_PER_S, 0, 0, ""))
+    scheduler.new_loop("intake").create_task(intake.keep_time())
+
+    scheduler.run_until(lambda: scheduler.now_s > 60)
+    scheduler.end()
+
+    assert 10 < asked < 14
