@@ -66,6 +66,11 @@ class StreamFront:
         self._connections: dict[Connection, None] = {}
         self._is_closing = False
 
+    @property
+    def connection_count(self) -> int:
+        """How many connections there are."""
+        return len(self._connections)
+
     async def handle(self, request: web.BaseRequest, path: str) -> web.StreamResponse:
         """Serve one connection until it ends.
 
