@@ -10,7 +10,7 @@ from typer.testing import CliRunner
 from events.appender import Appender
 from events.events import Deposited, Event
 from events.frame import CommandFrame, EventEntry, Groups, close_encoded_frame
-from events.log import Head, Lease, LogUnavailableError
+from events.log import Head, Lease, LogUnavailableError, Place
 from events.memory import MemoryLog
 from events.values import Outcome
 from exchange import deciding, segmenter, watch, writer
@@ -60,8 +60,8 @@ def test_a_log_that_loses_an_acknowledged_command_is_found() -> None:
     class Forgetful(MemoryLog):
         has_lost = False
 
-        async def append_command(self, frame: CommandFrame) -> int:
-            seq = await super().append_command(frame)
+        async def append_command(self, frame: CommandFrame, *, behind: Place | None = None) -> int:
+            seq = await super().append_command(frame, behind=behind)
             if seq == 30 and not self.has_lost:
                 self.has_lost = True
                 self.commands.pop()
