@@ -184,6 +184,8 @@ async def test_an_order_is_modified(venue: Venue) -> None:
     assert -1102 == await code(put(quantity="0.02"))
     assert -4014 == await code(put(quantity="0.02", price="49100.01"))
     assert -2013 == await code(put(quantity="0.02", price="49000", orderId=5))
+    assert -5041 == await code(put(quantity="0.02", priceMatch="OPPONENT"))
+    assert -1106 == await code(put(quantity="0.02", price="49000", priceMatch="QUEUE"))
     await ok(put(quantity="0.03", price="49100"))
     assert -1130 == await code(put(quantity="0.04", price="49100", reduceOnly="true"))
     rows = await get(alice, "v1/orderAmendment", symbol="BTCUSDT", orderId=order["orderId"])
