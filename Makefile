@@ -24,6 +24,7 @@ soak: .venv/.ready
 	FOLDEX_HYPOTHESIS=soak FOLDEX_FLOW_SEEDS=20 FOLDEX_FLOW_COMMANDS=50000 FOLDEX_NAIVE_COMMANDS=200000 \
 	FOLDEX_DETERMINISM_COMMANDS=100000 FOLDEX_MARGIN_ACCOUNTS=50000 FOLDEX_HEALTH_SEQUENCES=5000 \
 	FOLDEX_PUSHING_STEPS=50000 FOLDEX_CAPTURED_LINES=100000 FOLDEX_BOOK_EVENTS=50000 FOLDEX_MUTATED_REQUESTS=100000 \
+	FOLDEX_MUTATED_FRAMES=100000 FOLDEX_API_EXAMPLES=200 \
 	.venv/bin/pytest -m soak -x -rP --durations=20
 
 # Every fault in full count against real processes and servers; takes about a quarter of an hour.
@@ -36,6 +37,8 @@ bench: .venv/.ready
 	.venv/bin/python -m bench.scaling
 	.venv/bin/python -m bench.pipeline
 	.venv/bin/python -m bench.liquidator
+	.venv/bin/python -m bench.replay
+	.venv/bin/python -m bench.streams
 
 # The rules compiled by mypyc from the same sources, in .compiled: tests, speed, and the same bytes.
 compiled: .venv/.ready
