@@ -92,8 +92,8 @@ class Intake:
     never changed.
 
     What the state does not hold, past orders, trades and income, reaches back as far as log and archive do
-    when this process starts. On a trimmed log without archive older orders that ended are unknown here, and of
-    those still open only what the state knows (see `OrderHistory.adopt`).
+    when this process starts. On a trimmed log without archive older orders that ended are unknown here, and
+    of those still open only what the state knows (see `OrderHistory.adopt`).
 
     With `legacy_conditional_orders` the order calls take the types that wait for a price, as they did before
     these got calls of their own.
