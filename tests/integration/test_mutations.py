@@ -1,7 +1,7 @@
-"""Mutated requests and messages: whatever comes in, no 500, no change of the state, no growing memory.
+"""Mutated bytes: requests that are no HTTP any more, messages and frames of the WebSocket API.
 
-What nobody signed is mutated from a request that somebody did, so that most of it is well formed. `make soak`
-sends 100,000 of them.
+Whatever comes in, there is no 500, no change of the state, no growing memory. `make soak` sends 100,000 of
+each.
 """
 
 import asyncio
@@ -19,7 +19,7 @@ import pytest
 from exchange.client import signed_query
 from tests.running_venue import DEADLINE_S, Account, Venue
 
-COUNT = int(os.environ.get("FOLDEX_MUTATIONS", "500"))
+COUNT = int(os.environ.get("FOLDEX_MUTATED_FRAMES", "500"))
 AT_ONCE = 100
 # What waits for the rest of a request is not answered; it is given up after this.
 ANSWER_S = 0.5

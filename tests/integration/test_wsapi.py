@@ -16,6 +16,8 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 import exchange.intake.wsapi.socket
+from exchange.intake.endpoint import Security
+from exchange.intake.wsapi.methods import METHODS
 from tests.running_venue import DEADLINE_S, NOBODY, Account, Venue
 
 ORDER = {
@@ -252,3 +254,53 @@ async def test_a_plain_request_is_told_so(venue: Venue) -> None:
         async with venue.session.get(f"{venue.url}{path}") as response:
             assert status == response.status
             assert "code" in await response.json()
+
+
+async def test_every_method_answers(venue: Venue) -> None:
+    """All that Binance's API has is there, and gives what its HTTP call gives."""
+    alice = await venue.account()
+    btc = {"symbol": "BTCUSDT"}
+    async with connected(venue) as wire:
+
+        async def result(method: str, **params: Any) -> Any:
+            is_public = METHODS[method].security is Security.NONE
+            answer = await wire.ask(method, params if is_public else signed(alice, **params))
+            assert 200 == answer["status"], (method, answer)
+            return answer["result"]
+
+        placed = await result("order.place", **ORDER, newClientOrderId="mine")
+        changed = await result(
+            "order.modify", **btc, side="BUY", quantity="0.02", price="49000", orderId=placed["orderId"]
+        )
+        assert (placed["orderId"], "0.020") == (changed["orderId"], changed["origQty"])
+        algo = await result(
+            "algoOrder.place",
+            **btc,
+            algoType="CONDITIONAL",
+            side="SELL",
+            type="STOP_MARKET",
+            quantity="0.01",
+            triggerPrice="40000",
+        )
+        assert "200" == (await result("algoOrder.cancel", algoId=algo["algoId"]))["code"]
+        for method in ("account.balance", "account.status", "account.position"):
+            for name in (method, f"v2/{method}"):
+                row = METHODS[name]
+                _, over_http = await alice.call(row.method, row.path)
+                assert shape(over_http) == shape(await result(name)), name
+        assert [["49000.0", "0.020"]] == (await result("depth", **btc))["bids"]
+        assert "49000.0" == (await result("ticker.book", **btc))["bidPrice"]
+        assert "BTCUSDT" == (await result("ticker.price", **btc))["symbol"]
+        assert {} == await result("ping")
+        assert abs((await result("time"))["serverTime"] - now_ms()) < DEADLINE_S * 1_000
+        listen_key = (await result("userDataStream.start"))["listenKey"]
+        assert listen_key == (await result("userDataStream.ping"))["listenKey"]
+        assert {} == await result("userDataStream.stop")
+    assert 20 == len(METHODS)
+
+
+def shape(answer: Any) -> Any:
+    """Return an answer's fields without their values."""
+    if isinstance(answer, dict):
+        return {name: shape(value) for name, value in answer.items()}
+    return [shape(value) for value in answer] if isinstance(answer, list) else type(answer)

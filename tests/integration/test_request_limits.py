@@ -28,7 +28,7 @@ async def limited(
     monkeypatch.setattr(exchange.intake.gate, "wall_clock_ms", lambda: time.time_ns() // 1_000_000 + ahead_ms)
     stop = asyncio.Event()
     wanted = Limits(enforce=Enforce.ALL, **limits)
-    task, url, admin_url = await start_intake(venue.log, venue.key_file, stop, wanted)
+    task, url, admin_url = await start_intake(venue.log, venue.key_file, stop, limits=wanted)
     yield replace(venue, url=url, admin_url=admin_url, stop=stop, intake=task)
     stop.set()
     async with asyncio.timeout(DEADLINE_S):
