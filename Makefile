@@ -37,6 +37,8 @@ bench: .venv/.ready
 	.venv/bin/python -m bench.scaling
 	.venv/bin/python -m bench.pipeline
 	.venv/bin/python -m bench.liquidator
+	.venv/bin/python -m bench.replay
+	.venv/bin/python -m bench.streams
 
 # The rules compiled by mypyc from the same sources, in .compiled: tests, speed, and the same bytes.
 compiled: .venv/.ready

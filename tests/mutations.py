@@ -58,7 +58,9 @@ GARBAGE = (
     "💥",
 )
 # Names under which any text is looked up or passed on; garbage there may be refused later, or be fine.
-_FREE = frozenset({"newClientOrderId", "origClientOrderId", "clientAlgoId", "asset", "startTime", "endTime"})
+_FREE = frozenset(
+    {"newClientOrderId", "origClientOrderId", "clientAlgoId", "listenKey", "asset", "startTime", "endTime"}
+)
 
 
 @dataclass(frozen=True)

@@ -58,6 +58,10 @@ class Recorded:
         for _ in range(commands):
             await self.send(random_command(self.state, self._random))
 
+    def wait(self, time_ms: int) -> None:
+        """Let time pass before the next entry."""
+        self._now_ns += time_ms * NS_PER_MS
+
     async def send(self, *commands: AnyCommand) -> None:
         """Add an entry."""
         seq = self.head.seq + 1

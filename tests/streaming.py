@@ -121,9 +121,9 @@ class Stage:
         }
         await self.send(PlaceOrder(**(fields | terms)))  # type: ignore[arg-type]
 
-    async def list_market(self, symbol: str) -> None:
+    async def list_market(self, symbol: str, **rules: object) -> None:
         """List a market."""
-        await self.send(ListMarket(spec=spec(symbol)))
+        await self.send(ListMarket(spec=spec(symbol, **rules)))
 
     async def get(self, path: str, **parameters: object) -> Any:
         """Ask the REST side; return the decoded answer."""

@@ -112,7 +112,7 @@ def explain(
 
     Exits with 1 when what comes out is not what is stored.
     """
-    from exchange.audit.audit_run import run_explain
+    from exchange.audit.audit_run import OutputError, run_explain
     from exchange.audit.chart import FORMATS, ChartError
     from exchange.audit.cli import FindingError
 
@@ -129,6 +129,9 @@ def explain(
     except ChartError as error:
         typer.echo(f"foldex: {error}", err=True)
         raise typer.Exit(config.EXIT_USAGE) from None
+    except OutputError as error:
+        typer.echo(f"foldex: {error}", err=True)
+        raise typer.Exit(config.EXIT_OUTPUT) from None
     except FindingError:
         raise typer.Exit(config.EXIT_FINDING) from None
 

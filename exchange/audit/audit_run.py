@@ -45,6 +45,10 @@ _SAYS_MOST = ("market", "side", "margin_mode", "leverage", "size", "entry_price"
 _HEALTH = ("equity", "maintenance_margin", "margin_ratio", "available", "withdrawable")
 
 
+class OutputError(Exception):
+    """A file that was asked for could not be written; the message names it."""
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Wanted:
     """Which liquidations to list; None is any."""
@@ -144,7 +148,7 @@ async def run_explain(
         NotInLogError: there is none of that number.
         FindingError: computed again it is not what is stored.
         ChartError: no chart can be drawn.
-        OSError: a file could not be written.
+        OutputError: a file could not be written.
     """
     expect_many_objects()
     with ReplayProgress() as progress:
@@ -161,10 +165,16 @@ async def run_explain(
 
 
 def _write_files(story: Story, chart: Path | None, html: Path | None) -> None:
+    contents: list[tuple[Path, bytes]] = []
     if chart is not None:
-        chart.write_bytes(draw(story, chart.suffix.lower().removeprefix(".")))
+        contents.append((chart, draw(story, chart.suffix.lower().removeprefix("."))))
     if html is not None:
-        html.write_text(page_of(story))
+        contents.append((html, page_of(story).encode()))
+    for path, content in contents:
+        try:
+            path.write_bytes(content)
+        except OSError as error:
+            raise OutputError(f"{path} could not be written: {error.strerror}") from error
 
 
 def _print_section(section: Section) -> None:

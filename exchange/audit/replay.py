@@ -59,11 +59,12 @@ def apply_entry(state: Exchange, verified: VerifiedEvents) -> int:
     Raises:
         CorruptLogError: one of them does not fit the state it meets.
     """
+    apply = state.apply
     count = 0
     for group in verified.groups:
         for event in group:
             try:
-                state.apply(event)
+                apply(event)
             except Exception as error:  # whatever it is, the event was none for this state
                 what = f"event {count}, {event.__struct_config__.tag}, does not fit the state: {error!r}"
                 raise CorruptLogError(verified.entry.seq, what) from error

@@ -51,9 +51,12 @@ class Front:
         headers = {"X-Request-Id": call.request_id}
         try:
             if endpoint is None:
-                socket = self._sockets.get(path[1:].partition("/")[0])
+                first = path[1:].partition("/")[0]
+                socket = self._sockets.get(first)
                 if socket is not None:
-                    return await socket(request, path)
+                    # What follows may be a listen key, which is not for the log.
+                    whole, path = path, f"/{first}"
+                    return await socket(request, whole)
                 gate.usage.charge(gate.check_address(call), 1, call.now_ms)
                 raise NO_SUCH_PATH.error(path=path[:PATH_SHOWN_CHARS_MAX], method=request.method)
             call.name = _NAMES[request.method, path]

@@ -91,9 +91,9 @@ class Intake:
     Construct, `catch_up`, `open`, and keep `run` going; then `ask`. The state is the fold's own: to be read,
     never changed.
 
-    What the state does not hold, past orders and counts of liquidations, reaches back as far as the log does
-    when this process starts. On a trimmed log older orders that ended are unknown here, and of those still
-    open only what the state knows (see `OrderHistory.adopt`).
+    What the state does not hold, past orders, trades and income, reaches back as far as log and archive do
+    when this process starts. On a trimmed log without archive older orders that ended are unknown here, and
+    of those still open only what the state knows (see `OrderHistory.adopt`).
 
     With `legacy_conditional_orders` the order calls take the types that wait for a price, as they did before
     these got calls of their own.

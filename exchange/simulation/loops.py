@@ -68,8 +68,11 @@ class Scheduler:
         Raises:
             RuntimeError: nobody has anything left to do.
         """
-        while not is_done():
-            self._step()
+        try:
+            while not is_done():
+                self._step()
+        finally:
+            events._set_running_loop(None)
 
     def add_timer(self, loop: "ProcessLoop", when_ns: int, handle: asyncio.TimerHandle) -> None:
         """Make a call ready at a time."""
@@ -149,13 +152,9 @@ class ProcessLoop(asyncio.AbstractEventLoop):
     def run_one(self) -> None:
         """Make the next call."""
         handle = self.ready.popleft()
-        if handle.cancelled():
-            return
-        events._set_running_loop(self)
-        try:
+        if not handle.cancelled():
+            events._set_running_loop(self)
             handle._run()
-        finally:
-            events._set_running_loop(None)
 
     def kill(self) -> None:
         """End as kill -9 does: nothing that was in memory happens any more.

@@ -151,7 +151,7 @@ class World:
         self.director = self.scheduler.new_loop("director")
         self.clients = self.scheduler.new_loop("clients")
         self._lives = count(1)
-        self.network = Network(random, self._run_late, self._note_fault)
+        self.network = Network(random, self.director.create_task, self._note_fault)
         self.store = make_store(clock_ms=lambda: self.scheduler.now_ns // NS_PER_MS)
         self.auditor = Auditor(self.store, self.find, every_events=plan.snapshot_events)
         self.server = Server(self.store, self.auditor.look)
@@ -242,12 +242,6 @@ class World:
         for process in self.processes.values():
             process.loop.is_frozen = False
             process.connection.is_cut_off = False
-
-    def _run_late(self, arrival: Awaitable[None]) -> None:
-        async def arrive() -> None:
-            await arrival
-
-        self.director.create_task(arrive())
 
     def _note_fault(self, name: str, what: str, fault: Fault) -> None:
         self.note(f"{name}: {what}: {fault}")

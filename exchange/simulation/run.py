@@ -23,7 +23,7 @@ from exchange.simulation.verdict import check_end, check_read_models
 
 COMMANDS_DEFAULT = 80
 # A run takes some 10 to 60 s of its time. One that is not at rest by then never will be.
-RUN_S_MAX = 300.0
+RUN_S_MAX = 150.0
 POLL_S = 0.1
 # Longer than anything that a process does on its own: ticks, segments, another writer's lease.
 QUIET_S = 1.5

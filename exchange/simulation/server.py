@@ -16,11 +16,11 @@ After a lost request or reply the next call makes a new connection.
 
 import asyncio
 from collections import Counter
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from dataclasses import dataclass
-from enum import StrEnum
+from enum import Enum, StrEnum
 from random import Random
-from typing import TypeVar
+from typing import Any, TypeVar
 
 from events.frame import CommandFrame, EventEntry
 from events.log import CommandEntry, Head, Lease, LogError, LogFullError, LogUnavailableError, Place
@@ -74,7 +74,7 @@ class Network:
     """
 
     random: Random
-    run_late: Callable[[Awaitable[None]], object]
+    run_late: Callable[[Coroutine[Any, Any, None]], object]
     note: Callable[[str, str, Fault], None]
     intensity: float = 0.0
 
@@ -95,31 +95,44 @@ class Network:
         return fault
 
 
+class Stream(Enum):
+    """Which of the two streams a reader waits for."""
+
+    COMMANDS = "commands"
+    EVENTS = "events"
+
+
 class Server:
     """A store and those who wait for it to grow. `on_append` is called whenever it may have grown."""
 
     def __init__(self, store: MemoryLog, on_append: Callable[[], None] = lambda: None) -> None:
         self.store = store
         self._on_append = on_append
-        self._waiting: list[asyncio.Future[None]] = []
+        self._waiting: dict[Stream, list[asyncio.Future[None]]] = {stream: [] for stream in Stream}
 
-    def grew(self) -> None:
+    def grew(self, *streams: Stream) -> None:
         """Wake who waits for entries."""
         self._on_append()
-        waiting, self._waiting = self._waiting, []
-        for future in waiting:
-            if not future.done():
-                future.set_result(None)
+        for stream in streams:
+            waiting, self._waiting[stream] = self._waiting[stream], []
+            for future in waiting:
+                _wake(future)
 
-    async def wait(self, timeout_s: float) -> None:
-        """Return when the store has grown, or after a time."""
-        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._waiting.append(future)
+    async def wait(self, stream: Stream, timeout_s: float) -> None:
+        """Return when a stream has grown, or after a time."""
+        loop = asyncio.get_running_loop()
+        future: asyncio.Future[None] = loop.create_future()
+        self._waiting[stream].append(future)
+        timer = loop.call_later(timeout_s, _wake, future)
         try:
-            async with asyncio.timeout(timeout_s):
-                await future
-        except TimeoutError:
-            pass
+            await future
+        finally:
+            timer.cancel()
+
+
+def _wake(future: "asyncio.Future[None]") -> None:
+    if not future.done():
+        future.set_result(None)
 
 
 class Connection:
@@ -152,7 +165,7 @@ class Connection:
 
         async def create() -> None:
             await self._store.create(frame)
-            self._server.grew()
+            self._server.grew(Stream.COMMANDS)
 
         await self._write("create", create)
 
@@ -161,7 +174,7 @@ class Connection:
 
         async def append() -> int:
             seq = await self._store.append_command(frame, behind=behind)
-            self._server.grew()
+            self._server.grew(Stream.COMMANDS)
             return seq
 
         return await self._write("append command", append)
@@ -173,7 +186,7 @@ class Connection:
             try:
                 await self._store.append_events(entries, previous, lease)
             finally:
-                self._server.grew()
+                self._server.grew(Stream.EVENTS)
 
         await self._write("append events", append)
 
@@ -184,7 +197,7 @@ class Connection:
 
         async def restore() -> None:
             await self._store.restore(commands, events, previous, lease)
-            self._server.grew()
+            self._server.grew(*Stream)
 
         await self._write("restore", restore)
 
@@ -212,11 +225,11 @@ class Connection:
 
     async def read_commands(self, after: int, limit: int, wait_ms: int = 0) -> list[CommandEntry]:
         """Return command entries behind `after`."""
-        return await self._read_entries("read commands", self._store.read_commands, after, limit, wait_ms)
+        return await self._read_entries(Stream.COMMANDS, self._store.read_commands, after, limit, wait_ms)
 
     async def read_events(self, after: int, limit: int, wait_ms: int = 0) -> list[EventEntry]:
         """Return event entries behind `after`."""
-        return await self._read_entries("read events", self._store.read_events, after, limit, wait_ms)
+        return await self._read_entries(Stream.EVENTS, self._store.read_events, after, limit, wait_ms)
 
     async def last_command_seq(self) -> int:
         """Return the number of the last command entry."""
@@ -259,13 +272,14 @@ class Connection:
 
     async def _read_entries(
         self,
-        what: str,
+        stream: Stream,
         read: Callable[[int, int], Awaitable[list[T]]],
         after: int,
         limit: int,
         wait_ms: int,
     ) -> list[T]:
         network = self._network
+        what = f"read {stream.value}"
         fault = None
         if network is not None:
             fault = await self._leave(network, what, is_write=False)
@@ -276,7 +290,7 @@ class Connection:
             loop = asyncio.get_running_loop()
             end_s = loop.time() + wait_ms / 1000
             while not entries and loop.time() < end_s:
-                await self._server.wait(end_s - loop.time())
+                await self._server.wait(stream, end_s - loop.time())
                 entries = await read(after, limit)
         if network is not None:
             await self._return(network, what, fault)

@@ -73,6 +73,17 @@ async def test_orders(api: Sdk) -> None:
     with pytest.raises(common.BadRequestError, match="Unknown order sent"):
         await api.do("cancel_order", "BTCUSDT", order_id=order.order_id)
     assert 1 == len(await api.do("all_orders", "BTCUSDT"))
+    tested = await api.do("test_order", "BTCUSDT", BUY, LIMIT, quantity=0.01, price=49_000, time_in_force=GTC)
+    assert "NEW" == tested.status
+    bid = {"symbol": "BTCUSDT", "side": "BUY", "type": "LIMIT", "timeInForce": "GTC", "price": 49_000}
+    batch = await api.do("place_multiple_orders", [bid | {"quantity": 0.01}, bid | {"quantity": 0}])
+    assert ["NEW", None] == [row.status for row in batch]
+    assert -4003 == batch[1].code
+    edit = {"symbol": "BTCUSDT", "side": "BUY", "orderId": batch[0].order_id, "quantity": 0.02}
+    (edited,) = await api.do("modify_multiple_orders", [edit | {"price": 48_000}])
+    assert "48000.0" == edited.price
+    (gone,) = await api.do("cancel_multiple_orders", "BTCUSDT", order_id_list=[batch[0].order_id])
+    assert "CANCELED" == gone.status
     assert "60000" == (await api.do("auto_cancel_all_open_orders", "BTCUSDT", 60_000)).countdown_time
     assert 200 == (await api.do("cancel_all_open_orders", "BTCUSDT")).code
 

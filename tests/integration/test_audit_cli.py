@@ -4,6 +4,7 @@ import asyncio
 import csv
 import io
 import json
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -192,6 +193,21 @@ def test_wrong_usage_is_said(server: EmbeddedServer, arguments: tuple[object, ..
 
     assert config.EXIT_USAGE == result.exit_code, result.output
     assert said in " ".join(result.output.replace("│", " ").split())
+
+
+def test_a_report_that_cannot_be_written_is_said(
+    server: EmbeddedServer, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A directory that is not there: exit code 74; no Matplotlib: exit code 2 and what to install."""
+    where = ("--redis-url", server.socket_path)
+    result = run("explain", 1, *where, "--html", tmp_path / "none" / "report.html")
+    assert config.EXIT_OUTPUT == result.exit_code
+    assert "report.html could not be written" in result.output
+
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    result = run("explain", 1, *where, "--chart", tmp_path / "path.svg")
+    assert config.EXIT_USAGE == result.exit_code
+    assert "foldex[audit]" in result.output
 
 
 def test_without_a_log_nothing_is_said_to_be_clean(tmp_path: Path) -> None:

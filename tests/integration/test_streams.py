@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 
 import aiohttp
 import pytest
+from structlog.testing import capture_logs
 
 from events.commands import Liquidate, SetLeverage, SetMarketStatus
 from events.frame import Groups
@@ -56,7 +57,7 @@ async def test_subscriptions_are_asked_for(stage: Stage) -> None:
 
 
 async def test_what_nobody_reads_is_not_made(stage: Stage) -> None:
-    """The last reader's leaving closes a channel, whether it asks or hangs up."""
+    """The last reader's leaving closes a channel, whether it asks, hangs up or breaks off."""
     hub = stage.front.hub
     one, other = await stage.connect("/ws"), await stage.connect("/ws/btcusdt@depth")
     await one.ask("SUBSCRIBE", "btcusdt@depth", "btcusdt@kline_1m")
@@ -64,6 +65,10 @@ async def test_what_nobody_reads_is_not_made(stage: Stage) -> None:
     await one.ask("UNSUBSCRIBE", "btcusdt@depth", "btcusdt@kline_1m")
     assert {"btcusdt@depth"} == set(hub.open_names)
     await other.socket.close()
+    await until(lambda: not hub.open_names)
+    broken = await stage.connect("/ws/btcusdt@depth")
+    await broken.ask("LIST_SUBSCRIPTIONS")
+    broken.socket._response.connection.transport.abort()  # type: ignore[union-attr]
     await until(lambda: not hub.open_names)
 
 
@@ -129,6 +134,27 @@ async def test_a_huge_message_ends_the_connection(stage: Stage) -> None:
         assert (400, -1130) == (response.status, (await response.json())["code"])
     with pytest.raises(aiohttp.WSServerHandshakeError):
         await stage.connect("/nowhere")
+
+
+async def test_a_listen_key_in_a_path_is_not_logged(stage: Stage) -> None:
+    """A request that is refused is logged by the beginning of its path alone."""
+    with capture_logs() as lines:
+        async with stage.session.get(f"{stage.url}/ws/a-listen-key") as response:
+            assert 400 == response.status
+            assert "a-listen-key" not in await response.text()
+    assert [("request_refused", "/ws")] == [(line["event"], line["path"]) for line in lines]
+    assert "a-listen-key" not in str(lines)
+
+
+async def test_there_are_only_so_many_connections() -> None:
+    """One more is refused until another ends."""
+    async with streaming(limits=StreamLimits(connections_max=1)) as stage:
+        first = await stage.connect("/ws")
+        with pytest.raises(aiohttp.WSServerHandshakeError, match="503"):
+            await stage.connect("/ws")
+        await first.socket.close()
+        await until(lambda: not stage.front.connection_count)
+        await stage.connect("/ws")
 
 
 async def test_too_many_streams_in_the_address_end_the_connection(stage: Stage) -> None:

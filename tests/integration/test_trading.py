@@ -142,6 +142,25 @@ async def test_a_good_till_date_may_be_beyond_all_clocks(venue: Venue) -> None:
     assert 2 == len(await get(alice, "v1/openOrders", symbol="BTCUSDT"))
 
 
+@pytest.mark.parametrize(
+    ("mode", "resting", "arriving"),
+    [
+        ("EXPIRE_MAKER", "EXPIRED_IN_MATCH", "NEW"),
+        ("EXPIRE_TAKER", "NEW", "EXPIRED_IN_MATCH"),
+        ("EXPIRE_BOTH", "EXPIRED_IN_MATCH", "EXPIRED_IN_MATCH"),
+        ("NONE", "FILLED", "FILLED"),
+    ],
+)
+async def test_self_trades_are_prevented(venue: Venue, mode: str, resting: str, arriving: str) -> None:
+    """The arriving order's choice counts; what expires for it is EXPIRED_IN_MATCH."""
+    alice = await venue.account()
+    first = await ok(alice.order(side="SELL"))
+    second = await ok(alice.order(selfTradePreventionMode=mode, newOrderRespType="RESULT"))
+    assert (mode, arriving) == (second["selfTradePreventionMode"], second["status"])
+    found = await get(alice, "v1/order", symbol="BTCUSDT", orderId=first["orderId"])
+    assert resting == found["status"]
+
+
 async def test_hedge_mode_has_rules_of_its_own(venue: Venue) -> None:
     """Orders name a leg, and reduceOnly must not be sent."""
     alice, bob = await venue.account(), await venue.account()
@@ -184,11 +203,30 @@ async def test_an_order_is_modified(venue: Venue) -> None:
     assert -1102 == await code(put(quantity="0.02"))
     assert -4014 == await code(put(quantity="0.02", price="49100.01"))
     assert -2013 == await code(put(quantity="0.02", price="49000", orderId=5))
+    assert -5041 == await code(put(quantity="0.02", priceMatch="OPPONENT"))
+    assert -1106 == await code(put(quantity="0.02", price="49000", priceMatch="QUEUE"))
     await ok(put(quantity="0.03", price="49100"))
+    assert -1130 == await code(put(quantity="0.04", price="49100", reduceOnly="true"))
     rows = await get(alice, "v1/orderAmendment", symbol="BTCUSDT", orderId=order["orderId"])
     assert [2, 1] == [row["amendment"]["count"] for row in rows]
     assert {"before": "49000.0", "after": "49100.0"} == rows[1]["amendment"]["price"]
     assert {"before": "0.020", "after": "0.030"} == rows[0]["amendment"]["origQty"]
+
+
+async def test_a_modification_that_leaves_nothing_open_cancels(venue: Venue) -> None:
+    """No more than what is filled already, or a post-only order at a price that would trade: CANCELED."""
+    alice, bob = await venue.account(), await venue.account()
+    order = await ok(alice.order(quantity="0.05"))
+    await ok(bob.order(side="SELL", quantity="0.02"))
+    one = {"symbol": "BTCUSDT", "side": "BUY", "orderId": order["orderId"]}
+    put = {"quantity": "0.02", "price": "49000"}
+    gone = await ok(alice.call("PUT", "/fapi/v1/order", parameters=one | put))
+    assert ("CANCELED", "0.020") == (gone["status"], gone["executedQty"])
+    order = await ok(alice.order(timeInForce="GTX", price="49000"))
+    await ok(bob.order(side="SELL", price="50500"))
+    put = {"orderId": order["orderId"], "quantity": "0.02", "price": "50500"}
+    gone = await ok(alice.call("PUT", "/fapi/v1/order", parameters=one | put))
+    assert ("CANCELED", "0.000") == (gone["status"], gone["executedQty"])
 
 
 async def test_batches_answer_in_order(venue: Venue) -> None:
@@ -238,6 +276,7 @@ MALFORMED_BATCHES: list[tuple[str, int | None]] = [
     ("{}", -1102),
     ("[1]", -1102),
     ("[{", -1102),
+    ('[{"a":' * 2_000, -1102),
     ('[{"symbol":"BTCUSDT","price":1e400}]', None),
     ('[{"symbol":["BTCUSDT"],"side":{"a":1}}]', None),
 ]
@@ -247,7 +286,7 @@ async def test_malformed_batches(venue: Venue) -> None:
     """A batch that is no list of up to five is refused whole; an element that is nothing, by itself."""
     trader = await venue.account()
     for batch, expected in MALFORMED_BATCHES:
-        status, body = await trader.call("POST", "/fapi/v1/batchOrders", batchOrders=batch)
+        status, body = await trader.call("POST", "/fapi/v1/batchOrders", in_body=True, batchOrders=batch)
         if expected is None:
             assert 200 == status, body
             assert all(row["code"] < 0 for row in body)

@@ -1,7 +1,7 @@
 """The loops of simulated processes: order within each, chance between them, and ends without a word."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from random import Random
 
 import pytest
@@ -133,7 +133,7 @@ def test_a_fault_does_what_its_name_says(
     """How often the frame is in the log in the end, and whether the caller knows."""
     store = MemoryLog()
     loop = scheduler.new_loop("caller")
-    network = Network(scheduler.random, run_late=_runner(scheduler), note=lambda *_: None)
+    network = Network(scheduler.random, run_late=scheduler.new_loop("late").create_task, note=lambda *_: None)
     monkeypatch.setattr(network, "draw", lambda *, is_write: fault)
     connection = Connection(Server(store), "caller", network)
     outcomes: list[bool] = []
@@ -154,15 +154,3 @@ def test_a_fault_does_what_its_name_says(
 
     assert (stored, confirmed) == (len(store.commands) - 1, outcomes[0])
     assert connection.connections == (1 if confirmed else 2)
-
-
-def _runner(scheduler: Scheduler) -> Callable[[Awaitable[None]], object]:
-    loop = scheduler.new_loop("late")
-
-    def run(arrival: Awaitable[None]) -> None:
-        async def arrive() -> None:
-            await arrival
-
-        loop.create_task(arrive())
-
-    return run

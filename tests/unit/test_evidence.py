@@ -19,6 +19,7 @@ from events.events import (
 from events.values import LiquidationResult
 from exchange.aggregate import deleverage, liquidation, ranking, state
 from tests.audited import BTC, ETH, Change, Scene, audit, scene
+from tests.unit.test_purity import ROOT, imports
 from tests.venue import every, money, only
 
 
@@ -229,3 +230,23 @@ def test_an_answer_that_could_do_nothing_ends_the_wait() -> None:
         s.venue.after(1)
 
     assert [] == audit(s.venue.log, late_events_max=5).findings
+
+
+@pytest.mark.parametrize(
+    ("module", "allowed"),
+    [
+        ("exact", set()),
+        ("facts", {"account", "market", "state"}),
+        ("ranks", {"account", "market", "state"}),
+        ("waterfall", {"account", "state"}),
+        ("lateness", {"account", "state"}),
+    ],
+)
+def test_the_second_implementation_shares_no_rule_with_the_first(module: str, allowed: set[str]) -> None:
+    """Of the aggregate it knows the tables of the state, and neither margin nor liquidation nor ranking."""
+    used = {
+        name.rpartition(".")[2]
+        for name in imports(ROOT / "exchange" / "audit" / f"{module}.py")
+        if name.startswith("exchange.aggregate")
+    }
+    assert allowed == used

@@ -6,8 +6,8 @@ with, in `u` the one it ends with itself. `U` is `pu` and not the number after i
 diff fits every snapshot taken at or after the update before it, and a client that joined in a quiet market
 and insists on U ≤ lastUpdateId ≤ u finds its first diff as well.
 
-To know which levels changed, a watch keeps the prices of a market's resting orders, while somebody reads its
-diffs: the events that end an order do not name its price.
+To know which levels changed, a tracker keeps the prices of a market's resting orders, while somebody reads
+its diffs: the events that end an order do not name its price.
 """
 
 from collections.abc import Callable
@@ -27,7 +27,7 @@ from exchange.intake.streams.channel import Channel
 Key = int
 
 
-class BookWatch:
+class LevelTracker:
     """Notes which price levels of a market's book change, for each of its readers.
 
     It is fed with every event of the market from the entry behind its making on.
@@ -127,15 +127,17 @@ class BookChannel(Channel):
 class DiffDepth(BookChannel):
     """The levels that changed, with their sizes; 0 is a level that is gone."""
 
-    def __init__(self, intake: Intake, name: str, symbol: str, period_s: float, watch: BookWatch) -> None:
+    def __init__(
+        self, intake: Intake, name: str, symbol: str, period_s: float, tracker: LevelTracker
+    ) -> None:
         super().__init__(intake, name, symbol, period_s)
-        self._watch = watch
+        self._tracker = tracker
         self._changed: dict[Key, None] = {}
-        watch.add(self._changed)
+        tracker.add(self._changed)
 
     def close(self) -> None:
-        """Let the watch forget this reader."""
-        self._watch.remove(self._changed)
+        """Let the tracker forget this reader."""
+        self._tracker.remove(self._changed)
 
     def flush(self) -> None:
         """Send the levels touched since the last flush, if there are any."""

@@ -61,7 +61,10 @@ class Channel:
 
     def send(self, payload: object) -> None:
         """Send a message to every subscriber, encoded once for each form."""
-        bare = encode(payload)
+        self.send_encoded(encode(payload))
+
+    def send_encoded(self, bare: bytes) -> None:
+        """Send a message that is JSON already."""
         wrapped = b""
         for subscriber in tuple(self.subscribers):
             if subscriber.is_combined:

@@ -66,6 +66,11 @@ class StreamFront:
         self._connections: dict[Connection, None] = {}
         self._is_closing = False
 
+    @property
+    def connection_count(self) -> int:
+        """How many connections there are."""
+        return len(self._connections)
+
     async def handle(self, request: web.BaseRequest, path: str) -> web.StreamResponse:
         """Serve one connection until it ends.
 
@@ -98,6 +103,9 @@ class StreamFront:
             await self._serve(connection, socket)
         except RequestError as error:
             await connection.end(WSCloseCode.POLICY_VIOLATION, str(error).encode())
+        except ConnectionError:
+            # It went away while it was answered; nobody is left to be told.
+            pass
         finally:
             del self._connections[connection]
             self._unsubscribe(connection, tuple(connection.names))

@@ -10,7 +10,7 @@ from typing import Final
 from events.frame import Groups
 from exchange.intake.market.candles import INTERVALS, INTERVALS_WITH_SECONDS, Interval
 from exchange.intake.service import Intake
-from exchange.intake.streams.books import BestPrices, BookWatch, DiffDepth, PartialDepth
+from exchange.intake.streams.books import BestPrices, DiffDepth, LevelTracker, PartialDepth
 from exchange.intake.streams.channel import Channel
 from exchange.intake.streams.tickers import (
     ContractInfo,
@@ -27,11 +27,11 @@ CONTRACT_SUFFIX: Final = "_perpetual"
 
 
 class MarketStreams:
-    """Makes the channels of the market streams, and keeps the watches of the books that they need."""
+    """Makes the channels of the market streams, and keeps the trackers of the books that they need."""
 
     def __init__(self, intake: Intake) -> None:
         self.intake = intake
-        self._watches: dict[str, BookWatch] = {}
+        self._trackers: dict[str, LevelTracker] = {}
 
     def channel(self, name: str) -> Channel | None:
         """Return a new channel for a name; None: there is no such stream, or not yet."""
@@ -44,33 +44,33 @@ class MarketStreams:
             stem = stem.removesuffix(CONTRACT_SUFFIX)
         symbol = stem.upper()
         make_one = _OF_MARKET.get((tail, is_continuous))
-        if not at or make_one is None or stem == symbol or symbol not in self.intake.state.markets:
+        if not at or make_one is None or stem != symbol.lower() or symbol not in self.intake.state.markets:
             return None
         return make_one(self, name, symbol)
 
     def feed(self, groups: Groups) -> None:
         """Note what an entry changed in the books whose diffs somebody reads."""
-        watches = self._watches
-        if not watches:
+        trackers = self._trackers
+        if not trackers:
             return
         for group in groups:
             for event in group:
-                watch = watches.get(getattr(event, "market", ""))
-                if watch is not None:
-                    handler = watch.handlers.get(type(event))
+                tracker = trackers.get(getattr(event, "market", ""))
+                if tracker is not None:
+                    handler = tracker.handlers.get(type(event))
                     if handler is not None:
                         handler(event)
 
     def diff_depth(self, name: str, symbol: str, period_s: float) -> Channel:
-        """Return a channel of diffs, with a watch on its book."""
-        watch = self._watches.get(symbol)
-        if watch is None:
-            watch = self._watches[symbol] = BookWatch(self.intake, symbol)
-        return DiffDepth(self.intake, name, symbol, period_s, watch)
+        """Return a channel of diffs, with a tracker on its book."""
+        tracker = self._trackers.get(symbol)
+        if tracker is None:
+            tracker = self._trackers[symbol] = LevelTracker(self.intake, symbol)
+        return DiffDepth(self.intake, name, symbol, period_s, tracker)
 
     def tidy(self) -> None:
-        """Forget the watches that nobody reads any more."""
-        self._watches = {symbol: watch for symbol, watch in self._watches.items() if watch.is_read}
+        """Forget the trackers that nobody reads any more."""
+        self._trackers = {symbol: tracker for symbol, tracker in self._trackers.items() if tracker.is_read}
 
 
 _MakeOne = Callable[[MarketStreams, str, str], Channel]

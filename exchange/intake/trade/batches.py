@@ -181,5 +181,5 @@ _TEXTS = msgspec.json.Decoder(list[str | int])
 def _decoded(decoder: msgspec.json.Decoder[T], text: str) -> T:
     try:
         return decoder.decode(text)
-    except (msgspec.DecodeError, UnicodeEncodeError, ArithmeticError) as error:
-        raise ValueError(text) from error
+    except (msgspec.DecodeError, UnicodeEncodeError, ArithmeticError, RecursionError) as error:
+        raise ValueError("no such JSON") from error

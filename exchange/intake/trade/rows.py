@@ -103,7 +103,7 @@ ORDERS: tuple[Endpoint, ...] = (
         "POST",
         "/fapi/v1/order/test",
         _TRADE,
-        0,
+        1,
         trading.check_order,
         NEW_ORDER,
         response=answers.OrderAnswer,

@@ -25,7 +25,14 @@ from events.events import (
 from events.values import RejectCode
 from exchange.aggregate.decide import refusal_of
 from exchange.intake.endpoint import Values
-from exchange.intake.errors import EITHER_MANDATORY, MANDATORY, NO_SUCH_ORDER, NOT_REQUIRED, RefusedError
+from exchange.intake.errors import (
+    BAD_PARAMETER,
+    EITHER_MANDATORY,
+    MANDATORY,
+    NO_SUCH_ORDER,
+    NOT_REQUIRED,
+    RefusedError,
+)
 from exchange.intake.service import Intake
 from exchange.intake.trade.algos import AlgoRecord, classic_answer
 from exchange.intake.trade.answers import Countdown, Done, OrderAnswer
@@ -89,7 +96,7 @@ async def modify_order(intake: Intake, account_id: int, values: Values) -> Order
 
 
 def amend_command(intake: Intake, account_id: int, values: Values) -> AmendOrder:
-    """Return the command for an amendment's parameters.
+    """Return the command for an amendment's parameters. Whether the order only reduces stays as it is.
 
     Raises:
         ApiError: what is wrong with them.
@@ -102,6 +109,11 @@ def amend_command(intake: Intake, account_id: int, values: Values) -> AmendOrder
         if name not in values:
             raise MANDATORY.error(name=name)
     market = intake.market(values["symbol"])
+    known = intake.orders.find(account_id, market.symbol, order_id, client_order_id)
+    if known is not None and values.get("reduceOnly", known.accepted.reduce_only) is not (
+        known.accepted.reduce_only
+    ):
+        raise BAD_PARAMETER.error(name="reduceOnly")
     return AmendOrder(
         account_id=account_id,
         market=market.symbol,
