@@ -34,3 +34,8 @@ class Histories:
     def adopt(self) -> None:
         """Know of all that is open in the state, which stands behind the last entry fed."""
         self.accounts.adopt(self._state())
+
+    def replace(self, other: "Histories") -> None:
+        """Go on in place of what saw only the entries behind a snapshot; they were fed here as well."""
+        self.adopt()
+        self.markets.keep_samples(other.markets)

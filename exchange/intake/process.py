@@ -74,7 +74,7 @@ async def run_intake(
     folding = asyncio.create_task(intake.run(), name="intake fold")
     opening = asyncio.create_task(intake.open(), name="intake open")
     stopping = asyncio.create_task(stop.wait(), name="intake stop")
-    reading = asyncio.create_task(_read_past(intake), name="intake past")
+    reading = asyncio.create_task(_read_past(intake, stop), name="intake past")
     ends = (stopping, folding, reading)
     try:
         await asyncio.wait((opening, *ends), return_when=asyncio.FIRST_COMPLETED)
@@ -103,10 +103,10 @@ async def run_intake(
             task.result()
 
 
-async def _read_past(intake: Intake) -> None:
-    """Read the past, and then wait to be cancelled: that it has been read is no reason to stop."""
-    await intake.read_past()
-    await asyncio.Event().wait()
+async def _read_past(intake: Intake, stop: asyncio.Event) -> None:
+    """Read the past, and then wait: that it has been read is no reason to stop."""
+    await until_available(intake.read_past, stop)
+    await stop.wait()
 
 
 class _Listeners:

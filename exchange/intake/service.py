@@ -94,10 +94,11 @@ class Intake:
     Construct, `catch_up`, `open`, and keep `run` going; then `ask`. The state is the fold's own: to be read,
     never changed.
 
-    What the state does not hold, the histories, reaches back as far as log and archive do when this process
-    starts. On a trimmed log without an archive older orders that ended are unknown here, and of those still
-    open only what the state knows (see `OrderHistory.adopt`). A process that starts from a snapshot takes
-    orders at once, and reads what came before beside that, by `read_past`; until then it has no past.
+    What the state does not hold, past orders, trades and income, reaches back as far as log and archive do
+    when this process starts. On a trimmed log without an archive older orders that ended are unknown here,
+    and of those still open only what the state knows (see `OrderHistory.adopt`). A process that starts from a
+    snapshot takes orders at once, and reads what came before beside that, by `read_past`; until then it has
+    no past.
 
     With `legacy_conditional_orders` the order calls take the types that wait for a price, as they did before
     these got calls of their own.
@@ -194,6 +195,7 @@ class Intake:
 
         Raises:
             CorruptLogError, LogRewoundError: as `Fold.past`.
+            LogUnavailableError: the server does not answer; it can be tried again.
         """
         since = self._since
         if since is None:
@@ -207,7 +209,7 @@ class Intake:
             if since:
                 await slices.pause()
         # From here to the end nobody else runs: the state stands behind the last entry fed.
-        found.adopt()
+        found.replace(self._histories)
         self._histories = found
         self._since = None
         logger.info("past_read", seq=self.state.seq)

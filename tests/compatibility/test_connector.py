@@ -102,6 +102,8 @@ async def test_listen_keys(there: Local) -> None:
     key = (await call(client.new_listen_key))["listenKey"]
     assert key == (await call(client.new_listen_key))["listenKey"]
     assert key == (await call(client.renew_listen_key, key))["listenKey"]
+    with pytest.raises(error.ClientError):
+        await call(client.close_listen_key, "x")
     assert {} == await call(client.close_listen_key, key)
     with pytest.raises(error.ClientError) as caught:
         await call(client.renew_listen_key, key)

@@ -142,6 +142,25 @@ async def test_a_good_till_date_may_be_beyond_all_clocks(venue: Venue) -> None:
     assert 2 == len(await get(alice, "v1/openOrders", symbol="BTCUSDT"))
 
 
+@pytest.mark.parametrize(
+    ("mode", "resting", "arriving"),
+    [
+        ("EXPIRE_MAKER", "EXPIRED_IN_MATCH", "NEW"),
+        ("EXPIRE_TAKER", "NEW", "EXPIRED_IN_MATCH"),
+        ("EXPIRE_BOTH", "EXPIRED_IN_MATCH", "EXPIRED_IN_MATCH"),
+        ("NONE", "FILLED", "FILLED"),
+    ],
+)
+async def test_self_trades_are_prevented(venue: Venue, mode: str, resting: str, arriving: str) -> None:
+    """The arriving order's choice counts; what expires for it is EXPIRED_IN_MATCH."""
+    alice = await venue.account()
+    first = await ok(alice.order(side="SELL"))
+    second = await ok(alice.order(selfTradePreventionMode=mode, newOrderRespType="RESULT"))
+    assert (mode, arriving) == (second["selfTradePreventionMode"], second["status"])
+    found = await get(alice, "v1/order", symbol="BTCUSDT", orderId=first["orderId"])
+    assert resting == found["status"]
+
+
 async def test_hedge_mode_has_rules_of_its_own(venue: Venue) -> None:
     """Orders name a leg, and reduceOnly must not be sent."""
     alice, bob = await venue.account(), await venue.account()
@@ -184,6 +203,8 @@ async def test_an_order_is_modified(venue: Venue) -> None:
     assert -1102 == await code(put(quantity="0.02"))
     assert -4014 == await code(put(quantity="0.02", price="49100.01"))
     assert -2013 == await code(put(quantity="0.02", price="49000", orderId=5))
+    assert -5041 == await code(put(quantity="0.02", priceMatch="OPPONENT"))
+    assert -1106 == await code(put(quantity="0.02", price="49000", priceMatch="QUEUE"))
     await ok(put(quantity="0.03", price="49100"))
     assert -1130 == await code(put(quantity="0.04", price="49100", reduceOnly="true"))
     rows = await get(alice, "v1/orderAmendment", symbol="BTCUSDT", orderId=order["orderId"])

@@ -35,8 +35,8 @@ from exchange.aggregate.units import RATE_ONE
 from exchange.intake.projection import Clock, Handlers
 from exchange.intake.trade.orders import OrderHistory
 
-TRADES_KEPT_PER_ACCOUNT = 2_000
-INCOME_KEPT_PER_ACCOUNT = 5_000
+TRADES_KEPT_PER_ACCOUNT = 1_000
+INCOME_KEPT_PER_ACCOUNT = 2_000
 MARGIN_MOVES_KEPT_PER_ACCOUNT = 500
 CLOSURES_KEPT_PER_ACCOUNT = 200
 

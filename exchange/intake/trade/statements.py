@@ -87,7 +87,9 @@ async def keep_listening(intake: Intake, account_id: int, values: Values) -> Lis
 
 
 async def stop_listening(intake: Intake, account_id: int, values: Values) -> Nothing:
-    """End the account's key."""
+    """End the account's key; having none is no error, naming another's or one that ended is."""
+    if "listenKey" in values:
+        intake.listen_keys.keep(account_id, values["listenKey"])
     intake.listen_keys.stop(account_id)
     return Nothing()
 
