@@ -37,6 +37,9 @@ bench: .venv/.ready
 	.venv/bin/python -m bench.scaling
 	.venv/bin/python -m bench.pipeline
 	.venv/bin/python -m bench.liquidator
+	.venv/bin/foldex bench latency
+	.venv/bin/foldex bench throughput
+	.venv/bin/foldex bench throughput --api rest --in-flight 64
 	.venv/bin/python -m bench.replay
 	.venv/bin/python -m bench.streams
 

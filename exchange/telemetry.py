@@ -28,8 +28,13 @@ def configure_logging(process: str, *, pid: int, as_json: bool, level: str = "in
     renderer: structlog.typing.Processor = (
         structlog.processors.JSONRenderer()
         if as_json
-        else structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
+        else structlog.dev.ConsoleRenderer(
+            colors=sys.stderr.isatty(),
+            exception_formatter=structlog.dev.RichTracebackFormatter(show_locals=False),
+        )
     )
+    # What was in the variables of a traceback may be a secret, whatever it was called there.
+    tracebacks = structlog.tracebacks.ExceptionDictTransformer(show_locals=False)
     structlog.configure(
         processors=[
             structlog.contextvars.merge_contextvars,
@@ -37,7 +42,7 @@ def configure_logging(process: str, *, pid: int, as_json: bool, level: str = "in
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             redact,
             structlog.processors.StackInfoRenderer(),
-            *((structlog.processors.dict_tracebacks,) if as_json else ()),
+            *((structlog.processors.ExceptionRenderer(tracebacks),) if as_json else ()),
             renderer,
         ],
         wrapper_class=structlog.make_filtering_bound_logger(LEVELS[level]),

@@ -239,16 +239,17 @@ class Bench:
 
 async def measure_latency(asked: Asked, progress: Progress) -> dict[str, Any]:
     """Return the latencies of orders, of an echo and of pings, and the stages of the orders."""
+    warm_up_s = min(WARM_UP_S, asked.seconds / 2)
     with tempfile.TemporaryDirectory(prefix="foldex-bench-") as directory:
         async with Bench(Path(directory), asked, progress) as bench:
             async with echo(bench.supervisor.log_url) as echo_url:
                 floor = await bench.load(echo_url, [None] * CALLERS)
-                await floor.open_loop("ping", asked.rate, WARM_UP_S, progress)
+                await floor.open_loop("ping", asked.rate, warm_up_s, progress)
                 echoed = await floor.open_loop("ping", asked.rate, asked.seconds / 2, progress)
             load = await bench.load(bench.supervisor.url, list(await bench.accounts()))
-            await load.open_loop("ping", asked.rate, WARM_UP_S, progress)
+            await load.open_loop("ping", asked.rate, warm_up_s, progress)
             pinged = await load.open_loop("ping", asked.rate, asked.seconds / 4, progress)
-            await load.open_loop("order", asked.rate, WARM_UP_S, progress)
+            await load.open_loop("order", asked.rate, warm_up_s, progress)
             first_seq = (await bench.log.event_head()).seq
             ordered = await load.open_loop("order", asked.rate, asked.seconds, progress)
             stages = await _stages(bench.log, first_seq, ordered)
@@ -272,7 +273,7 @@ async def measure_throughput(asked: Asked, in_flight: int, progress: Progress) -
     with tempfile.TemporaryDirectory(prefix="foldex-bench-") as directory:
         async with Bench(Path(directory), asked, progress) as bench:
             load = await bench.load(bench.supervisor.url, list(await bench.accounts()))
-            await load.closed_loop(in_flight, WARM_UP_S, progress)
+            await load.closed_loop(in_flight, min(WARM_UP_S, asked.seconds / 2), progress)
             ordered = await load.closed_loop(in_flight, asked.seconds, progress)
     return {
         "api": asked.api,

@@ -104,7 +104,8 @@ def show_rows(title: str, rows: list[dict[str, Any]]) -> None:
         return
     table = Table(title=title, title_justify="left")
     for name in rows[0]:
-        table.add_column(name)
+        # A key that is cut short is of no use.
+        table.add_column(name, overflow="fold")
     for row in rows:
         table.add_row(*(str(value) for value in row.values()))
     Console().print(table)

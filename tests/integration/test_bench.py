@@ -20,7 +20,7 @@ def bench(*arguments: str) -> dict[str, object]:
 @pytest.mark.slow
 def test_latency_counts_every_request_and_knows_its_floor() -> None:
     """All that was to be sent was answered; orders take longer than pings; the stages are those of frames."""
-    found = bench("latency", "--rate", "50", "--seconds", "1")
+    found = bench("latency", "--rate", "100", "--seconds", "0.5")
     orders, echo, ping = (found[name] for name in ("orders", "echo", "ping"))
     assert isinstance(orders, dict)
     assert isinstance(echo, dict)

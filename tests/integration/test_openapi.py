@@ -30,7 +30,7 @@ from exchange.intake.endpoints import ENDPOINTS
 from exchange.intake.openapi import describe
 from tests.running_venue import Account, Venue
 
-EXAMPLES = int(os.environ.get("FOLDEX_API_EXAMPLES", "3"))
+EXAMPLES = int(os.environ.get("FOLDEX_API_EXAMPLES", "2"))
 CHECKS = [status_code_conformance, content_type_conformance, response_schema_conformance]
 _SIGNED = ("timestamp", "recvWindow", "signature")
 # Asked in the place of generated texts now and then, so that answers are not all refusals.

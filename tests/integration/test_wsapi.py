@@ -15,9 +15,11 @@ import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
+import exchange.intake.wsapi.server
 import exchange.intake.wsapi.socket
 from exchange.intake.endpoint import Security
 from exchange.intake.wsapi.methods import METHODS
+from tests.integration.processes import eventually
 from tests.running_venue import DEADLINE_S, NOBODY, Account, Venue
 
 ORDER = {
@@ -304,3 +306,23 @@ def shape(answer: Any) -> Any:
     if isinstance(answer, dict):
         return {name: shape(value) for name, value in answer.items()}
     return [shape(value) for value in answer] if isinstance(answer, list) else type(answer)
+
+
+async def test_only_so_many_connections(venue: Venue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One more than there may be is told to come back; when another ends there is room."""
+    monkeypatch.setattr(exchange.intake.wsapi.server, "CONNECTIONS_MAX", 1)
+    url = f"{venue.url.replace('http', 'ws')}/ws-fapi/v1"
+    async with connected(venue) as wire:
+        await wire.ask("ping")
+        with pytest.raises(aiohttp.WSServerHandshakeError) as caught:
+            await venue.session.ws_connect(url)
+        assert 503 == caught.value.status
+
+    async def is_let_in() -> bool:
+        try:
+            async with connected(venue) as again:
+                return 200 == (await again.ask("ping"))["status"]
+        except aiohttp.WSServerHandshakeError:
+            return False
+
+    await eventually(is_let_in, "room for another connection")

@@ -4,7 +4,7 @@ import asyncio
 
 from aiohttp import web
 
-from exchange.intake.errors import BAD_REQUEST, NO_SUCH_PATH
+from exchange.intake.errors import BAD_REQUEST, NO_SUCH_PATH, OVERLOADED
 from exchange.intake.gate import Gate
 from exchange.intake.wsapi.socket import RETURN_LIMITS, Socket
 
@@ -14,6 +14,7 @@ CONNECT_WEIGHT = 5
 # A connection that does not answer a ping within half of this is dead. Binance's servers ask every 3 minutes.
 HEARTBEAT_S = 180.0
 LIFE_S = 24 * 3600.0
+CONNECTIONS_MAX = 1_024
 PATH_SHOWN_CHARS_MAX = 100
 
 
@@ -37,6 +38,8 @@ class WebSocketApi:
         response = web.WebSocketResponse(
             heartbeat=HEARTBEAT_S, max_msg_size=MESSAGE_BYTES_MAX, compress=False
         )
+        if len(self._open) >= CONNECTIONS_MAX:
+            raise OVERLOADED.error()
         if not response.can_prepare(request).ok:
             raise BAD_REQUEST.error(what="it does not ask for a WebSocket")
         try:

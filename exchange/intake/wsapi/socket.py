@@ -34,7 +34,7 @@ from exchange.intake.wsapi.methods import METHODS
 from exchange.intake.wsapi.stepping import Stepper
 
 IN_FLIGHT_MAX = 1_024
-UNREAD_BYTES_MAX = 4 * 1024 * 1024
+UNREAD_BYTES_MAX = 1024 * 1024
 METHOD_SHOWN_CHARS_MAX = 40
 SESSION_WEIGHT = 2
 API_KEY = "apiKey"
