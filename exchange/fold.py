@@ -37,6 +37,8 @@ from exchange.aggregate.image import ImageError, restore, take_image
 from exchange.aggregate.state import Exchange
 
 ENTRIES_PER_READ = 256
+# Of the past, which is read while others wait for the event loop.
+PAST_ENTRIES_PER_READ = 16
 WAIT_MS = 500
 RETRY_S = 0.1
 # A checkpoint follows its milestone within seconds; who lags further behind than this compares no more.
@@ -161,7 +163,7 @@ class Fold:
             return
         reader = await self._oldest()
         while reader.seq < snapshot.seq:
-            for verified in await reader.read(min(ENTRIES_PER_READ, snapshot.seq - reader.seq)):
+            for verified in await reader.read(min(PAST_ENTRIES_PER_READ, snapshot.seq - reader.seq)):
                 yield verified
         if reader.seq == snapshot.seq and reader.chain_hash != snapshot.chain_hash:
             raise CorruptLogError(snapshot.seq, "the entries before the snapshot do not lead to it")

@@ -36,7 +36,8 @@ class Endpoint:
     """One call. `response` is the type of its answer, by which the API's description says what comes back.
 
     A weight of 0 belongs to order calls, which count against the account's orders and not against the
-    caller's address. Of a call that `is_order`, `orders` says how many it counts for in ten seconds.
+    caller's address. Of a call that `is_order`, `orders` says how many it counts for in ten seconds. One that
+    `needs_past` is refused while the intake reads what happened before it started.
 
     A handler awaits futures and `Intake.ask` alone: it may run without a task of its own.
     """
@@ -50,6 +51,7 @@ class Endpoint:
     response: Any = dict
     is_order: bool = False
     orders: int | Weigh = 1
+    needs_past: bool = False
     reader: Reader = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:

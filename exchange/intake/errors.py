@@ -62,6 +62,11 @@ BANNED = Fault(
     "Please use the websocket for live updates to avoid bans.",
     418,
 )
+PAST_UNREAD = Fault(
+    -1001,
+    "The exchange has just started and is still reading what happened before. Please try again in a moment.",
+    503,
+)
 STATUS_UNKNOWN = Fault(
     -1006,
     "An unexpected response was received from the message bus. Execution status unknown; query the order.",

@@ -13,7 +13,7 @@ import structlog
 
 from exchange.intake.access import Access, Caller
 from exchange.intake.endpoint import Endpoint, Values
-from exchange.intake.errors import SHUTTING_DOWN, UNKNOWN, ApiError
+from exchange.intake.errors import PAST_UNREAD, SHUTTING_DOWN, UNKNOWN, ApiError
 from exchange.intake.limits import AddressUse, Usage
 from exchange.intake.market.data import wall_clock_ms
 from exchange.intake.metrics import NS_PER_S, OTHER
@@ -107,6 +107,8 @@ class Gate:
             orders = endpoint.orders
             count = orders if isinstance(orders, int) else orders(values)
             self.usage.count_order(call.account_id, count, use, call.now_ms)
+        if endpoint.needs_past and not self.intake.has_past:
+            raise PAST_UNREAD.error()
         return values
 
     def refused(self, call: Call, path: str, error: ApiError) -> None:

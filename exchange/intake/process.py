@@ -74,7 +74,8 @@ async def run_intake(
     folding = asyncio.create_task(intake.run(), name="intake fold")
     opening = asyncio.create_task(intake.open(), name="intake open")
     stopping = asyncio.create_task(stop.wait(), name="intake stop")
-    ends = (stopping, folding)
+    reading = asyncio.create_task(_read_past(intake, stop), name="intake past")
+    ends = (stopping, folding, reading)
     try:
         await asyncio.wait((opening, *ends), return_when=asyncio.FIRST_COMPLETED)
         if opening.done():
@@ -94,10 +95,18 @@ async def run_intake(
         stopping.cancel()
         # What is cut off is a read that waits for what comes next; entries are applied whole.
         folding.cancel()
+        reading.cancel()
         await asyncio.wait((opening, *ends))
         logger.info("intake_stopped", seq=intake.state.seq)
-    if not folding.cancelled():
-        folding.result()
+    for task in (folding, reading):
+        if not task.cancelled():
+            task.result()
+
+
+async def _read_past(intake: Intake, stop: asyncio.Event) -> None:
+    """Read the past, and then wait: that it has been read is no reason to stop."""
+    await until_available(intake.read_past, stop)
+    await stop.wait()
 
 
 class _Listeners:

@@ -29,7 +29,7 @@ from events.commands import (
     SetMarketStatus,
     Tick,
 )
-from events.events import CommandFailed, Event, LiquidationStarted, Rejected
+from events.events import CommandFailed, Event, Rejected
 from events.frame import Groups, header_of
 from events.log import Log, LogError, LogFullError, VerifiedEvents
 from events.machine import MACHINE, Machine
@@ -52,18 +52,21 @@ from exchange.intake.errors import (
     ApiError,
     refusal,
 )
+from exchange.intake.histories import Histories
 from exchange.intake.keys import KeyRing
 from exchange.intake.limits import DEFAULT_LIMITS, Limits
 from exchange.intake.market.past import Past
 from exchange.intake.metrics import Metrics
 from exchange.intake.projection import Projection
 from exchange.intake.trade.listen_keys import ListenKeys
-from exchange.intake.trade.orders import NS_PER_MS
+from exchange.intake.trade.orders import NS_PER_MS, OrderHistory
 from exchange.intake.trade.past import AccountPast
 from exchange.intake.trade.places import Places
 
 ANSWER_DEADLINE_S = 10.0
 TIMER_CHECK_S = 0.25
+# How long the event loop may be kept while the past is read.
+SLICE_S = 0.002
 WAITS_CHECK_S = 0.5
 TIMER_IN_VAIN_S = 5.0
 # What may still come in when orders no longer may, up to `RESERVED_FACTOR` times the bound.
@@ -92,8 +95,10 @@ class Intake:
     never changed.
 
     What the state does not hold, past orders, trades and income, reaches back as far as log and archive do
-    when this process starts. On a trimmed log without archive older orders that ended are unknown here, and
-    of those still open only what the state knows (see `OrderHistory.adopt`).
+    when this process starts. On a trimmed log without an archive older orders that ended are unknown here,
+    and of those still open only what the state knows (see `OrderHistory.adopt`). A process that starts from a
+    snapshot takes orders at once, and reads what came before beside that, by `read_past`; until then it has
+    no past.
 
     With `legacy_conditional_orders` the order calls take the types that wait for a price, as they did before
     these got calls of their own.
@@ -126,9 +131,11 @@ class Intake:
         self._waits: deque[tuple[float, asyncio.Future[list[Event]]]] = deque()
         self._waiting: asyncio.Task[None] | None = None
         self._fold = Fold(log, self._on_entry, snapshots)
-        self._projections: tuple[Projection, ...] = ()
-        self._forget_past()
-        self._has_past = False
+        self._is_started = False
+        self._histories = Histories(lambda: self._fold.state)
+        self._followers: tuple[Projection, ...] = ()
+        # What came since the snapshot, while what came before it is being read; None when all is known.
+        self._since: deque[Groups] | None = None
 
     @property
     def state(self) -> Exchange:
@@ -150,15 +157,66 @@ class Intake:
 
     async def catch_up(self) -> None:
         """Read all that is in the log now; raises as `Fold.catch_up`."""
-        if not self._has_past:
+        if not self._is_started:
             await self._fold.start()
-            await self._read_past()
-            self._has_past = True
+            if self._fold.started_from is not None:
+                self._histories.adopt()
+                self._since = deque()
+            self._is_started = True
         await self._fold.catch_up()
 
+    @property
+    def has_past(self) -> bool:
+        """Whether all is known that happened before this process started, as far as it is kept."""
+        return self._since is None
+
+    @property
+    def past(self) -> AccountPast:
+        """What happened to accounts."""
+        return self._histories.accounts
+
+    @property
+    def orders(self) -> OrderHistory:
+        """What became of orders."""
+        return self._histories.accounts.orders
+
+    @property
+    def markets_past(self) -> Past:
+        """What happened in the markets."""
+        return self._histories.markets
+
+    @property
+    def liquidations(self) -> dict[MarginMode, int]:
+        """How many liquidations there were, as far back as is known."""
+        return self._histories.liquidations
+
+    async def read_past(self) -> None:
+        """Read what came before the snapshot that this process started from, a little at a time.
+
+        Raises:
+            CorruptLogError, LogRewoundError: as `Fold.past`.
+            LogUnavailableError: the server does not answer; it can be tried again.
+        """
+        since = self._since
+        if since is None:
+            return
+        found, slices = Histories(lambda: self._fold.state), _Slices()
+        async for verified in self._fold.past():
+            found.feed(verified.groups)
+            await slices.pause()
+        while since:
+            found.feed(since.popleft())
+            if since:
+                await slices.pause()
+        # From here to the end nobody else runs: the state stands behind the last entry fed.
+        found.replace(self._histories)
+        self._histories = found
+        self._since = None
+        logger.info("past_read", seq=self.state.seq)
+
     def follow(self, projection: Projection) -> None:
-        """Feed a projection with every entry from now on, behind those that are fed already."""
-        self._projections = (*self._projections, projection)
+        """Feed a projection with every entry from now on, behind the histories."""
+        self._followers = (*self._followers, projection)
 
     async def open(self) -> None:
         """Open this intake's origin; raises as `Appender.open`."""
@@ -287,37 +345,32 @@ class Intake:
             "min_notional": money_text(market.spec.min_notional) if market is not None else "",
         }
 
-    def _forget_past(self) -> None:
-        self.liquidations: dict[MarginMode, int] = {MarginMode.ISOLATED: 0, MarginMode.CROSS: 0}
-        self.past = AccountPast(lambda symbol: self._fold.state.markets[symbol].unit)
-        self.orders = self.past.orders
-        self.markets_past = Past(lambda: self._fold.state)
-        self._projections = (self.past, self.markets_past)
-
-    async def _read_past(self) -> None:
-        """Learn from the entries before the snapshot, if the fold started from one, what it does not hold."""
-        self._forget_past()
-        async for verified in self._fold.past():
-            self._note(verified.groups)
-        self.past.adopt(self._fold.state)
-
-    def _note(self, groups: Groups) -> None:
-        for projection in self._projections:
-            projection.feed(groups)
-        for group in groups:
-            for event in group:
-                if type(event) is LiquidationStarted:
-                    self.liquidations[event.mode] += 1
-
     def _on_entry(self, entry: VerifiedEvents) -> None:
         groups = entry.groups
-        self._note(groups)
+        self._histories.feed(groups)
+        for follower in self._followers:
+            follower.feed(groups)
+        if self._since is not None:
+            self._since.append(groups)
         self.metrics.entry(len(groups), sum(map(len, groups)), len(entry.entry.body))
         self._appender.resolve(groups)
         header = header_of(groups)
         if header.outcome is Outcome.ORIGIN_CLOSED and header.origin == self._appender.origin:
             # Another process has our name; none of our commands will ever run again.
             raise FrameRefusedError(header.outcome)
+
+
+class _Slices:
+    """Lets others run whenever it has worked for `SLICE_S`."""
+
+    def __init__(self) -> None:
+        self._began_s = asyncio.get_running_loop().time()
+
+    async def pause(self) -> None:
+        loop = asyncio.get_running_loop()
+        if loop.time() - self._began_s > SLICE_S:
+            await asyncio.sleep(0)
+            self._began_s = loop.time()
 
 
 class _DeadlineError(Exception):

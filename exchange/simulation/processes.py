@@ -263,6 +263,7 @@ async def _intake(process: Process, *, deadline_s: float) -> None:
     folding = asyncio.create_task(intake.run(), name="intake fold")
     opening = asyncio.create_task(intake.open(), name="intake open")
     stopping = asyncio.create_task(host.stop.wait(), name="intake stop")
+    reading = asyncio.create_task(host.until_available(intake.read_past), name="intake past")
     ends = (stopping, folding)
     try:
         await asyncio.wait((opening, *ends), return_when=asyncio.FIRST_COMPLETED)
@@ -278,6 +279,8 @@ async def _intake(process: Process, *, deadline_s: float) -> None:
         await intake.close()
         stopping.cancel()
         folding.cancel()
-        await asyncio.wait((opening, *ends))
-    if not folding.cancelled():
-        folding.result()
+        reading.cancel()
+        await asyncio.wait((opening, reading, *ends))
+    for task in (folding, reading):
+        if not task.cancelled():
+            task.result()

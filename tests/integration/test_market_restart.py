@@ -31,6 +31,7 @@ async def intake_of(record: Recorded, snapshots: Snapshots) -> Intake:
     """Return an intake that has caught up."""
     intake = Intake(record.log, "intake", KeyRing(os.urandom(32)), snapshots=snapshots)
     await intake.catch_up()
+    await intake.read_past()
     return intake
 
 

@@ -27,6 +27,9 @@ from exchange.aggregate.image import take_image
 from exchange.aggregate.state import RULES_VERSION
 from exchange.archiving import export_log
 from exchange.fold import Fold, Snapshots
+from exchange.intake.endpoints import ROUTES
+from exchange.intake.errors import ApiError
+from exchange.intake.gate import Gate
 from exchange.intake.keys import KeyRing
 from exchange.intake.service import Intake
 from exchange.intake.trade.orders import order_answer
@@ -301,6 +304,7 @@ async def intake_of(record: Recorded, snapshots: Snapshots) -> Intake:
     """Return an intake that has caught up."""
     intake = Intake(record.log, "intake", KeyRing(bytes(32)), snapshots=snapshots)
     await intake.catch_up()
+    await intake.read_past()
     return intake
 
 
@@ -411,6 +415,45 @@ async def test_the_intake_knows_an_accounts_past_from_the_archive(record: Record
     await whole.catch_up()
     await intake.catch_up()
     assert remembered(whole) == remembered(intake)
+
+
+async def test_the_intake_serves_while_it_reads_its_past(record: Recorded, tmp_path: Path) -> None:
+    """Open orders are known at once; what comes meanwhile is there with the past, each row once."""
+    whole = await intake_of(record, Snapshots())
+    archive = str(tmp_path / "archive")
+    await export_log(record.log, archive)
+    await trim_half(record)
+    intake = Intake(
+        record.log, "intake", KeyRing(bytes(32)), snapshots=Snapshots(directory=tmp_path, archive=archive)
+    )
+    await intake.catch_up()
+    assert not intake.has_past
+    for account in intake.state.accounts.values():
+        assert all(intake.orders.get(order_id).is_open for order_id in account.orders)
+
+    gate = Gate(intake)
+    asked = {"symbol": "BTCUSDT", "interval": "1m"}
+    with pytest.raises(ApiError, match="still reading") as refused:
+        gate.admit(
+            gate.call("127.0.0.1"), ROUTES["GET", "/fapi/v1/klines"], lambda: dict(asked), lambda _: None
+        )
+    assert 503 == refused.value.status
+    del asked["interval"]
+    assert asked == gate.admit(
+        gate.call("127.0.0.1"), ROUTES["GET", "/fapi/v1/depth"], lambda: dict(asked), lambda _: None
+    )
+
+    reading = asyncio.create_task(intake.read_past())
+    await record.trade(30)
+    await intake.catch_up()
+    async with asyncio.timeout(20):
+        await reading
+    await record.trade(30)
+    await whole.catch_up()
+    await intake.catch_up()
+    assert intake.has_past
+    assert remembered(whole) == remembered(intake)
+    assert whole.liquidations == intake.liquidations
 
 
 async def test_the_intake_goes_on_from_a_past_it_does_not_know(record: Recorded, tmp_path: Path) -> None:

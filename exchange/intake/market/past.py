@@ -258,6 +258,11 @@ class Past:
             past = self._markets[symbol] = MarketPast(self._state().markets[symbol].unit)
         return past
 
+    def keep_samples(self, other: "Past") -> None:
+        """Take over what another has sampled, which this one could not while it was fed the past."""
+        for symbol, past in other._markets.items():
+            self.of(symbol).open_interests = past.open_interests
+
     def _accepted(self, event: OrderAccepted) -> None:
         if event.liquidation_id:
             self.of(event.market).force(event, self._now_ms)

@@ -70,12 +70,37 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint("GET", "/fapi/v1/exchangeInfo", _NONE, 1, exchange_info, response=a.ExchangeInfo),
     Endpoint("GET", "/fapi/v1/depth", _NONE, data.depth_weight, data.depth, _DEPTH, a.Depth),
     Endpoint("GET", "/fapi/v1/rpiDepth", _NONE, 20, data.rpi_depth, _DEPTH, a.Depth),
-    Endpoint("GET", "/fapi/v1/trades", _NONE, 5, history.trades, _TRADES, list[a.TradeRow]),
-    Endpoint("GET", "/fapi/v1/historicalTrades", _KEY, 200, history.trades, _OLD_TRADES, list[a.TradeRow]),
+    Endpoint("GET", "/fapi/v1/trades", _NONE, 5, history.trades, _TRADES, list[a.TradeRow], needs_past=True),
     Endpoint(
-        "GET", "/fapi/v1/aggTrades", _NONE, 20, history.aggregate_trades, _AGGREGATES, list[a.AggregateRow]
+        "GET",
+        "/fapi/v1/historicalTrades",
+        _KEY,
+        200,
+        history.trades,
+        _OLD_TRADES,
+        list[a.TradeRow],
+        needs_past=True,
     ),
-    Endpoint("GET", "/fapi/v1/klines", _NONE, _WEIGH, history.klines, (_SYMBOL, *_CANDLES), _KLINES),
+    Endpoint(
+        "GET",
+        "/fapi/v1/aggTrades",
+        _NONE,
+        20,
+        history.aggregate_trades,
+        _AGGREGATES,
+        list[a.AggregateRow],
+        needs_past=True,
+    ),
+    Endpoint(
+        "GET",
+        "/fapi/v1/klines",
+        _NONE,
+        _WEIGH,
+        history.klines,
+        (_SYMBOL, *_CANDLES),
+        _KLINES,
+        needs_past=True,
+    ),
     Endpoint(
         "GET",
         "/fapi/v1/continuousKlines",
@@ -84,12 +109,27 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         history.continuous_klines,
         (_PAIR, *_SPAN, _limit(1_500), _CONTRACT_TYPE, _interval(INTERVALS_WITH_SECONDS)),
         _KLINES,
+        needs_past=True,
     ),
     Endpoint(
-        "GET", "/fapi/v1/indexPriceKlines", _NONE, _WEIGH, history.index_klines, (_PAIR, *_CANDLES), _KLINES
+        "GET",
+        "/fapi/v1/indexPriceKlines",
+        _NONE,
+        _WEIGH,
+        history.index_klines,
+        (_PAIR, *_CANDLES),
+        _KLINES,
+        needs_past=True,
     ),
     Endpoint(
-        "GET", "/fapi/v1/markPriceKlines", _NONE, _WEIGH, history.mark_klines, (_SYMBOL, *_CANDLES), _KLINES
+        "GET",
+        "/fapi/v1/markPriceKlines",
+        _NONE,
+        _WEIGH,
+        history.mark_klines,
+        (_SYMBOL, *_CANDLES),
+        _KLINES,
+        needs_past=True,
     ),
     Endpoint(
         "GET",
@@ -99,6 +139,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         history.premium_klines,
         (_SYMBOL, *_CANDLES),
         _KLINES,
+        needs_past=True,
     ),
     Endpoint(
         "GET",
@@ -117,6 +158,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         prices.funding_rates,
         (_SYMBOL_OPTIONAL, *_SPAN, _limit(1_000)),
         list[a.FundingRow],
+        needs_past=True,
     ),
     Endpoint("GET", "/fapi/v1/fundingInfo", _NONE, 0, prices.funding_info, response=list[a.FundingInfo]),
     Endpoint(
@@ -127,6 +169,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         prices.day_ticker,
         _ONE,
         a.Ticker | list[a.Ticker],
+        needs_past=True,
     ),
     *(
         Endpoint(
@@ -137,6 +180,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
             prices.price_ticker,
             _ONE,
             a.PriceTicker | list[a.PriceTicker],
+            needs_past=True,
         )
         for version in ("v1", "v2")
     ),
@@ -152,7 +196,16 @@ ENDPOINTS: tuple[Endpoint, ...] = (
     Endpoint(
         "GET", "/fapi/v1/openInterest", _NONE, 1, prices.open_interest, (_SYMBOL,), a.OpenInterestAnswer
     ),
-    Endpoint("GET", "/fapi/v1/constituents", _NONE, 2, prices.constituents, (_SYMBOL,), a.Constituents),
+    Endpoint(
+        "GET",
+        "/fapi/v1/constituents",
+        _NONE,
+        2,
+        prices.constituents,
+        (_SYMBOL,),
+        a.Constituents,
+        needs_past=True,
+    ),
     Endpoint(
         "GET",
         "/fapi/v1/insuranceBalance",
@@ -180,6 +233,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         statistics.open_interest_history,
         (_SYMBOL, *_STATISTICS),
         list[a.OpenInterestRow],
+        needs_past=True,
     ),
     Endpoint(
         "GET",
@@ -189,6 +243,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         statistics.taker_ratio,
         (_SYMBOL, *_STATISTICS),
         list[a.TakerRatioRow],
+        needs_past=True,
     ),
     Endpoint(
         "GET",
@@ -198,6 +253,7 @@ ENDPOINTS: tuple[Endpoint, ...] = (
         statistics.basis,
         (_PAIR, *_STATISTICS, _CONTRACT_TYPE),
         list[a.BasisRow],
+        needs_past=True,
     ),
     *outside.ENDPOINTS,
 )

@@ -5,6 +5,7 @@ A key that is not kept alive, or that its owner ends, ends its stream with `list
 
 import asyncio
 from collections.abc import Callable
+from functools import cached_property
 
 import msgspec
 
@@ -25,12 +26,18 @@ class AccountStreams:
     """Names the streams of live listen keys. A source of `hub`."""
 
     def __init__(self, intake: Intake, hub: Hub) -> None:
+        self._intake = intake
         self._keys = intake.listen_keys
         self._hub = hub
-        self._users = UserStreams(intake.past, lambda: intake.state)
         self._by_key: dict[str, dict[str, _AccountChannel]] = {}
-        intake.past.follow(self._users.handlers)
         self._keys.on_stop = self._end
+
+    @cached_property
+    def _users(self) -> UserStreams:
+        """Tells what happens; made for the first who listens, since by then the past is known."""
+        users = UserStreams(self._intake.past, lambda: self._intake.state)
+        self._intake.past.follow(users.handlers)
+        return users
 
     def channel(self, name: str) -> Channel | None:
         """Return a new channel for a live listen key, None for any other name."""
@@ -50,7 +57,8 @@ class AccountStreams:
 
     def feed(self, groups: Groups) -> None:
         """Tell what the entry has changed."""
-        self._users.flush()
+        if self._by_key:
+            self._users.flush()
 
     def tidy(self) -> None:
         """Nothing is kept for channels that were closed."""

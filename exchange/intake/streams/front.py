@@ -18,7 +18,7 @@ import msgspec
 import structlog
 from aiohttp import WSCloseCode, WSMessage, WSMsgType, web
 
-from exchange.intake.errors import BAD_REQUEST, NO_SUCH_PATH, OVERLOADED, SHUTTING_DOWN
+from exchange.intake.errors import BAD_REQUEST, NO_SUCH_PATH, OVERLOADED, PAST_UNREAD, SHUTTING_DOWN
 from exchange.intake.service import Intake
 from exchange.intake.streams.accounts import AccountStreams
 from exchange.intake.streams.channel import encode
@@ -60,6 +60,7 @@ class StreamFront:
     """Accepts stream connections and serves their requests. `hub` has the streams."""
 
     def __init__(self, intake: Intake, limits: StreamLimits | None = None) -> None:
+        self._intake = intake
         self.hub = Hub(intake)
         self.hub.add(AccountStreams(intake, self.hub))
         self._limits = limits or StreamLimits()
@@ -81,6 +82,8 @@ class StreamFront:
             raise NO_SUCH_PATH.error(path=path[:PATH_SHOWN_CHARS_MAX], method=request.method)
         if self._is_closing:
             raise SHUTTING_DOWN.error()
+        if not self._intake.has_past:
+            raise PAST_UNREAD.error()
         limits = self._limits
         socket = web.WebSocketResponse(
             timeout=CLOSE_DEADLINE_S,

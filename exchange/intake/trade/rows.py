@@ -89,6 +89,7 @@ ORDERS: tuple[Endpoint, ...] = (
         queries.query_order,
         WHICH_ORDER,
         response=answers.OrderAnswer,
+        needs_past=True,
     ),
     Endpoint(
         "DELETE",
@@ -172,6 +173,7 @@ ORDERS: tuple[Endpoint, ...] = (
         queries.all_orders,
         (SYMBOL_OPTIONAL, ORDER_ID, *span()),
         response=list[answers.OrderAnswer],
+        needs_past=True,
     ),
     Endpoint(
         "DELETE",
@@ -199,6 +201,7 @@ ORDERS: tuple[Endpoint, ...] = (
         queries.order_amendments,
         (*WHICH_ORDER, *span(100)),
         response=list[answers.AmendmentRow],
+        needs_past=True,
     ),
     Endpoint(
         "GET",
@@ -208,6 +211,7 @@ ORDERS: tuple[Endpoint, ...] = (
         queries.user_trades,
         (SYMBOL, ORDER_ID, Parameter("fromId", whole), *span()),
         response=list[answers.UserTrade],
+        needs_past=True,
     ),
     Endpoint(
         "GET",
@@ -221,6 +225,7 @@ ORDERS: tuple[Endpoint, ...] = (
             *span(100),
         ),
         response=list[answers.ForceOrder],
+        needs_past=True,
     ),
 )
 
@@ -244,6 +249,7 @@ ALGO_ORDERS: tuple[Endpoint, ...] = (
         # The market is known by the number; clients name it all the same.
         (SYMBOL_OPTIONAL, *WHICH_ALGO),
         response=answers.AlgoOrder,
+        needs_past=True,
     ),
     Endpoint(
         "DELETE",
@@ -271,6 +277,7 @@ ALGO_ORDERS: tuple[Endpoint, ...] = (
         algo_orders.all_algos,
         (SYMBOL, Parameter("algoId", whole), *span()),
         response=list[answers.AlgoOrder],
+        needs_past=True,
     ),
     Endpoint(
         "DELETE",
@@ -331,6 +338,7 @@ SETTINGS: tuple[Endpoint, ...] = (
         settings.margin_history,
         (SYMBOL, Parameter("type", whole), *span()),
         response=list[answers.MarginRow],
+        needs_past=True,
     ),
     Endpoint(
         "GET", "/fapi/v1/positionSide/dual", _READ, 30, settings.position_mode, response=answers.PositionMode
@@ -442,6 +450,7 @@ ACCOUNT: tuple[Endpoint, ...] = (
             *span(),
         ),
         response=list[answers.IncomeRow],
+        needs_past=True,
     ),
     Endpoint(
         "GET",
