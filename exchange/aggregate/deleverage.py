@@ -190,7 +190,7 @@ class Deleveraging:
         if rest and side not in market.rankings:
             self._rank(market, side)
         shares = Shares(state.accounts, market, side, closed, rest)
-        state.foresee_shares(shares)
+        state.waterfall.foresee_shares(shares)
         self.turn.emit(
             LossSocialised(
                 liquidation_id=self.liquidation_id,
@@ -320,7 +320,7 @@ class Deleveraging:
     def _rank(self, market: Market, side: Side) -> Ranking:
         """Put a side in order at this mark."""
         fresh = rank(self.turn.state.accounts, market, side)
-        self.turn.state.foresee_ranking(fresh)
+        self.turn.state.waterfall.foresee_ranking(fresh)
         self.turn.emit(
             DeleverageRanked(
                 market=market.symbol,

@@ -63,7 +63,7 @@ from events.events import (
     Withdrawn,
     WorkFailed,
 )
-from events.values import BUY, ISOLATED, SELL, TRADING, USER, MarketStatus, Outcome
+from events.values import BUY, ISOLATED, TRADING, USER, MarketStatus, Outcome
 from exchange.aggregate.account import (
     BOTH,
     FEE_ACCOUNT_ID,
@@ -79,14 +79,13 @@ from exchange.aggregate.canonical import (
     position_digest_of,
     venue_digest_of,
 )
-from exchange.aggregate.margin import bucket_equity
 from exchange.aggregate.market import Market
 from exchange.aggregate.order import Order
 from exchange.aggregate.origins import Origin
-from exchange.aggregate.posting import credit, hold, long_lots, lots_of, move_margin, post, worth, worth_of
-from exchange.aggregate.ranking import Ranking, Shares, rank
+from exchange.aggregate.posting import hold, long_lots, lots_of, move_margin, post, worth_of
 from exchange.aggregate.triggers import Triggers
 from exchange.aggregate.units import RATE_ONE
+from exchange.aggregate.waterfall import Waterfall
 
 # What is decided with. Raised with every change after which a command can be decided otherwise than before.
 RULES_VERSION = 1
@@ -147,8 +146,7 @@ class Exchange:
         self.lots_gaps: dict[str, int] = {}
         self.accepted_money_gap = 0
         self.accepted_lots_gaps: dict[str, int] = {}
-        self._foreseen_ranking: Ranking | None = None
-        self._foreseen_shares: Shares | None = None
+        self.waterfall = Waterfall(self)
         self.handlers: dict[type[Event], Callable[[Any], None]] = self._table()
 
     def apply(self, event: Event) -> None:
@@ -194,13 +192,13 @@ class Exchange:
             MarkPriceChanged: self._mark_price,
             FundingSettled: self._funding_settled,
             FundingSkipped: self._funding_skipped,
-            LiquidationStarted: self._liquidation_started,
-            LiquidationFeeCharged: self._liquidation_fee,
-            PositionTakenOver: self._taken_over,
-            DeleverageRanked: self._deleverage_ranked,
-            PositionDeleveraged: self._deleveraged,
-            LossSocialised: self._loss_socialised,
-            LiquidationFinished: self._liquidation_finished,
+            LiquidationStarted: self.waterfall.liquidation_started,
+            LiquidationFeeCharged: self.waterfall.liquidation_fee,
+            PositionTakenOver: self.waterfall.taken_over,
+            DeleverageRanked: self.waterfall.deleverage_ranked,
+            PositionDeleveraged: self.waterfall.deleveraged,
+            LossSocialised: self.waterfall.loss_socialised,
+            LiquidationFinished: self.waterfall.liquidation_finished,
             LiquidationSkipped: self._nothing,
             TickPassed: self._nothing,
             CheckpointPassed: self._nothing,
@@ -514,7 +512,7 @@ class Exchange:
         self.accounts[FEE_ACCOUNT_ID].wallet += fees
         self.money_gap += worth_of(maker, making, taker, taking) - worth_before + fees
         if lots_of(making, taking) != lots_before:
-            self._lots_gap(market, lots_of(making, taking) - lots_before)
+            self.note_lots_gap(market, lots_of(making, taking) - lots_before)
         market.last_ticks = event.price_ticks
         if market.last_triggers.terms:
             self._observe(market.last_triggers, event.price_ticks)
@@ -575,135 +573,9 @@ class Exchange:
     def _funding_skipped(self, event: FundingSkipped) -> None:
         self.markets[event.market].next_funding_ns = event.next_funding_ns
 
-    # Liquidation
-
-    def _liquidation_started(self, event: LiquidationStarted) -> None:
-        self.liquidation_count += 1
-        assert event.liquidation_id == self.liquidation_count, event.liquidation_id
-
-    def _liquidation_fee(self, event: LiquidationFeeCharged) -> None:
-        market = self.markets[event.market]
-        account = self.accounts[event.account_id]
-        position = account.position(market, event.leg)
-        if position.mode is ISOLATED:
-            position.bucket -= event.amount
-        else:
-            account.wallet -= event.amount
-        self.accounts[FUND_ACCOUNT_ID].stored_position(market).bucket += event.amount
-
-    def _taken_over(self, event: PositionTakenOver) -> None:
-        market = self.markets[event.market]
-        account = self.accounts[event.account_id]
-        size_lots = event.size_lots
-        position = account.position(market, event.leg)
-        assert position.size_lots == size_lots, event.account_id
-        assert position.entry_cost == event.entry_cost, event.account_id
-        price_paid = event.entry_cost + event.realised
-        fund = self.accounts[FUND_ACCOUNT_ID]
-        taking = fund.stored_position(market)
-        worth_before = worth_of(account, position, fund, taking)
-        lots_before = lots_of(position, taking)
-        market.open_interest_lots -= long_lots(position) + long_lots(taking)
-        post(account, position, -size_lots, -price_paid, event.realised, 0)
-        post(fund, taking, size_lots, price_paid, event.fund_realised, 0)
-        self.money_gap += worth_of(account, position, fund, taking) - worth_before
-        if lots_of(position, taking) != lots_before:
-            self._lots_gap(market, lots_of(position, taking) - lots_before)
-        market.open_interest_lots += long_lots(position) + long_lots(taking)
-        hold(market, account, position)
-        hold(market, fund, taking)
-
-    def foresee_ranking(self, ranking: Ranking) -> None:
-        """Take over what was computed from this very state for the event emitted next.
-
-        That is no state, and only saves time: without it `apply` computes the same.
-        """
-        self._foreseen_ranking = ranking
-
-    def foresee_shares(self, shares: Shares) -> None:
-        """Take over what was computed from this very state for the event emitted next, as above."""
-        self._foreseen_shares = shares
-
-    def _deleverage_ranked(self, event: DeleverageRanked) -> None:
-        market = self.markets[event.market]
-        ranking, self._foreseen_ranking = self._foreseen_ranking, None
-        if ranking is None:
-            ranking = rank(self.accounts, market, event.side)
-        assert event.digest == ranking.digest, event.market
-        assert event.count == len(ranking.rows), event.market
-        market.rankings[event.side] = ranking
-
-    def _deleveraged(self, event: PositionDeleveraged) -> None:
-        market = self.markets[event.market]
-        account = self.accounts[event.account_id]
-        position = account.position(market, event.leg)
-        ranking = market.rankings.get(SELL if event.size_lots > 0 else BUY)
-        lots_left, value_left = event.size_lots, event.value
-        self._hand_over(market, account, position, -event.size_lots, -event.value, event.realised)
-        for row in event.parties:
-            party = self.accounts[row.account_id]
-            giving = party.position(market, row.leg)
-            signed_lots = row.quantity_lots if event.size_lots > 0 else -row.quantity_lots
-            lots_left -= signed_lots
-            value_left -= row.value
-            self._hand_over(market, party, giving, signed_lots, row.value, row.realised)
-            if row.released:
-                move_margin(party, giving, -row.released)
-            if row.place >= 0:
-                assert ranking is not None, event.market
-                ranking.note(row.place, giving, bucket_equity(party, giving))
-        assert (lots_left, value_left) == (0, 0), event.liquidation_id
-
-    def _hand_over(
-        self, market: Market, account: Account, position: Position, signed_lots: int, cost: int, realised: int
-    ) -> None:
-        """Let a position trade without a counterparty of its own; all gains together add up to nothing."""
-        worth_before, lots_before = worth(account, position), position.size_lots
-        market.open_interest_lots -= long_lots(position)
-        post(account, position, signed_lots, cost, realised, 0)
-        market.open_interest_lots += long_lots(position)
-        hold(market, account, position)
-        self.money_gap += worth(account, position) - worth_before
-        self._lots_gap(market, position.size_lots - lots_before)
-
-    def _loss_socialised(self, event: LossSocialised) -> None:
-        market = self.markets[event.market]
-        shares, self._foreseen_shares = self._foreseen_shares, None
-        if shares is None:
-            rest = event.missing - event.from_allotment - event.from_wallet
-            shares = Shares(self.accounts, market, event.side, event.closed, rest)
-        assert event.equity == shares.equity, (event.equity, shares.equity)
-        assert (event.charged, event.residue) == (shares.charged, shares.residue), event.liquidation_id
-        self.money_gap += event.missing + event.residue
-        self.money_gap -= event.from_allotment + event.from_wallet + event.unpaid
-        for sharer, sharing, amount in zip(shares.accounts, shares.positions, shares.parts, strict=True):
-            self.money_gap -= amount
-            if sharing.mode is ISOLATED and sharing.size_lots:
-                sharing.bucket -= amount
-            else:  # a pool, or a bucket that was released
-                sharer.wallet -= amount
-        fund = self.accounts[FUND_ACCOUNT_ID]
-        fund.stored_position(market).bucket += event.residue - event.from_allotment
-        fund.wallet -= event.from_wallet + event.unpaid
-        missing = event.missing
-        for hole in event.holes:
-            account = self.accounts[hole.account_id]
-            credit(account, account.position(market, hole.leg), hole.missing)
-            missing -= hole.missing
-        assert missing == 0, event.liquidation_id
-        ranking = market.rankings.get(event.side)
-        if ranking is not None and event.charged:
-            ranking.share(event.charged, event.equity)
-
-    def _liquidation_finished(self, event: LiquidationFinished) -> None:
-        if event.released:
-            account = self.accounts[event.account_id]
-            position = account.position(self.markets[event.market], event.leg)
-            move_margin(account, position, -event.released)
-
     # What it adds up to
 
-    def _lots_gap(self, market: Market, lots: int) -> None:
+    def note_lots_gap(self, market: Market, lots: int) -> None:
         """Note that the position sizes of a market add up to `lots` more than before."""
         gap = self.lots_gaps.pop(market.symbol, 0) + lots
         if gap:

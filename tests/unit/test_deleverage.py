@@ -17,7 +17,7 @@ from events.events import (
     TradeExecuted,
 )
 from events.values import CloseReason, DeleverageStep, LiquidationResult, LotsGap, MarketStatus, Side
-from exchange.aggregate import deleverage, state
+from exchange.aggregate import deleverage, waterfall
 from exchange.aggregate.account import FUND_ACCOUNT_ID, Account, Position
 from exchange.aggregate.margin import bucket_equity
 from exchange.aggregate.ranking import Shares, rank
@@ -105,7 +105,7 @@ def test_what_deleveraging_loses_halts_the_exchange(monkeypatch: pytest.MonkeyPa
     trade(alice, bob, "0.1", "50000")
     venue.index(BTC, "44000")
     venue.checks = False
-    post = state.post
+    post = waterfall.post
 
     def lose(account: Account, position: Position, *amounts: int) -> None:
         post(account, position, *amounts)
@@ -113,7 +113,7 @@ def test_what_deleveraging_loses_halts_the_exchange(monkeypatch: pytest.MonkeyPa
             account.wallet -= 1
             position.size_lots += 2
 
-    monkeypatch.setattr(state, "post", lose)
+    monkeypatch.setattr(waterfall, "post", lose)
     halted = only(ExchangeHalted, venue.liquidate(alice, BTC))
     assert (-1, (LotsGap(market=BTC, lots=2),)) == (halted.money_gap, halted.lots_gaps)
     assert (-1, {BTC: 2}) == (venue.state.money_gap, venue.state.lots_gaps)
