@@ -17,7 +17,7 @@ from events.events import (
     PositionTakenOver,
 )
 from events.values import LiquidationResult
-from exchange.aggregate import deleverage, liquidation, ranking, state
+from exchange.aggregate import deleverage, liquidation, ranking, waterfall
 from tests.audited import BTC, ETH, Change, Scene, audit, scene
 from tests.unit.test_purity import ROOT, imports
 from tests.venue import every, money, only
@@ -135,7 +135,7 @@ def reversed_rank(*arguments: Any) -> ranking.Ranking:
             "the bankruptcy price is",
         ),
         ("taken_over", liquidation, "_can_bear", lambda *_: False, "the fund could have borne it"),
-        ("deleveraged", (deleverage, state), "rank", reversed_rank, "the ranking is another"),
+        ("deleveraged", (deleverage, waterfall), "rank", reversed_rank, "the ranking is another"),
         ("reduced", liquidation, "charge", lambda amount, rate: 7, "the fee is 7"),
         ("reduced", liquidation, "_cancel_orders", lambda case: None, "was left open"),
     ],
