@@ -4,26 +4,14 @@ import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import msgspec
 import pytest
 
 from exchange.intake.specs import DEFAULT_FORMS
-from tests.compatibility.local import Local, call, local
+from tests.compatibility.local import BTC, Local, call, local, localised
 
 ccxt = pytest.importorskip("ccxt", reason="ccxt is not installed (pip install -e '.[compatibility]')")
-
-BTC = "BTC/USDT:USDT"
-
-
-def localised(exchange: Any, base: str) -> Any:
-    """Return a ccxt exchange all of whose addresses are at `base`, and which knows futures' error codes."""
-    exchange.urls["api"] = {
-        name: base + urlsplit(url).path for name, url in exchange.urls["api"].items() if name != "ws"
-    }
-    exchange.exceptions["exact"].update(exchange.exceptions["linear"]["exact"])
-    return exchange
 
 
 class Bot:

@@ -3,17 +3,23 @@
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.compatibility.local import Local, call, local
-
-REASON = "the clients are not installed (pip install -e '.[compatibility]')"
-BTC = "BTC/USDT:USDT"
-DEADLINE_S = 15.0
+from tests.compatibility.local import (
+    BTC,
+    REASON,
+    Local,
+    asynchronous,
+    call,
+    local,
+    professional,
+    socket_manager,
+    soon,
+)
 
 
 async def trade(there: Local) -> None:
@@ -38,21 +44,9 @@ async def there(tmp_path: Path) -> AsyncIterator[Local]:
             await asyncio.gather(trading, return_exceptions=True)
 
 
-async def soon(awaitable: Awaitable[Any]) -> Any:
-    """Return what comes, which must be soon."""
-    async with asyncio.timeout(DEADLINE_S):
-        return await awaitable
-
-
 async def test_ccxt(there: Local) -> None:
     """ccxt.pro: loaded markets, candles, prices, funding; books whose diffs fit, trades, candles, tickers."""
-    pro = pytest.importorskip("ccxt.pro", reason=REASON)
-    from tests.compatibility.test_ccxt import localised
-
-    ex = pro.binanceusdm({"enableRateLimit": False, "options": {"fetchMarkets": {"types": ["linear"]}}})
-    sockets = dict.fromkeys(ex.urls["api"]["ws"], f"ws://{there.host}/unsupported")
-    localised(ex, there.venue.url)
-    ex.urls["api"]["ws"] = sockets | {"linear": f"ws://{there.host}/ws"}
+    ex = professional(there)
     try:
         assert {BTC, "ETH/USDT:USDT"} == set(await ex.load_markets())
         for _ in range(8):
@@ -88,14 +82,8 @@ async def test_ccxt(there: Local) -> None:
 
 async def test_python_binance(there: Local) -> None:
     """AsyncClient and its socket manager: calls, single and combined streams, a multiplexed socket."""
-    streams = pytest.importorskip("binance.ws.streams", reason=REASON)
-    from binance.async_client import AsyncClient  # type: ignore[import-not-found]
-
-    client = AsyncClient(there.account.api_key, there.account.secret)
-    client.FUTURES_URL = f"{there.venue.url}/fapi"
-    client.FUTURES_DATA_URL = f"{there.venue.url}/futures/data"
-    sockets = streams.BinanceSocketManager(client)
-    sockets.FSTREAM_URL = f"ws://{there.host}/"
+    client = asynchronous(there)
+    sockets = socket_manager(client, there)
     try:
         for made, kind in (
             (sockets.futures_depth_socket("BTCUSDT"), "depthUpdate"),
