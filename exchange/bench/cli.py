@@ -43,6 +43,10 @@ def latency(
     seconds: Seconds = 20.0,
     api: ApiOption = Api.WS,
     durability: Durable = Kept.RELAXED,
+    bad_rate: Annotated[
+        float,
+        typer.Option(min=0.0, max=100_000.0, help="Measure again beside so many bad requests a second."),
+    ] = 0.0,
     as_json: AsJson = False,
 ) -> None:
     """Order to answer at a steady rate, counted from when each was to be sent.
@@ -52,12 +56,13 @@ def latency(
     """
     from exchange.bench.latency import Asked, measure_latency
 
-    asked = Asked(api=api.value, rate=rate, seconds=seconds, durability=_kept(durability))
+    asked = Asked(api=api.value, rate=rate, seconds=seconds, durability=_kept(durability), bad_rate=bad_rate)
     found = _run(lambda progress: measure_latency(asked, progress))
     if as_json:
         _print_json(found)
         return
-    _print_rows({name: found[name] for name in ("orders", "echo", "ping")})
+    rows = ("orders", "echo", "ping", "orders_beside_bad", "bad")
+    _print_rows({name: found[name] for name in rows if name in found})
     typer.echo(f"orders over echo, p50: {found['p50_over_echo']}")
     stages = found["stages"]
     typer.echo(f"frames: {stages['frames']}, commands in each: {stages['commands_per_frame']}")

@@ -59,12 +59,16 @@ Progress = Callable[[str, float], None]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Asked:
-    """What to measure: `rate` requests a second for `seconds`, over `api` ("ws" or "rest")."""
+    """What to measure: `rate` requests a second for `seconds`, over `api` ("ws" or "rest").
+
+    With a `bad_rate` the orders are measured once more beside so many badly signed ones a second over HTTP.
+    """
 
     api: str
     rate: float
     seconds: float
     durability: Literal["relaxed", "strict"]
+    bad_rate: float = 0.0
 
 
 @dataclass(slots=True)
@@ -192,7 +196,7 @@ class Bench:
 
     def __init__(self, directory: Path, asked: Asked, progress: Progress) -> None:
         self._directory = directory
-        self._asked = asked
+        self.asked = asked
         self._progress = progress
         self._stack = AsyncExitStack()
         self.supervisor = Supervisor(directory, port=free_port(2), feed=(), durability=asked.durability)
@@ -227,13 +231,22 @@ class Bench:
         session = await self._stack.enter_async_context(aiohttp.ClientSession(connector=connector))
         for owner in owners:
             caller: Caller
-            if self._asked.api == "ws":
+            if self.asked.api == "ws":
                 socket_url = f"{url.replace('http', 'ws', 1)}/ws-fapi/v1?returnRateLimits=false"
                 caller = await SocketCaller.connect(session, socket_url, load.answered, owner)
             else:
                 caller = HttpCaller(session, url, load.answered, owner)
             self._stack.push_async_callback(caller.close)
             load.callers.append(caller)
+        return load
+
+    async def bad_load(self, owner: Credentials) -> Load:
+        """Return a load of orders over HTTP that are signed with another secret than the account's."""
+        load = Load()
+        connector = aiohttp.TCPConnector(limit=HTTP_CONNECTIONS_MAX)
+        session = await self._stack.enter_async_context(aiohttp.ClientSession(connector=connector))
+        wrong = Credentials(account_id=owner.account_id, api_key=owner.api_key, secret="not the secret")  # noqa: S106
+        load.callers.append(HttpCaller(session, self.supervisor.url, load.answered, wrong))
         return load
 
 
@@ -246,13 +259,15 @@ async def measure_latency(asked: Asked, progress: Progress) -> dict[str, Any]:
                 floor = await bench.load(echo_url, [None] * CALLERS)
                 await floor.open_loop("ping", asked.rate, warm_up_s, progress)
                 echoed = await floor.open_loop("ping", asked.rate, asked.seconds / 2, progress)
-            load = await bench.load(bench.supervisor.url, list(await bench.accounts()))
+            owners = await bench.accounts()
+            load = await bench.load(bench.supervisor.url, list(owners))
             await load.open_loop("ping", asked.rate, warm_up_s, progress)
             pinged = await load.open_loop("ping", asked.rate, asked.seconds / 4, progress)
             await load.open_loop("order", asked.rate, warm_up_s, progress)
             first_seq = (await bench.log.event_head()).seq
             ordered = await load.open_loop("order", asked.rate, asked.seconds, progress)
             stages = await _stages(bench.log, first_seq, ordered)
+            beside = await _beside_bad(bench, load, owners[0], progress) if asked.bad_rate else {}
     floor_us = echoed.histogram.get_value_at_percentile(50.0)
     ratio = ordered.histogram.get_value_at_percentile(50.0) / floor_us if floor_us else 0.0
     return {
@@ -265,7 +280,21 @@ async def measure_latency(asked: Asked, progress: Progress) -> dict[str, Any]:
         "ping": pinged.row(),
         "p50_over_echo": round(ratio, 2),
         "stages": stages,
+        **beside,
     }
+
+
+async def _beside_bad(
+    bench: "Bench", load: Load, owner: Credentials, progress: Progress
+) -> dict[str, dict[str, Any]]:
+    """Return the latencies of orders while badly signed ones come too, and of those."""
+    asked = bench.asked
+    bad = await bench.bad_load(owner)
+    ordered, refused = await asyncio.gather(
+        load.open_loop("order", asked.rate, asked.seconds, progress),
+        bad.open_loop("order", asked.bad_rate, asked.seconds, progress),
+    )
+    return {"orders_beside_bad": ordered.row(), "bad": refused.row()}
 
 
 async def measure_throughput(asked: Asked, in_flight: int, progress: Progress) -> dict[str, Any]:
