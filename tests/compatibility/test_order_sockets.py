@@ -81,6 +81,12 @@ async def test_python_binance(there: Local) -> None:
             await soon(client.ws_futures_cancel_order(**one))
         assert (-2011, "Unknown order sent.") == (caught.value.code, caught.value.message)
 
+        # What ccxt.pro leaves over is dropped only beside its translation.
+        for leftover in ({"postOnly": True}, {"stopLossPrice": "48000"}, {"clientOrderId": "mine"}):
+            with pytest.raises(exceptions.BinanceAPIException) as caught:
+                await soon(client.ws_futures_create_order(**bid, **leftover, newClientOrderId=None))
+            assert (-1104, next(iter(leftover))) == (caught.value.code, caught.value.message.split("'")[5])
+
         await there.offer("SELL", "50000", "0.1")
         market = symbol | {"side": "BUY", "type": "MARKET", "quantity": "0.05", "newOrderRespType": "RESULT"}
         assert "FILLED" == (await soon(client.ws_futures_create_order(**market)))["status"]

@@ -1,5 +1,6 @@
 """The recipes in docs/clients.md: every Python snippet is run, word for word but for the address."""
 
+import asyncio
 import json
 import re
 from collections.abc import AsyncIterator
@@ -19,12 +20,26 @@ def blocks(language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```", PAGE, re.DOTALL | re.MULTILINE)
 
 
+async def stir(there: Local) -> None:
+    """Let the account's stream have something to tell: python-binance's reader ends behind a message."""
+    leverage = 20
+    while True:
+        leverage = 41 - leverage
+        await there.account.call("POST", "/fapi/v1/leverage", symbol="ETHUSDT", leverage=leverage)
+        await asyncio.sleep(0.2)
+
+
 @pytest.fixture
 async def there(tmp_path: Path) -> AsyncIterator[Local]:
     """Run an exchange."""
     async with local(tmp_path) as made:
         await made.offer("BUY", "49900")
-        yield made
+        stirring = asyncio.create_task(stir(made))
+        try:
+            yield made
+        finally:
+            stirring.cancel()
+            await asyncio.gather(stirring, return_exceptions=True)
 
 
 async def test_python(there: Local) -> None:

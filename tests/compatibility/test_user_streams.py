@@ -125,6 +125,8 @@ async def test_python_binance(there: Local) -> None:
     client = asynchronous(there)
     try:
         async with socket_manager(client, there).futures_user_socket() as stream:
+            # How often its reader looks whether it is to end.
+            stream.TIMEOUT = 0.2
             await act(there)
             await told(stream.recv)
     finally:
