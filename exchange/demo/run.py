@@ -9,7 +9,7 @@ import asyncio
 import os
 import sys
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Coroutine, Iterable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from decimal import Decimal
@@ -231,6 +231,12 @@ class _Stage:
         self.feed.resolve(verified.groups)
         self._looked.set()
 
+    async def until_priced(self, symbols: Collection[str]) -> None:
+        """Wait until the price of each of these markets is known, or the end."""
+        while not all(symbol in self.prices for symbol in symbols):
+            if await wait_set(self._stop, PRICES_EVERY_S):
+                return
+
     async def _follow_prices(self) -> None:
         while not self._stop.is_set():
             try:
@@ -329,6 +335,7 @@ async def _open_traders(options: DemoOptions, stage: _Stage) -> dict[int, Trader
         await _each(stage, [partial(open_one, plan) for plan in plans])
     except (ApiRefusal, ApiUnavailable) as error:
         raise DemoError(f"an account could not be opened: {error}") from error
+    await stage.until_priced(listed)
     return traders
 
 
