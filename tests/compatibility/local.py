@@ -1,15 +1,23 @@
 """An exchange for clients that know nothing of it but an address, a key and a secret."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
+from urllib.parse import urlsplit
+
+import pytest
 
 from tests.running_venue import Account, Venue, running_venue
 
 T = TypeVar("T")
+
+REASON = "the clients are not installed (pip install -e '.[compatibility]')"
+SDK = "binance_sdk_derivatives_trading_usds_futures.derivatives_trading_usds_futures"
+DEADLINE_S = 15.0
+BTC = "BTC/USDT:USDT"
 
 
 @dataclass
@@ -46,3 +54,70 @@ async def local(directory: Path) -> AsyncIterator[Local]:
 async def call(function: Callable[..., T], *arguments: Any, **named: Any) -> T:
     """Call a client that waits for its answer, beside the exchange that gives it."""
     return await asyncio.to_thread(function, *arguments, **named)
+
+
+async def soon(awaitable: Awaitable[T]) -> T:
+    """Return what comes, which must be soon."""
+    async with asyncio.timeout(DEADLINE_S):
+        return await awaitable
+
+
+def localised(exchange: Any, base: str) -> Any:
+    """Return an exchange of ccxt or ccxt.pro all of whose addresses are at `base`.
+
+    It knows the error codes of futures, which ccxt only reads where the host is Binance's.
+    """
+    sockets = base.replace("http", "ws", 1)
+    api: dict[str, Any] = {
+        name: base + urlsplit(url).path for name, url in exchange.urls["api"].items() if name != "ws"
+    }
+    if "ws" in exchange.urls["api"]:
+        nowhere = f"{sockets}/unsupported"
+        api["ws"] = dict.fromkeys(exchange.urls["api"]["ws"], nowhere)
+        api["ws"]["linear"] = f"{sockets}/ws"
+        api["ws"]["ws-api"] = {
+            "linear": f"{sockets}/ws-fapi/v1",
+            "spot": nowhere,
+            "inverse": nowhere,
+        }
+    exchange.urls["api"] = api
+    exchange.exceptions["exact"].update(exchange.exceptions["linear"]["exact"])
+    return exchange
+
+
+def professional(there: Local) -> Any:
+    """Return ccxt.pro for the account under test."""
+    pro = pytest.importorskip("ccxt.pro", reason=REASON)
+    settings = {
+        "apiKey": there.account.api_key,
+        "secret": there.account.secret,
+        "enableRateLimit": False,
+        "options": {
+            "fetchCurrencies": False,
+            "fetchMarkets": {"types": ["linear"]},
+            "fetchOpenOrders": {"warnWithoutSymbol": False},
+        },
+    }
+    return localised(pro.binanceusdm(settings), there.venue.url)
+
+
+def asynchronous(there: Local) -> Any:
+    """Return python-binance's AsyncClient for the account under test."""
+    pytest.importorskip("binance.ws.websocket_api", reason=REASON)
+    from binance.async_client import AsyncClient  # type: ignore[import-not-found]
+    from binance.ws.websocket_api import WebsocketAPI  # type: ignore[import-not-found]
+
+    client = AsyncClient(there.account.api_key, there.account.secret)
+    client.FUTURES_URL = f"{there.venue.url}/fapi"
+    client.FUTURES_DATA_URL = f"{there.venue.url}/futures/data"
+    client.ws_future = WebsocketAPI(url=f"ws://{there.host}/ws-fapi/v1")
+    return client
+
+
+def socket_manager(client: Any, there: Local) -> Any:
+    """Return python-binance's manager of streams."""
+    from binance.ws.streams import BinanceSocketManager  # type: ignore[import-not-found]
+
+    sockets = BinanceSocketManager(client)
+    sockets.FSTREAM_URL = f"ws://{there.host}/"
+    return sockets

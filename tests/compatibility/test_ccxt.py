@@ -4,26 +4,14 @@ import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
 import msgspec
 import pytest
 
 from exchange.intake.specs import DEFAULT_FORMS
-from tests.compatibility.local import Local, call, local
+from tests.compatibility.local import BTC, Local, call, local, localised
 
 ccxt = pytest.importorskip("ccxt", reason="ccxt is not installed (pip install -e '.[compatibility]')")
-
-BTC = "BTC/USDT:USDT"
-
-
-def localised(exchange: Any, base: str) -> Any:
-    """Return a ccxt exchange all of whose addresses are at `base`, and which knows futures' error codes."""
-    exchange.urls["api"] = {
-        name: base + urlsplit(url).path for name, url in exchange.urls["api"].items() if name != "ws"
-    }
-    exchange.exceptions["exact"].update(exchange.exceptions["linear"]["exact"])
-    return exchange
 
 
 class Bot:
@@ -122,6 +110,9 @@ async def test_orders_from_acceptance_to_their_end(bot: Bot) -> None:
     assert ("expired", 0) == (ioc["status"], ioc["filled"])
     fok = await bot.do("create_order", BTC, "limit", "buy", 0.01, 50_000, {"timeInForce": "FOK"})
     assert "closed" == fok["status"]
+    until_ms = int(time.time() * 1000) + 700_000
+    dated = {"timeInForce": "GTD", "goodTillDate": until_ms}
+    assert "open" == (await bot.do("create_order", BTC, "limit", "buy", 0.01, 49_000, dated))["status"]
     closing = await bot.do("create_order", BTC, "limit", "sell", 0.02, 50_500, {"reduceOnly": True})
     assert closing["reduceOnly"] is True
     with pytest.raises(ccxt.InsufficientFunds):
@@ -145,7 +136,10 @@ async def test_conditional_orders(bot: Bot) -> None:
     )
     trigger = await bot.do("create_order", BTC, "market", "buy", 0.01, None, {"triggerPrice": 53_000})
     trailing = await bot.do("create_order", BTC, "market", "sell", 0.1, None, {"trailingPercent": 1})
-    ids = [order["id"] for order in (stop, profit, trigger, trailing)]
+    guard = {"stopLossPrice": 47_500, "reduceOnly": True}
+    limit = await bot.do("create_order", BTC, "limit", "sell", 0.05, 47_400, guard)
+    gain = await bot.do("create_order", BTC, "market", "sell", 0.1, None, {"takeProfitPrice": 54_000})
+    ids = [order["id"] for order in (stop, profit, trigger, trailing, limit, gain)]
     waiting = await bot.do("fetch_open_orders", BTC, None, None, {"trigger": True})
     assert ids == [order["id"] for order in waiting]
     assert [48_000, 52_000, 53_000] == [order["triggerPrice"] for order in waiting[:3]]

@@ -1,5 +1,6 @@
 """binance-futures-connector, unchanged: everything it sends goes in the query string."""
 
+import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -41,6 +42,15 @@ async def test_orders(there: Local) -> None:
     assert order["orderId"] == (await call(client.get_open_orders, **one))["orderId"]
     changed = await call(client.modify_order, **one, side="BUY", quantity=0.02, price=49_100)
     assert ("49100.0", "0.020") == (changed["price"], changed["origQty"])
+    for given in (
+        {"timeInForce": "IOC"},
+        {"timeInForce": "GTX"},
+        {"timeInForce": "GTD", "goodTillDate": int(time.time() * 1000) + 700_000},
+    ):
+        made = await call(client.new_order, **(BID | given | {"newOrderRespType": "RESULT"}))
+        assert ("EXPIRED" if given["timeInForce"] == "IOC" else "NEW") == made["status"]
+        if made["status"] == "NEW":
+            await call(client.cancel_order, **BTC, orderId=made["orderId"])
     texts = {name: str(value) for name, value in BID.items()}
     batch = await call(client.new_batch_order, [texts, texts | {"price": "48000"}])
     assert ["NEW", "NEW"] == [row["status"] for row in batch]
@@ -58,7 +68,7 @@ async def test_orders(there: Local) -> None:
     )
     assert 200 == (await call(client.cancel_open_orders, **BTC))["code"]
     assert "60000" == (await call(client.countdown_cancel_order, "BTCUSDT", 60_000))["countdownTime"]
-    assert 3 == len(await call(client.get_all_orders, **BTC))
+    assert 6 == len(await call(client.get_all_orders, **BTC))
     with pytest.raises(error.ClientError) as caught:
         await call(client.new_order, **(BTC | {"side": "SELL", "type": "STOP_MARKET", "stopPrice": 1}))
     assert -4120 == caught.value.error_code
@@ -77,8 +87,9 @@ async def test_settings_and_positions(there: Local) -> None:
     assert ("0.100", "50000.00000000") == (position["positionAmt"], position["entryPrice"])
     moved = await call(client.modify_isolated_position_margin, symbol="BTCUSDT", amount=100, type=1)
     assert (100, 1) == (moved["amount"], moved["type"])
-    (move,) = await call(client.get_position_margin_history, symbol="BTCUSDT")
-    assert "100.00000000" == move["amount"]
+    await call(client.modify_isolated_position_margin, symbol="BTCUSDT", amount=50, type=2)
+    moves = await call(client.get_position_margin_history, symbol="BTCUSDT")
+    assert ["100.00000000", "50.00000000"] == [move["amount"] for move in moves]
     assert "BTCUSDT" == (await call(client.account))["positions"][0]["symbol"]
     assert "USDT" == (await call(client.balance))[0]["asset"]
     (trade,) = await call(client.get_account_trades, symbol="BTCUSDT")

@@ -3,17 +3,25 @@
 import asyncio
 import json
 import logging
-from collections.abc import AsyncIterator, Awaitable
+from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.compatibility.local import Local, call, local
+from tests.compatibility.local import (
+    BTC,
+    REASON,
+    Local,
+    asynchronous,
+    call,
+    local,
+    professional,
+    socket_manager,
+    soon,
+)
 
-REASON = "the clients are not installed (pip install -e '.[compatibility]')"
-BTC = "BTC/USDT:USDT"
-DEADLINE_S = 15.0
+ETH = "ETH/USDT:USDT"
 
 
 async def trade(there: Local) -> None:
@@ -38,23 +46,11 @@ async def there(tmp_path: Path) -> AsyncIterator[Local]:
             await asyncio.gather(trading, return_exceptions=True)
 
 
-async def soon(awaitable: Awaitable[Any]) -> Any:
-    """Return what comes, which must be soon."""
-    async with asyncio.timeout(DEADLINE_S):
-        return await awaitable
-
-
 async def test_ccxt(there: Local) -> None:
     """ccxt.pro: loaded markets, candles, prices, funding; books whose diffs fit, trades, candles, tickers."""
-    pro = pytest.importorskip("ccxt.pro", reason=REASON)
-    from tests.compatibility.test_ccxt import localised
-
-    ex = pro.binanceusdm({"enableRateLimit": False, "options": {"fetchMarkets": {"types": ["linear"]}}})
-    sockets = dict.fromkeys(ex.urls["api"]["ws"], f"ws://{there.host}/unsupported")
-    localised(ex, there.venue.url)
-    ex.urls["api"]["ws"] = sockets | {"linear": f"ws://{there.host}/ws"}
+    ex = professional(there)
     try:
-        assert {BTC, "ETH/USDT:USDT"} == set(await ex.load_markets())
+        assert {BTC, ETH} == set(await ex.load_markets())
         for _ in range(8):
             book = await soon(ex.watch_order_book(BTC))
             assert book["nonce"] > 0
@@ -71,6 +67,18 @@ async def test_ccxt(there: Local) -> None:
         assert 6 == len(candles[-1])
         assert ticker["last"] in (50010.0, 49990.0)
         assert {BTC} == set(marks) == set(best)
+        tickers, several, *_ = await soon(
+            asyncio.gather(
+                ex.watch_tickers([BTC, ETH]),
+                ex.watch_trades_for_symbols([BTC, ETH]),
+                ex.watch_ohlcv_for_symbols([[BTC, "1m"], [BTC, "5m"]]),
+                ex.watch_order_book_for_symbols([BTC, ETH]),
+                ex.watch_mark_price(ETH),
+            )
+        )
+        assert tickers
+        assert BTC == several[-1]["symbol"]
+        await soon(ex.un_watch_trades_for_symbols([BTC, ETH]))
         assert {0.004} == {each["amount"] for each in await ex.fetch_trades(BTC)}
         for price in (None, "mark", "index", "premiumIndex"):
             (candle, *_) = await ex.fetch_ohlcv(BTC, "1m", params={"price": price} if price else {})
@@ -88,25 +96,26 @@ async def test_ccxt(there: Local) -> None:
 
 async def test_python_binance(there: Local) -> None:
     """AsyncClient and its socket manager: calls, single and combined streams, a multiplexed socket."""
-    streams = pytest.importorskip("binance.ws.streams", reason=REASON)
-    from binance.async_client import AsyncClient  # type: ignore[import-not-found]
-
-    client = AsyncClient(there.account.api_key, there.account.secret)
-    client.FUTURES_URL = f"{there.venue.url}/fapi"
-    client.FUTURES_DATA_URL = f"{there.venue.url}/futures/data"
-    sockets = streams.BinanceSocketManager(client)
-    sockets.FSTREAM_URL = f"ws://{there.host}/"
+    client = asynchronous(there)
+    sockets = socket_manager(client, there)
     try:
-        for made, kind in (
-            (sockets.futures_depth_socket("BTCUSDT"), "depthUpdate"),
-            (sockets.aggtrade_futures_socket("BTCUSDT"), "aggTrade"),
-            (sockets.kline_futures_socket("BTCUSDT"), "continuous_kline"),
-            (sockets.futures_multiplex_socket(["btcusdt@bookTicker", "btcusdt@markPrice@1s"]), None),
-        ):
+
+        async def hear(made: Any, kind: str | None) -> None:
             async with made as stream:
                 message = await soon(stream.recv())
                 message = message.get("data", message)
                 assert message["e"] == kind if kind else message["e"] in ("bookTicker", "markPriceUpdate")
+
+        sources = (
+            (sockets.futures_depth_socket("BTCUSDT"), "depthUpdate"),
+            (sockets.aggtrade_futures_socket("BTCUSDT"), "aggTrade"),
+            (sockets.kline_futures_socket("BTCUSDT"), "continuous_kline"),
+            (sockets.symbol_ticker_futures_socket("BTCUSDT"), "bookTicker"),
+            (sockets.individual_symbol_ticker_futures_socket("BTCUSDT"), "24hrTicker"),
+            (sockets.all_ticker_futures_socket(), "bookTicker"),
+            (sockets.futures_multiplex_socket(["btcusdt@bookTicker", "btcusdt@markPrice@1s"]), None),
+        )
+        await asyncio.gather(*(hear(made, kind) for made, kind in sources))
         assert 2 == len((await client.futures_exchange_info())["symbols"])
         candles = await client.futures_historical_klines("BTCUSDT", "1m", "1 hour ago UTC")
         assert 12 == len(candles[-1])
@@ -114,6 +123,9 @@ async def test_python_binance(there: Local) -> None:
         assert "50000.0" == (await client.futures_mark_price(symbol="BTCUSDT"))["markPrice"]
         assert await client.futures_aggregate_trades(symbol="BTCUSDT")
         assert [] == await client.futures_funding_rate(symbol="BTCUSDT")
+        assert 12 == len((await client.futures_mark_price_klines(symbol="BTCUSDT", interval="1m"))[-1])
+        assert "openInterest" in await client.futures_open_interest(symbol="BTCUSDT")
+        assert 2 == len(await client.futures_ticker())
         period = {"symbol": "BTCUSDT", "period": "5m"}
         assert isinstance(await client.futures_open_interest_hist(**period), list)
         assert await client.futures_taker_longshort_ratio(**period)
@@ -141,9 +153,14 @@ async def test_connector(there: Local) -> None:
         await call(socket.partial_book_depth, symbol="BTCUSDT", level=5, speed=100, id=3)
         await call(socket.kline, symbol="BTCUSDT", interval="1m", id=4)
         await call(socket.mark_price, symbol="BTCUSDT", speed=1, id=5)
+        await call(socket.continuous_kline, pair="BTCUSDT", contractType="perpetual", interval="1m", id=6)
+        await call(socket.mini_ticker, symbol="BTCUSDT", id=7)
+        await call(socket.ticker, symbol="BTCUSDT", id=8)
+        await call(socket.book_ticker, symbol="BTCUSDT", id=9)
         wanted = {"aggTrade", "depthUpdate", "kline", "markPriceUpdate"}
+        wanted |= {"continuous_kline", "24hrMiniTicker", "24hrTicker", "bookTicker"}
         answered: set[int] = set()
-        while wanted or len(answered) < 5:
+        while wanted or len(answered) < 9:
             message = await soon(got.get())
             if "result" in message:
                 answered.add(message["id"])
@@ -161,6 +178,11 @@ async def test_connector(there: Local) -> None:
     assert 2 == len(await call(client.ticker_price))
     assert 2 == len(await call(client.mark_price))
     assert "openInterest" in await call(client.open_interest, "BTCUSDT")
+    assert 12 == len((await call(client.mark_price_klines, "BTCUSDT", "1m"))[-1])
+    assert 12 == len((await call(client.index_price_klines, "BTCUSDT", "1m"))[-1])
+    assert [] == await call(client.funding_rate, "BTCUSDT")
+    assert await call(client.agg_trades, "BTCUSDT")
+    assert 2 == len(await call(client.book_ticker))
 
 
 async def follow(connection: Any, method: str, named: dict[str, object]) -> None:
@@ -170,6 +192,31 @@ async def follow(connection: Any, method: str, named: dict[str, object]) -> None
     stream.on("message", got.put_nowait)
     assert await soon(got.get()), method
     await stream.unsubscribe()
+
+
+# In two parts: a connection that sends more than ten messages in a second is closed.
+SDK_STREAMS: tuple[tuple[tuple[str, dict[str, object]], ...], ...] = (
+    (
+        ("diff_book_depth_streams", {"symbol": "btcusdt", "update_speed": "100ms"}),
+        ("partial_book_depth_streams", {"symbol": "btcusdt", "levels": 5}),
+        ("aggregate_trade_streams", {"symbol": "btcusdt"}),
+        ("kline_candlestick_streams", {"symbol": "btcusdt", "interval": "1m"}),
+        (
+            "continuous_contract_kline_candlestick_streams",
+            {"pair": "btcusdt", "contract_type": "perpetual", "interval": "1m"},
+        ),
+        ("mark_price_stream", {"symbol": "btcusdt", "update_speed": "1s"}),
+        ("individual_symbol_ticker_streams", {"symbol": "btcusdt"}),
+    ),
+    (
+        ("individual_symbol_book_ticker_streams", {"symbol": "btcusdt"}),
+        ("individual_symbol_mini_ticker_stream", {"symbol": "btcusdt"}),
+        ("all_market_mini_tickers_stream", {}),
+        ("all_market_tickers_streams", {}),
+        ("mark_price_stream_for_all_market", {"update_speed": "1s"}),
+        ("rpi_diff_book_depth_streams", {"symbol": "btcusdt"}),
+    ),
+)
 
 
 async def test_official_sdk(there: Local, caplog: pytest.LogCaptureFixture) -> None:
@@ -213,26 +260,12 @@ async def test_official_sdk(there: Local, caplog: pytest.LogCaptureFixture) -> N
     ):
         await api.do(method, *arguments)
     configuration = sdk.ConfigurationWebSocketStreams(stream_url=f"ws://{there.host}")
-    connection = await sdk.DerivativesTradingUsdsFutures(
-        config_ws_streams=configuration
-    ).websocket_streams.create_connection()
-    try:
-        with caplog.at_level(logging.WARNING):
-            streams = (
-                ("diff_book_depth_streams", {"symbol": "btcusdt", "update_speed": "100ms"}),
-                ("partial_book_depth_streams", {"symbol": "btcusdt", "levels": 5}),
-                ("individual_symbol_book_ticker_streams", {"symbol": "btcusdt"}),
-                ("aggregate_trade_streams", {"symbol": "btcusdt"}),
-                ("kline_candlestick_streams", {"symbol": "btcusdt", "interval": minute}),
-                (
-                    "continuous_contract_kline_candlestick_streams",
-                    {"pair": "btcusdt", "contract_type": "perpetual", "interval": minute},
-                ),
-                ("mark_price_stream", {"symbol": "btcusdt", "update_speed": "1s"}),
-                ("individual_symbol_ticker_streams", {"symbol": "btcusdt"}),
-                ("all_market_mini_tickers_stream", {}),
-            )
-            await asyncio.gather(*(follow(connection, method, named) for method, named in streams))
-            assert [] == [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]
-    finally:
-        await connection.close_connection(close_session=True)
+    streams = sdk.DerivativesTradingUsdsFutures(config_ws_streams=configuration).websocket_streams
+    with caplog.at_level(logging.WARNING):
+        for wanted in SDK_STREAMS:
+            connection = await streams.create_connection()
+            try:
+                await asyncio.gather(*(follow(connection, method, named) for method, named in wanted))
+            finally:
+                await connection.close_connection(close_session=True)
+    assert [] == [record.getMessage() for record in caplog.records if record.levelno >= logging.ERROR]

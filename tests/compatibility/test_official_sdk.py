@@ -90,21 +90,28 @@ async def test_orders(api: Sdk) -> None:
 
 async def test_conditional_orders(api: Sdk) -> None:
     """Placed, listed and cancelled."""
-    placed = await api.do(
-        "new_algo_order",
-        enums.NewAlgoOrderAlgoTypeEnum.CONDITIONAL,
-        "BTCUSDT",
-        enums.NewAlgoOrderSideEnum.SELL,
-        enums.NewAlgoOrderTypeEnum.STOP_MARKET,
-        quantity=0.01,
-        trigger_price=49_000,
-    )
-    assert ("NEW", "STOP_MARKET") == (placed.algo_status, placed.order_type)
-    assert 1 == len(await api.do("current_all_algo_open_orders"))
+    for kind, named in (
+        ("STOP", {"trigger_price": 49_000, "price": 48_900, "time_in_force": "GTC"}),
+        ("TAKE_PROFIT", {"trigger_price": 52_000, "price": 52_100, "time_in_force": "GTC"}),
+        ("TAKE_PROFIT_MARKET", {"trigger_price": 52_000}),
+        ("TRAILING_STOP_MARKET", {"callback_rate": 0.5}),
+        ("STOP_MARKET", {"trigger_price": 49_000}),
+    ):
+        placed = await api.do(
+            "new_algo_order",
+            enums.NewAlgoOrderAlgoTypeEnum.CONDITIONAL,
+            "BTCUSDT",
+            enums.NewAlgoOrderSideEnum.SELL,
+            enums.NewAlgoOrderTypeEnum[kind],
+            quantity=0.01,
+            **named,
+        )
+        assert ("NEW", kind) == (placed.algo_status, placed.order_type)
+    assert 5 == len(await api.do("current_all_algo_open_orders"))
     assert "NEW" == (await api.do("query_algo_order", algo_id=placed.algo_id)).algo_status
     assert "200" == (await api.do("cancel_algo_order", algo_id=placed.algo_id)).code
-    (row,) = await api.do("query_all_algo_orders", "BTCUSDT")
-    assert "CANCELED" == row.algo_status
+    rows = await api.do("query_all_algo_orders", "BTCUSDT")
+    assert {"NEW", "CANCELED"} == {row.algo_status for row in rows}
     assert 200 == (await api.do("cancel_all_algo_open_orders", "BTCUSDT")).code
 
 
@@ -119,7 +126,8 @@ async def test_settings_and_positions(there: Local, api: Sdk) -> None:
     assert "0.100" == position.position_amt
     assert 2 == len(await api.do("position_information_v2"))
     assert 100 == (await api.do("modify_isolated_position_margin", "BTCUSDT", 100, 1)).amount
-    assert 1 == len(await api.do("get_position_margin_change_history", "BTCUSDT"))
+    assert 50 == (await api.do("modify_isolated_position_margin", "BTCUSDT", 50, 2)).amount
+    assert 2 == len(await api.do("get_position_margin_change_history", "BTCUSDT"))
     account = await api.do("account_information_v3")
     assert "USDT" == account.assets[0].asset
     assert 2 == len((await api.do("account_information_v2")).positions)

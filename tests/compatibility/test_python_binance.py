@@ -95,6 +95,24 @@ async def test_conditional_orders(there: Local) -> None:
     assert all(row["positionAmt"] == "0.000" for row in await call(client.futures_position_information))
 
 
+async def test_every_conditional_type(there: Local) -> None:
+    """Each waits as what it is, and all go at once."""
+    client = client_of(there)
+    for kind, prices in (
+        ("STOP", {"stopPrice": 48_000, "price": 47_900, "timeInForce": "GTC"}),
+        ("STOP_MARKET", {"stopPrice": 48_000}),
+        ("TAKE_PROFIT", {"stopPrice": 52_000, "price": 52_100, "timeInForce": "GTC"}),
+        ("TAKE_PROFIT_MARKET", {"stopPrice": 52_000}),
+        ("TRAILING_STOP_MARKET", {"callbackRate": 0.5}),
+    ):
+        order = BTC | {"side": "SELL", "type": kind, "quantity": 0.01} | prices
+        placed = await call(client.futures_create_order, **order)
+        assert (kind, "NEW") == (placed["orderType"], placed["algoStatus"])
+    assert 5 == len(await call(client.futures_get_open_algo_orders, **BTC))
+    assert 200 == (await call(client.futures_cancel_all_algo_open_orders, **BTC))["code"]
+    assert [] == await call(client.futures_get_open_algo_orders, **BTC)
+
+
 async def test_settings_and_positions(there: Local) -> None:
     """Modes, leverage, margin, what is held and what it cost."""
     client = client_of(there)
@@ -119,7 +137,8 @@ async def test_settings_and_positions(there: Local) -> None:
     assert -4161 == caught.value.code
     moved = await call(client.futures_change_position_margin, **BTC, amount=100, type=1)
     assert 100 == moved["amount"]
-    assert 1 == len(await call(client.futures_position_margin_history, **BTC))
+    assert 50 == (await call(client.futures_change_position_margin, **BTC, amount=50, type=2))["amount"]
+    assert 2 == len(await call(client.futures_position_margin_history, **BTC))
     account = await call(client.futures_account)
     assert ["BTCUSDT", "ETHUSDT"] == [row["symbol"] for row in account["positions"]]
     assert ("10", True) == (account["positions"][0]["leverage"], account["positions"][0]["isolated"])

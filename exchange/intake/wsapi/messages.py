@@ -59,6 +59,7 @@ class SessionState(msgspec.Struct, frozen=True, rename="camel", gc=False):
     user_data_stream: bool = False
 
 
+_AS_IN_PYTHON = {"true": "True", "false": "False"}
 _decoder = msgspec.json.Decoder(Request, float_hook=str)
 encode = msgspec.json.Encoder().encode
 
@@ -97,9 +98,17 @@ def texts(parameters: dict[str, Any]) -> dict[str, str]:
     return found
 
 
-def payload(parameters: dict[str, str]) -> bytes:
-    """Return what a signature covers: all other parameters, sorted by name."""
-    signed = [f"{name}={parameters[name]}" for name in sorted(parameters) if name != "signature"]
+def payload(parameters: dict[str, str], *, python_booleans: bool = False) -> bytes:
+    """Return what a signature covers: all other parameters, sorted by name.
+
+    With `python_booleans` they read True and False, as python-binance signs what it then sends as true and
+    false.
+    """
+    signed = [
+        f"{name}={_AS_IN_PYTHON.get(value, value) if python_booleans else value}"
+        for name, value in sorted(parameters.items())
+        if name != "signature"
+    ]
     return "&".join(signed).encode("utf-8", "replace")
 
 

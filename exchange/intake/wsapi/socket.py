@@ -19,6 +19,7 @@ from exchange.intake.endpoint import Endpoint, Security
 from exchange.intake.errors import MANDATORY, NO_SUCH_METHOD, ApiError
 from exchange.intake.gate import Call, Gate
 from exchange.intake.market.data import wall_clock_ms
+from exchange.intake.wsapi.leftovers import drop_leftovers
 from exchange.intake.wsapi.messages import (
     Answer,
     RateLimit,
@@ -125,6 +126,7 @@ class Socket:
             caller = self.caller(call, security, parameters)
         for name in (API_KEY, RETURN_LIMITS, *AUTH_PARAMETERS):
             parameters.pop(name, None)
+        drop_leftovers(endpoint, parameters)
         return caller
 
     def _session_call(self, call: Call, method: str, parameters: dict[str, str]) -> SessionState:
@@ -173,7 +175,7 @@ class Socket:
         caller = self.gate.access.caller(state, api_key, self.remote, security)
         if security.is_signed:
             check_timestamp(parameters, call.now_ms)
-            check_payload(caller.verify, parameters.get("signature", ""), payload(parameters))
+            _check_signature(caller, parameters)
         return caller
 
     def _end(self, finish: Any, result: Any, error: Exception | None) -> None:
@@ -237,3 +239,14 @@ def _header(length: int) -> bytes:
     if length < _LENGTH_8:
         return bytes((_TEXT_FINAL, 126)) + length.to_bytes(2)
     return bytes((_TEXT_FINAL, 127)) + length.to_bytes(8)
+
+
+def _check_signature(caller: Caller, parameters: dict[str, str]) -> None:
+    signature, signed = parameters.get("signature", ""), payload(parameters)
+    try:
+        check_payload(caller.verify, signature, signed)
+    except ApiError:
+        signed_in_python = payload(parameters, python_booleans=True)
+        if signed_in_python == signed:
+            raise
+        check_payload(caller.verify, signature, signed_in_python)
