@@ -28,6 +28,8 @@ from exchange.client import (
 from exchange.runtime import wait_set
 
 LABEL = "house market maker"
+# Of an order that is filled or has expired already.
+UNKNOWN_ORDER = -2011
 
 logger = structlog.get_logger(__name__)
 
@@ -154,10 +156,15 @@ class _MarketMaker:
         return untouched < len(self._quoted)
 
     async def _requote(self, index: Decimal) -> None:
+        """Put a new ladder into the book, then take the old one out: the book is never without quotes.
+
+        Where the price has moved so far that the two would trade with each other, the old orders expire.
+        """
         inventory = Decimal(await self._account.position_size(self.symbol))
         quotes = ladder(self._contract, index, inventory, self._settings)
-        await self._account.cancel_all(self.symbol)
+        old = [order["orderId"] for order in await self._account.open_orders(self.symbol)]
         outcomes = await asyncio.gather(*(self._place(quote) for quote in quotes), return_exceptions=True)
+        await asyncio.gather(*(self._cancel(order_id) for order_id in old))
         failed = [outcome for outcome in outcomes if isinstance(outcome, BaseException)]
         # Known again only when all of it stands: otherwise the next refresh starts over.
         self._quoted_index = Decimal(0) if failed else index
@@ -169,6 +176,13 @@ class _MarketMaker:
             logger.warning(
                 "maker_orders_refused", market=self.symbol, count=len(failed), first=str(failed[0])
             )
+
+    async def _cancel(self, order_id: int) -> None:
+        try:
+            await self._account.cancel(self.symbol, order_id)
+        except ApiRefusal as refusal:
+            if refusal.code != UNKNOWN_ORDER:
+                raise
 
     async def _place(self, quote: Quote) -> None:
         await self._account.limit_order(self.symbol, quote.side, quote.quantity, quote.price)
