@@ -49,6 +49,7 @@ from events.segments import (
     Directory,
     Segment,
     checksum_of,
+    is_named_as_ours,
     manifest_name,
     range_name,
     read_segments,
@@ -270,7 +271,8 @@ class SegmentWriter:
         kept.update(manifest_name(segment.first_seq, segment.last_seq) for segment in self._segments)
         for folder in (_COMMANDS, _EVENTS, MANIFESTS):
             for name in self.directory.names(folder):
-                if name not in kept:
+                # Somebody else's directory may have folders of these names, with what is dear to him.
+                if name not in kept and is_named_as_ours(name):
                     self.directory.delete(name)
 
 

@@ -30,6 +30,8 @@ Durability = Literal["relaxed", "strict"]
 SOCKET_PATH_BYTES_MAX = 103
 START_DEADLINE_S = 60.0
 STOP_DEADLINE_S = 20.0
+SOCKET_NAME = "server.sock"
+_SOCKET_DIR_PREFIX = "foldex-"
 _POLL_S = 0.01
 _LOG_TAIL_BYTES = 2000
 _APPENDFSYNC = {"relaxed": "everysec", "strict": "always"}
@@ -268,25 +270,44 @@ def _read_record(data_dir: Path) -> _Record | None:
 
 
 def _remove_leftovers(data_dir: Path) -> None:
-    """Remove the record and the socket of a server that is gone."""
+    """Remove the record and the socket of a server that is gone. The caller holds the directory's lock.
+
+    A directory that was copied or came from elsewhere holds a record of another's server, or of anything:
+    of what it names outside, only a socket that nobody listens on is removed.
+    """
     record = _read_record(data_dir)
     (data_dir / "server.json").unlink(missing_ok=True)
+    (data_dir / SOCKET_NAME).unlink(missing_ok=True)
     if record is None:
         return
-    socket_path = Path(record.socket)
-    socket_path.unlink(missing_ok=True)
-    if socket_path.parent != data_dir:
+    if _is_abandoned(record.socket):
+        Path(record.socket).unlink(missing_ok=True)
+    folder = Path(record.socket).parent
+    if folder.name.startswith(_SOCKET_DIR_PREFIX):
         try:
-            socket_path.parent.rmdir()
-        except OSError:
-            pass  # gone already, or somebody put something there
+            folder.rmdir()
+        except (OSError, ValueError):
+            pass  # gone already, or there is something in it
+
+
+def _is_abandoned(socket_path: str) -> bool:
+    """Tell whether this is a unix socket of whose server nothing is left."""
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+            connection.settimeout(1.0)
+            connection.connect(socket_path)
+    except ConnectionRefusedError:
+        return Path(socket_path).is_socket()  # the system refuses other files alike
+    except (OSError, ValueError):
+        return False
+    return False
 
 
 def _choose_socket(data_dir: Path) -> Path:
-    socket_path = data_dir / "server.sock"
+    socket_path = data_dir / SOCKET_NAME
     if len(os.fsencode(socket_path)) <= SOCKET_PATH_BYTES_MAX:
         return socket_path
-    socket_path = Path(tempfile.mkdtemp(prefix="foldex-")) / "server.sock"
+    socket_path = Path(tempfile.mkdtemp(prefix=_SOCKET_DIR_PREFIX)) / SOCKET_NAME
     if len(os.fsencode(socket_path)) > SOCKET_PATH_BYTES_MAX:
         socket_path.parent.rmdir()
         raise EmbeddedServerError(

@@ -7,6 +7,7 @@ since it was archived, and few ever read a segment.
 import hashlib
 import os
 import posixpath
+import re
 from collections.abc import Sequence
 from itertools import pairwise
 from pathlib import Path
@@ -27,6 +28,7 @@ from events.log import (
 
 FORMAT = 1
 MANIFESTS = "segments"
+_OUR_NAME = re.compile(r"[0-9]{12,}-[0-9]{12,}\.(parquet|json)(\.new)?")
 
 
 class ArchiveError(LogError):
@@ -182,6 +184,11 @@ def manifest_name(first_seq: int, last_seq: int) -> str:
 def range_name(first_seq: int, last_seq: int) -> str:
     """Return what files of a segment are named after."""
     return f"{first_seq:012d}-{last_seq:012d}"
+
+
+def is_named_as_ours(name: str) -> bool:
+    """Tell whether a file has the name of a segment's file, or of the draft of one."""
+    return _OUR_NAME.fullmatch(posixpath.basename(name)) is not None
 
 
 def checksum_of(content: bytes) -> str:

@@ -79,14 +79,15 @@ def import_archive(
     """
     from exchange.archiving import import_log, opened
 
-    if not redis_url and not (data_dir / "appendonlydir").is_dir():
-        _make_server(data_dir)
+    with reporting(), opened(source) as archive:
+        _require(archive.head.seq, f"no archive in {source}")
+        if not redis_url and not (data_dir / "appendonlydir").is_dir():
+            _make_server(data_dir)
 
-    async def put(url: str) -> None:
-        with opened(source) as archive:
-            _print_restored(await _on_server(url, lambda log: import_log(log, archive)), as_json)
+        async def put(url: str) -> None:
+            _print_restored(await _put(url, lambda log: import_log(log, archive)), as_json)
 
-    call(data_dir, redis_url, put)
+        call(data_dir, redis_url, put)
 
 
 @app.command("list")
@@ -131,7 +132,7 @@ def recover(
 
     async def put_back(url: str) -> None:
         with archiving.opened(source) as stored:
-            restored = await _on_server(url, lambda log: archiving.recover(log, stored))
+            restored = await _put(url, lambda log: archiving.recover(log, stored))
         _print_restored(restored, as_json)
 
     call(data_dir, redis_url, put_back)
@@ -196,10 +197,20 @@ async def _on_server(url: str, work: Callable[["RedisLog"], Awaitable[R]]) -> R:
         await log.close()
 
 
+async def _put(url: str, work: Callable[["RedisLog"], Awaitable[R]]) -> R:
+    """Write to a server, unless it would not keep what is written."""
+
+    async def check_and_work(log: "RedisLog") -> R:
+        await log.check_server(strict=False)
+        return await work(log)
+
+    return await _on_server(url, check_and_work)
+
+
 def _make_server(data_dir: Path) -> None:
     from events.embedded import EmbeddedServer
 
-    with reporting(), EmbeddedServer(data_dir):
+    with EmbeddedServer(data_dir):
         pass  # the first start makes its files
 
 

@@ -330,12 +330,15 @@ def verify(
     if kept_head is not None and not from_seq <= kept_head.seq <= (to_seq or kept_head.seq):
         message = f"entry {kept_head.seq} is not among those to verify"
         raise typer.BadParameter(message, param_hint="--head")
+    if to_seq is not None and to_seq < from_seq:
+        raise typer.BadParameter(f"must be at least --from, which is {from_seq}", param_hint="--to")
     scope = Extent(
         first_seq=from_seq,
         last_seq=to_seq,
         decide=decide,
         kept_head=kept_head,
         directory=snapshots or data_dir / config.SNAPSHOT_DIR_NAME,
+        archive=None if archive else archive_of(data_dir, redis_url),
     )
 
     async def check(log: "ReadableLog") -> None:

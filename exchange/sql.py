@@ -31,7 +31,7 @@ from events.columns import COMMAND_SCHEMA, EVENT_SCHEMA, FRAME, Answered, comman
 from events.events import MarketListed
 from events.frame import GENESIS_HASH
 from events.log import CommandReader, EventReader, Head, Log, ReadableLog
-from events.segments import ArchivedThenLive
+from events.segments import ArchivedThenLive, check_not_behind
 from exchange.aggregate.account import Account, Position
 from exchange.aggregate.state import Exchange
 from exchange.audit.printer import MONEY_FIELDS
@@ -63,9 +63,12 @@ async def query(sql: str, archive: ArchivedLog | None, live: Log | None) -> Resu
         CorruptLogError, LogRewoundError, TrimmedError: log or archive are not what was written.
     """
     connection = duckdb.connect(":memory:", config={"enable_external_access": "false"})
+    archived = archive if archive is not None and archive.head.seq else None
     try:
         wanted = _check(connection, sql)
-        archived = archive if archive is not None and archive.head.seq else None
+        if archived is not None and live is not None:
+            # Rows of two logs, or of two courses of one, must not be answered as if they were of one.
+            await check_not_behind(live, archived.directory.url)
         tail = await _read_tail(archived, live)
         _define_messages(connection, archived, tail)
         if wanted & FOLDED_VIEWS:
@@ -74,10 +77,23 @@ async def query(sql: str, archive: ArchivedLog | None, live: Log | None) -> Resu
         connection.execute("SET lock_configuration = true")
         cursor = connection.execute(sql)
         return Result(names=[column[0] for column in cursor.description], rows=cursor.fetchall())
-    except duckdb.Error as error:
+    except (duckdb.Error, FileNotFoundError) as error:
+        if archived is not None and not isinstance(error, duckdb.ParserException):
+            await _find_damage(archived)
         raise QueryError(str(error)) from error
     finally:
         connection.close()
+
+
+async def _find_damage(archive: ArchivedLog) -> None:
+    """Make sure that a query did not fail for want of a file that can be read.
+
+    Raises:
+        CorruptLogError: names the first entry that is not as it was written.
+    """
+    for segment in archive.segments:
+        await archive.read_commands(segment.first_seq - 1, 1)
+        await archive.read_events(segment.first_seq - 1, 1)
 
 
 def _check(connection: duckdb.DuckDBPyConnection, sql: str) -> frozenset[str]:

@@ -46,6 +46,7 @@ from events.log import (
     VerifiedEvents,
     check_answer,
 )
+from events.segments import check_not_behind
 from events.snapshot import SnapshotError, find, load, seq_of
 from exchange.aggregate.decide import decide_frame
 from exchange.aggregate.failing import CommandError, Failures, WorkError, failures_of
@@ -106,7 +107,8 @@ class Extent:
 
     Entries up to `last_seq` (None: all, and the commands not answered yet), beginning behind the newest
     usable snapshot before `first_seq`, or with entry 1. `decide` decides again. `kept_head` must be in the
-    log. Of the snapshots in `directory` those of this log are verified too.
+    log. Of the snapshots in `directory` those of this log are verified too. The log must not end before
+    `archive`, which is its own, and must be the same there.
     """
 
     first_seq: int = 1
@@ -114,6 +116,7 @@ class Extent:
     decide: bool = False
     kept_head: KeptHead | None = None
     directory: Path | None = None
+    archive: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -184,12 +187,26 @@ async def verify(
     verifier = Verifier(log, extent)
     try:
         await verifier.run(on_progress)
+        if extent.archive is not None:
+            await _check_archived(log, extent.archive)
         if check_columns is not None:
             report = verifier.report
             report.segments = await check_columns(report.first_seq, report.head.seq)
     except CorruptLogError as error:
         verifier.report.finding = Finding(seq=error.seq, what=str(error).partition(": ")[2])
     return verifier.report
+
+
+async def _check_archived(log: ReadableLog, archive: str) -> None:
+    """Make sure that the log still has what was archived of it.
+
+    Raises:
+        CorruptLogError: it has not, or the archive cannot be opened for damage.
+    """
+    try:
+        await check_not_behind(log, archive)
+    except LogRewoundError as error:
+        raise CorruptLogError((await log.event_head()).seq + 1, str(error)) from error
 
 
 class Verifier:

@@ -17,7 +17,7 @@ from events.snapshot import find, load
 from events.values import IndexSource, OrderType, Side, TimeInForce
 from exchange.aggregate.decide import CLOCK_LEAD_NS
 from exchange.fold import Fold, Snapshots
-from tests.faults.rig import Load, Row, loaded, rigged, row, settle
+from tests.faults.rig import ANSWERS_DEADLINE_S, Load, Row, loaded, rigged, row, settle
 from tests.faults.writers import Dying
 from tests.integration.processes import ROOT
 from tests.property.test_determinism import DECIDE_LOG, write_log
@@ -105,8 +105,9 @@ async def _send_off(crowd: Load, off_ns: int) -> str:
     await appender.open()
     price = IndexSource(source="s", price_ticks=500_000, raw="")
     answers = [appender.submit(SetIndexPrice(market=MARKET, sources=(price,))), appender.submit(Tick())]
-    while not all(answer.done() for answer in answers):
-        await fold.catch_up()
+    async with asyncio.timeout(ANSWERS_DEADLINE_S):
+        while not all(answer.done() for answer in answers):
+            await fold.catch_up()
     await appender.close()
     headers = [event for event in seen if isinstance(event, FrameHeader)]
     times = [header.now_ns for header in headers]

@@ -229,6 +229,29 @@ async def append(url: str, frame: CommandFrame) -> None:
     await log.close()
 
 
+def test_what_was_lost_is_missed(data_dir: Path) -> None:
+    """`verify` finds that the log ends before the archive beside it, and `sql` does not answer from both."""
+    ok("verify", "--data-dir", data_dir)
+    with server(data_dir) as client:
+        cut(client, 6, 6)
+
+    found = run("verify", "--data-dir", data_dir)
+
+    assert config.EXIT_FINDING == found.exit_code
+    assert "NOT intact: entry 7: the log ends at entry 6" in found.stdout
+    refused(config.EXIT_REWOUND, "sql", "SELECT 1", "--data-dir", data_dir)
+
+
+def test_what_is_no_archive_leaves_no_directory(tmp_path: Path) -> None:
+    """`import` of a missing or an unreadable archive makes no server on the data directory."""
+    (tmp_path / "bad.tar").write_bytes(b"no archive")
+    for source in ("none", "bad.tar"):
+        refused(
+            config.EXIT_UNAVAILABLE, "archive", "import", tmp_path / source, "--data-dir", tmp_path / "data"
+        )
+    assert not (tmp_path / "data").exists()
+
+
 def test_what_was_decided_after_the_loss_is_never_overwritten(data_dir: Path) -> None:
     """A log that went on, or a new one in place of the lost one: refused, and nothing is touched."""
     with server(data_dir) as client:

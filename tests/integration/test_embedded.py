@@ -105,6 +105,25 @@ def test_a_record_of_somebody_elses_process_does_not_block(tmp_path: Path) -> No
         assert server.is_running()
 
 
+def test_a_copy_of_a_directory_leaves_the_servers_of_others_alone(tmp_path: Path) -> None:
+    """Copied under a running server, a directory has its record; neither socket nor any other file it names
+    is touched.
+    """
+    precious = tmp_path / "precious"
+    precious.write_text("mine")
+    with EmbeddedServer(tmp_path / "data") as live:
+        put(live.socket_path, "kept")
+        for named in (live.socket_path, str(precious)):
+            copy = tmp_path / "copy"
+            copy.mkdir(exist_ok=True)
+            record = {"pid": live.pid, "starter_pid": os.getpid(), "socket": named}
+            (copy / "server.json").write_text(json.dumps(record))
+            with EmbeddedServer(copy) as server:
+                assert live.socket_path != server.socket_path
+
+        assert ("kept", "mine") == (get(live.socket_path), precious.read_text())
+
+
 def test_a_server_that_outlived_its_starter_is_seen(tmp_path: Path) -> None:
     """It still holds the directory; the message says that its starter is gone and how to end it."""
     code = (

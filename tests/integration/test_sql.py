@@ -11,6 +11,7 @@ import pytest
 from typer.testing import CliRunner, Result
 
 from events.archive import ArchivedLog, SegmentWriter
+from events.log import CorruptLogError, LogRewoundError
 from events.memory import MemoryLog
 from exchange import config
 from exchange.cli import app
@@ -133,6 +134,30 @@ async def test_liquidations_have_their_beginning_and_end() -> None:
     assert (1, 2, None, "cross") == (liquidation_id, account_id, market, mode)
     assert result is not None
     assert [(1,)] == await rows("SELECT count(*) FROM trades WHERE liquidation_id > 0", None, venue.as_log())
+
+
+async def test_rows_of_two_logs_are_not_mixed(tmp_path: Path) -> None:
+    """A live log that ends before its archive, or is another one, is refused instead of queried with it."""
+    archive = await archive_of(tmp_path, traded().as_log(), 12)
+    shorter = traded().as_log()
+    del shorter.commands[8:], shorter.events[8:]
+    for live in (traded().as_log(), shorter):
+        with pytest.raises(LogRewoundError):
+            await query("SELECT count(*) FROM trades", archive, live)
+
+
+@pytest.mark.parametrize("is_gone", [True, False])
+async def test_a_damaged_archive_is_not_the_querys_fault(tmp_path: Path, is_gone: bool) -> None:
+    """A missing or truncated segment is named as damage; a wrong query on an intact archive is not."""
+    archive = await archive_of(tmp_path, traded().as_log(), 12)
+    (events,) = (tmp_path / "events").iterdir()
+    if is_gone:
+        events.unlink()
+    else:
+        events.write_bytes(events.read_bytes()[:-100])
+
+    with pytest.raises(CorruptLogError, match="the archive's file events/"):
+        await query("SELECT count(*) FROM events", archive, None)
 
 
 @pytest.mark.parametrize(

@@ -150,6 +150,19 @@ async def test_an_archive_is_continued(tmp_path: Path) -> None:
     assert log.events[4:] == await ArchivedLog(tmp_path).read_events(4, 100)
 
 
+async def test_files_of_others_are_left_alone(tmp_path: Path) -> None:
+    """A directory may have folders that are called as an archive's: nothing in them is removed."""
+    others = [tmp_path / name for name in ("events/mine.py", "commands/1-2.parquet", "segments/notes.txt")]
+    for path in others:
+        path.parent.mkdir()
+        path.write_text("mine")
+
+    await archived(tmp_path, traded().as_log(), 100)
+
+    assert 3 * ["mine"] == [path.read_text() for path in others]
+    assert 12 == ArchivedLog(tmp_path).head.seq
+
+
 async def test_a_log_that_does_not_continue_the_archive_is_refused(tmp_path: Path) -> None:
     """Another log, or the same one on another course, adds nothing."""
     log, other = traded().as_log(), traded().as_log()
