@@ -354,6 +354,19 @@ class EventReader:
             await self.check_place()
             raise
 
+    async def read_to(self, last_seq: int, limit: int) -> list[VerifiedEvents]:
+        """Return the next entries of those up to `last_seq`, which the log is known to have; at least one.
+
+        Raises:
+            CorruptLogError: as `read`, and when the next entry is not there.
+            LogRewoundError: as `read`.
+        """
+        assert self.seq < last_seq, (self.seq, last_seq)
+        entries = await self.read(min(limit, last_seq - self.seq))
+        if not entries:
+            raise CorruptLogError(self.seq + 1, f"event entry is missing; the log ends at {last_seq}")
+        return entries
+
     def verify(self, entry: EventEntry) -> VerifiedEvents:
         """Check that `entry` continues the chain and move behind it.
 

@@ -14,7 +14,7 @@ import typer
 
 from exchange import config
 from exchange.lazy import LazyGroup
-from exchange.options import ArchiveToRead, AsJson, DataDir, RedisUrl, call, read_log
+from exchange.options import ArchiveToRead, AsJson, DataDir, RedisUrl, archive_of, call, read_log
 from exchange.process_cli import (
     Durability,
     DurabilityOption,

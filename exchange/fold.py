@@ -127,7 +127,7 @@ class Fold:
             # Nothing to read, so nothing that would show a log set back since the last entry.
             await self._reader.check_place()
         while self._reader.seq < target.seq:
-            await self._step(wait_ms=0)
+            self._take(await self._reader.read_to(target.seq, ENTRIES_PER_READ))
 
     async def run(self, stop: asyncio.Event) -> None:
         """Fold what comes until `stop` is set; wait out a server that does not answer.
@@ -163,7 +163,7 @@ class Fold:
             return
         reader = await self._oldest()
         while reader.seq < snapshot.seq:
-            for verified in await reader.read(min(PAST_ENTRIES_PER_READ, snapshot.seq - reader.seq)):
+            for verified in await reader.read_to(snapshot.seq, PAST_ENTRIES_PER_READ):
                 yield verified
         if reader.seq == snapshot.seq and reader.chain_hash != snapshot.chain_hash:
             raise CorruptLogError(snapshot.seq, "the entries before the snapshot do not lead to it")
@@ -205,9 +205,12 @@ class Fold:
 
     async def _step(self, wait_ms: int) -> None:
         await self.start()
+        self._take(await self._reader.read(ENTRIES_PER_READ, wait_ms))
+
+    def _take(self, entries: list[VerifiedEvents]) -> None:
         apply = self.state.apply
         every_events = self._snapshots.every_events
-        for verified in await self._reader.read(ENTRIES_PER_READ, wait_ms):
+        for verified in entries:
             events = self.events
             for group in verified.groups:
                 events += len(group)

@@ -121,7 +121,7 @@ async def _read_tail(archive: ArchivedLog | None, live: Log | None) -> tuple[pa.
         event_reader = EventReader(live, log_id=log_id, after=after)
         command_reader = CommandReader(live, after=after.seq)
         while event_reader.seq < target.seq:
-            answers = await event_reader.read(min(ENTRIES_PER_READ, target.seq - event_reader.seq))
+            answers = await event_reader.read_to(target.seq, ENTRIES_PER_READ)
             while answers:
                 asked = await command_reader.read(len(answers))
                 batch.extend(zip(asked, answers, strict=False))

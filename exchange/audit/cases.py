@@ -174,7 +174,7 @@ async def read_cases(
     last = (await log.event_head()).seq
     reader = EventReader(log)
     while reader.seq < last:
-        for verified in await reader.read(min(ENTRIES_PER_READ, last - reader.seq)):
+        for verified in await reader.read_to(last, ENTRIES_PER_READ):
             if not any(tag in verified.entry.body for tag in _TAGS):
                 continue
             for group in verified.groups:

@@ -46,7 +46,7 @@ async def replay(
     state = Exchange()
     events = 0
     while reader.seq < target:
-        for verified in await reader.read(min(ENTRIES_PER_READ, target - reader.seq)):
+        for verified in await reader.read_to(target, ENTRIES_PER_READ):
             events += apply_entry(state, verified)
         if on_progress is not None:
             on_progress(reader.seq, target)

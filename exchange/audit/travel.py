@@ -142,9 +142,7 @@ class Traveller:
     async def entries(self, seq: int, on_progress: OnProgress | None = None) -> AsyncIterator[VerifiedEvents]:
         """Yield the entries up to `seq` without applying them: whoever asks does that."""
         while self._reader.seq < seq:
-            batch = await self._reader.read(min(ENTRIES_PER_READ, seq - self._reader.seq))
-            if not batch:
-                return
+            batch = await self._reader.read_to(seq, ENTRIES_PER_READ)
             for verified in batch:
                 yield verified
             if on_progress is not None:

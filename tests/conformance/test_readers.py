@@ -121,6 +121,17 @@ async def test_a_missing_event_entry_is_named(harness: Harness) -> None:
         await EventReader(log).read(10)
 
 
+async def test_a_missing_last_event_entry_is_named(harness: Harness) -> None:
+    """Who knows where the log ends does not wait for an entry that is gone."""
+    log = await answered(harness, 5)
+    harness.replace_events([entry for entry in await log.read_events(0, 10) if entry.seq < 5])
+    reader = EventReader(log)
+    assert [1, 2, 3, 4] == [verified.entry.seq for verified in await reader.read_to(5, 10)]
+
+    with pytest.raises(CorruptLogError, match="entry 5: event entry is missing; the log ends at 5"):
+        await reader.read_to(5, 10)
+
+
 async def test_an_unknown_schema_version_is_named(harness: Harness) -> None:
     """An entry of a later version of the language is not guessed at, even when its checksum is right."""
     log = await answered(harness, 3)
