@@ -219,6 +219,21 @@ def test_a_bucket_nobody_asked_about_is_late() -> None:
     assert f"account {s.alice.account_id}, {BTC} both" in finding.what
 
 
+def test_an_answer_that_came_too_late_is_late_all_the_same() -> None:
+    """The wait is counted up to the command that asks, and that it was answered then does not make it good."""
+    s = scene()
+    s.open(BTC, "BUY", "0.1", "50000", mode="ISOLATED", leverage=10)
+    s.venue.index(BTC, "30000")
+    due_seq = len(s.venue.log)
+    s.venue.liquidate(s.alice, BTC)
+    waited = audit(s.venue.log).longest_wait
+
+    assert waited == len(s.venue.log[-1][0])  # the header of the frame that asked, and nothing of its own
+    assert [] == audit(s.venue.log, late_events_max=waited).findings
+    (finding,) = audit(s.venue.log, late_events_max=waited - 1).findings
+    assert (due_seq, "sufficient") == (finding.seq, finding.rule)
+
+
 def test_an_answer_that_could_do_nothing_ends_the_wait() -> None:
     """A stale index: the request is skipped, and until the price comes nobody needs to ask again."""
     s = scene()
