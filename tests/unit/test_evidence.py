@@ -220,7 +220,7 @@ def test_a_bucket_nobody_asked_about_is_late() -> None:
 
 
 def test_an_answer_that_came_too_late_is_late_all_the_same() -> None:
-    """The wait is counted up to the command that asks, and that it was answered then does not make it good."""
+    """The wait is counted up to the command that asks; that it was answered then does not make it good."""
     s = scene()
     s.open(BTC, "BUY", "0.1", "50000", mode="ISOLATED", leverage=10)
     s.venue.index(BTC, "30000")
