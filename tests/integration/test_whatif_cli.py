@@ -167,8 +167,8 @@ def test_the_positions_of_an_account_of_a_log(story: Path, moment: str) -> None:
     ("arguments", "message"),
     [
         (("--at", "99"), "the log ends at entry 46; there is no entry 99"),
-        (("--at", "2020-01-01"), "the log begins after that time"),
-        (("--at", "noon"), "must be the number of an entry, or a time"),
+        (("--at", "2020-01-01"), "the log begins after 2020-01-01"),
+        (("--at", "noon"), "must be a sequence number or a time like"),
         (("--at", "9"), "there is no account 4 at entry 9"),
         (("--at", "20"), "the book has none"),
     ],
