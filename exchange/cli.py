@@ -327,6 +327,8 @@ def verify(
         kept_head = KeptHead.parse(head) if head is not None else None
     except BadTokenError as error:
         raise typer.BadParameter(str(error), param_hint="--head") from None
+    if to_seq is not None and to_seq < from_seq:
+        raise typer.BadParameter(f"is before --from, entry {from_seq}", param_hint="--to")
     if kept_head is not None and not from_seq <= kept_head.seq <= (to_seq or kept_head.seq):
         message = f"entry {kept_head.seq} is not among those to verify"
         raise typer.BadParameter(message, param_hint="--head")

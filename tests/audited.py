@@ -97,4 +97,5 @@ def audit(log: Sequence[Groups], change: Change | None = None, *, late_events_ma
         auditor.take(VerifiedEvents(entry=entry, groups=groups))
     evidence = auditor.evidence
     evidence.liquidations = auditor.waterfall.count
+    evidence.longest_wait = auditor.lateness.longest
     return evidence

@@ -65,15 +65,16 @@ async def run_liquidations(log: ReadableLog, wanted: Wanted, form: str) -> None:
     """Print the liquidations of a log as "table", "json" (an object a line) or "csv".
 
     Raises:
-        NotInLogError: the log has no such moment or market.
+        NotInLogError: the log has no such moment or market, or the end is before the beginning.
     """
+    first_seq, last_seq = await _range_of(log, wanted.since, wanted.until)
     chosen = CaseFilter(
         account_id=wanted.account_id,
         market=wanted.market,
         mode=wanted.mode,
         result=wanted.result,
-        first_seq=await _first_seq(log, wanted.since),
-        last_seq=await seq_of_moment(log, wanted.until),
+        first_seq=first_seq,
+        last_seq=last_seq,
     )
     specs: dict[str, MarketSpec] = {}
     with ReplayProgress("reading") as progress:
@@ -111,6 +112,21 @@ def _print_table(rows: list[dict[str, Any]]) -> None:
     console = _console()
     console.print(table)
     console.print(f"{len(rows)} liquidations")
+
+
+async def _range_of(log: ReadableLog, since: Moment | None, until: Moment | None) -> tuple[int, int]:
+    """Return the first and the last entry of a range; between two times there may be none.
+
+    Raises:
+        NotInLogError: the log has no such moment, or the end is before the beginning.
+    """
+    first_seq = await _first_seq(log, since)
+    last_seq = await seq_of_moment(log, until)
+    # The end of a range without an entry is the one in front of it, which a number does not name.
+    is_numbered = since is not None and since.seq is not None
+    if since is not None and first_seq > last_seq + (not is_numbered):
+        raise NotInLogError(f"--to is entry {last_seq}, and --from entry {first_seq} is behind it")
+    return first_seq, last_seq
 
 
 async def _first_seq(log: ReadableLog, since: Moment | None) -> int:
@@ -291,17 +307,16 @@ async def run_audit(
 
     Raises:
         FindingError: something was.
-        NotInLogError: the log has no such moment.
+        NotInLogError: the log has no such moment, or the end is before the beginning.
     """
-    first_seq = await _first_seq(log, since)
-    last_seq = await seq_of_moment(log, until) if until is not None else None
+    first_seq, last_seq = await _range_of(log, since, until)
     expect_many_objects()
     with ReplayProgress("auditing") as progress:
         evidence = await gather(
             log,
             directories if since is not None else (),
             first_seq=first_seq,
-            last_seq=last_seq,
+            last_seq=last_seq if until is not None else None,
             late_events_max=late_events,
             on_progress=progress.update,
         )

@@ -120,6 +120,7 @@ class Auditor:
         state, waterfall, followers = self._state, self.waterfall, self.lateness.followers
         has_liquidation = False
         for group in verified.groups:
+            self.lateness.events = self.evidence.events
             for event in group:
                 kind = type(event)
                 if waterfall.open_case or kind in WATCHED:

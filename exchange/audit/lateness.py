@@ -5,6 +5,9 @@ through the log, without its code: a bucket that is at or below maintenance at t
 then on, until it recovers or a `Liquidate` for it is answered. One that waits for longer than so many events
 is late.
 
+A wait is counted up to the command that asks, in events behind the entry after which the bucket was due; if
+it recovers unasked, up to the entry in which it did.
+
 An answer that could do nothing (the index is stale, the market halted) ends the wait until the bucket's
 account, or the mark or status of one of its markets, changes.
 
@@ -134,12 +137,14 @@ class Lateness:
     """Follows all buckets of a state. `waiting` are those due by account; `longest` the longest wait so far.
 
     `follow` is told each event after the state applied it, `end_entry` when an entry is through. Only events
-    with a handler in `followers` matter.
+    with a handler in `followers` matter. `events` counts the log's events up to the command at hand; whoever
+    follows sets it before each.
     """
 
     def __init__(self, state: Exchange, events_max: int) -> None:
         self.waiting: dict[int, dict[Bucket, Wait]] = {}
         self.longest = 0
+        self.events = 0
         self._state = state
         self._events_max = events_max
         self._rates: dict[str, _Rates] = {}
@@ -150,6 +155,9 @@ class Lateness:
         self._moved: dict[str, None] = {}
         # Buckets that were asked about in this entry, and whether there is more to do at once.
         self._asked: dict[Bucket, bool] = {}
+        # Waits that were too long when they ended, in this entry; and the log's events up to it.
+        self._ended_late: list[tuple[Bucket, Wait]] = []
+        self._events_before = 0
         # What concerns no bucket's margin is not here.
         self.followers: dict[type[Event], Callable[[Any], None]] = {
             TradeExecuted: self._trade,
@@ -200,7 +208,12 @@ class Lateness:
 
     def _answered(self, event: LiquidationFinished | LiquidationSkipped) -> None:
         is_more = isinstance(event, LiquidationFinished) and event.result is LiquidationResult.CONTINUES
-        self._asked[event.account_id, event.market, event.leg] = is_more
+        bucket = (event.account_id, event.market, event.leg)
+        self._asked[bucket] = is_more
+        wait = self.waiting.get(event.account_id, {}).get(bucket)
+        if wait is not None:
+            self._end_wait(bucket, wait, self.events)
+            wait.since = None
 
     def _listed(self, event: MarketListed) -> None:
         self._list(event.spec.symbol, event.spec)
@@ -225,10 +238,11 @@ class Lateness:
         for bucket, is_more in self._asked.items():
             wait = self.waiting.get(bucket[0], {}).get(bucket)
             if wait is not None:
-                self._note_wait(wait, events)
                 wait.since = events if is_more else None
         self._asked.clear()
-        return self._late(events) if self.waiting else []
+        self._events_before = events
+        found, self._ended_late = self._ended_late, []
+        return found + self._late(events) if self.waiting else found
 
     def _late(self, events: int) -> list[tuple[Bucket, Wait]]:
         found = []
@@ -267,15 +281,22 @@ class Lateness:
         for bucket in due:
             wait = waits[bucket] = old.pop(bucket) if bucket in old else Wait(seq, events)
             if wait.since is None:
-                wait.seq, wait.since = seq, events
-        for wait in old.values():
-            self._note_wait(wait, events)
+                wait.seq, wait.since, wait.is_late = seq, events, False
+        for bucket, wait in old.items():
+            self._end_wait(bucket, wait, self._events_before)
         if waits:
             self.waiting[account_id] = waits
 
-    def _note_wait(self, wait: Wait, events: int) -> None:
-        if wait.since is not None:
-            self.longest = max(self.longest, events - wait.since)
+    def _end_wait(self, bucket: Bucket, wait: Wait, events: int) -> None:
+        """Note how long a wait was that ends when the log has so many events, and whether too long."""
+        if wait.since is None:
+            return
+        waited = events - wait.since
+        self.longest = max(self.longest, waited)
+        if waited > self._events_max and not wait.is_late:
+            # The wait itself goes on, from another entry, if the bucket is still due.
+            self._ended_late.append((bucket, Wait(wait.seq, wait.since)))
+            wait.is_late = True
 
     def _is_safe(self, account: Account, positions: list[Position], collateral: int) -> bool:
         """Tell whether a bucket is above maintenance, and guard its positions if it is."""

@@ -66,6 +66,7 @@ from exchange.audit.ranks import (
     rank_anew,
     require,
 )
+from exchange.decimals import money_text
 
 _CANCELLING, _REDUCING, _PASSING_ON = range(3)
 WATCHED = frozenset((LiquidationStarted, MarkPriceChanged))
@@ -198,13 +199,20 @@ class _Case:
         wealth = wealth_of(self._account)
         keys = self._ordered_keys(wealth)
         require(bool(keys), "there is no open position", "necessary")
-        require([(row.market, row.leg.name) for row in event.rows] == keys, "its positions are others")
+        require(
+            [(row.market, row.leg.name) for row in event.rows] == keys,
+            "its positions are others",
+            "necessary",
+        )
         for row in event.rows:
             self._check_row(wealth, row)
         equity, maintenance = wealth.bucket_equity(keys[0]), wealth.bucket_maintenance(keys[0])
         said = (event.equity * UNIT, event.maintenance * UNIT)
-        require(said == (equity, maintenance), f"the worksheet says {said}, it is {equity, maintenance}")
-        require(event.collateral == self._collateral(), "its collateral is another")
+        what = "the worksheet says equity {}, maintenance {}; it is {}, {}".format(
+            *(money_text(units_of(each)) for each in (*said, equity, maintenance))
+        )
+        require(said == (equity, maintenance), what, "necessary")
+        require(event.collateral == self._collateral(), "its collateral is another", "necessary")
         if self._is_fund:
             require(equity < 0, f"the fund could bear its position: equity {equity}", "necessary")
         else:
@@ -226,17 +234,19 @@ class _Case:
             market.last_ticks,
             bracket,
         )
-        require(said == are, f"{row.market}: the worksheet says {said}, the state has {are}")
+        require(said == are, f"{row.market}: the worksheet says {said}, the state has {are}", "necessary")
         deduction = row.deduction * UNIT + row.deduction_rest * UNIT**2
         require(
             (row.maintenance_rate * UNIT, deduction)
             == (contract.tiers[bracket].rate, contract.cums[bracket]),
             f"{row.market}: rate or deduction are not those of bracket {bracket}",
+            "necessary",
         )
         require(
             (row.notional, row.unrealised, row.maintenance)
             == tuple(map(units_of, (holding.notional, holding.profit, holding.maintenance))),
             f"{row.market}: notional, profit or maintenance are others",
+            "necessary",
         )
 
     # Orderly: cancel
@@ -443,7 +453,10 @@ class _Case:
         require(event.liquidation_id == self.event.liquidation_id, "another liquidation ends")
         equity, maintenance = self._standing()
         is_open = bool(bucket_keys(self._account, event.market, event.leg))
-        require(event.equity * UNIT == equity, f"equity after it is {equity}, not {event.equity * UNIT}")
+        require(
+            event.equity * UNIT == equity,
+            f"equity after it is {money_text(units_of(equity))}, not {money_text(event.equity)}",
+        )
         result = event.result
         require(self._fits(result, is_open), f"it ended as {result.name.lower()}, its steps do not")
         is_restored = equity > maintenance

@@ -191,7 +191,7 @@ class _Runner:
             groups = self._decide(seq, frame, course.now.now_ns, [[]])
             self._close(seq, frame, [], groups, added_from=1)
         course.requests = self._requests.counts
-        self._rewriter.check_used()
+        self._rewriter.check_used(course.entries)
         course.now.check_identities()
         course.refused += [each for n, each in self._rejected_now.items() if n not in self._rejected_then]
         course.accepted += [each for n, each in self._rejected_then.items() if n not in self._rejected_now]

@@ -67,6 +67,7 @@ class Rewriter:
         self._deposited: set[int] = set()
         # Open positions whose bucket is to have a size, and those among them that do not have it yet.
         self._held: set[Held] = set()
+        self._buckets_used: set[ForPosition] = set()
         self._to_fill: dict[Held, int] = {}
         # Orders that the exchange made: number as recorded → conditional order → number in this run.
         self._conditional_of: dict[int, int] = {}
@@ -110,8 +111,8 @@ class Rewriter:
         if self._changes.buckets:
             self._note_positions(opened)
 
-    def check_used(self) -> None:
-        """Make sure that the log has what is to be different; asked at its end.
+    def check_used(self, last_seq: int) -> None:
+        """Make sure that the log has what is to be different; asked at its end, entry `last_seq`.
 
         Raises:
             NotInLogError: it has not.
@@ -129,6 +130,14 @@ class Rewriter:
             if symbol not in (None, ANY) and symbol not in self._specs:
                 listed = ", ".join(self._specs) or "none"
                 raise NotInLogError(f"{symbol} is not listed in this log; listed: {listed}")
+        for symbol, shift in changes.shifts.items():
+            if shift.from_seq > last_seq:
+                what = f"the log ends at entry {last_seq}; there is no entry {shift.from_seq}"
+                raise NotInLogError(f"--shift {symbol}: {what}")
+        for each in changes.buckets:
+            if each not in self._buckets_used:
+                what = "no isolated position is opened there"
+                raise NotInLogError(f"--bucket {each.account_id or ANY}:{each.market or ANY}: {what}")
 
     # In the place of recorded commands
 
@@ -234,8 +243,20 @@ class Rewriter:
             )
         leverage = _wanted(self._changes.leverages, account_id, symbol)
         if leverage is not None:
+            self._check_leverage(symbol, leverage)
             settings.append(SetLeverage(account_id=account_id, market=symbol, leverage=leverage))
         return settings
+
+    def _check_leverage(self, symbol: str, leverage: int) -> None:
+        """Make sure that a market permits a leverage.
+
+        The owner's own settings are left out, so that after a refusal it would be the market's default.
+        """
+        others = self._changes.brackets
+        brackets = others.get(symbol) or others.get(ANY) or self._specs[symbol].brackets
+        highest = max(row.max_leverage for row in brackets)
+        if leverage > highest:
+            raise ChangeError(f"--leverage {leverage}: {symbol} permits 1 to {highest}")
 
     def _note_positions(self, account_ids: Iterable[int]) -> None:
         """Find the isolated positions that have just opened, and whose bucket is to have a size."""
@@ -253,6 +274,9 @@ class Rewriter:
                 held = (account_id, symbol, position.leg)
                 if wanted is None or position.mode is CROSS or not position.size_lots or held in self._held:
                     continue
+                self._buckets_used.update(
+                    each for each in self._changes.buckets if each.covers(account_id, symbol)
+                )
                 self._held.add(held)
                 self._to_fill[held] = wanted
 

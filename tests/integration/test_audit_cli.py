@@ -185,6 +185,8 @@ def test_a_bucket_nobody_asked_about_is_a_finding(tmp_path: Path) -> None:
         (("liquidations", "--json", "--csv"), "give one of --json and --csv"),
         (("liquidations", "--market", "DOGEUSDT"), "DOGEUSDT is not listed in this log"),
         (("verify", "--to", "2001-01-01"), "the log begins after 2001-01-01"),
+        (("verify", "--from", 4, "--to", 2), "--to is entry 2, and --from entry 4 is behind it"),
+        (("liquidations", "--from", 3, "--to", 2), "--to is entry 2, and --from entry 3 is behind it"),
     ],
 )
 def test_wrong_usage_is_said(server: EmbeddedServer, arguments: tuple[object, ...], said: str) -> None:

@@ -154,6 +154,7 @@ def test_a_head_is_found_again_or_missed(archive: Path, recorded: Recorder) -> N
         (("--head", "12"), "must be SEQ:HASH"),
         (("--head", "7:" + "00" * 32, "--to", "6"), "entry 7 is not among those to verify"),
         (("--to", "9999"), "there is no entry 9999"),
+        (("--from", "4", "--to", "2"), "is before --from, entry 4"),
     ],
 )
 def test_what_cannot_be_verified_is_wrong_usage(archive: Path, options: tuple[str, ...], said: str) -> None:

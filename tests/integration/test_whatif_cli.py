@@ -168,7 +168,7 @@ def test_the_positions_of_an_account_of_a_log(story: Path, moment: str) -> None:
     [
         (("--at", "99"), "the log ends at entry 46; there is no entry 99"),
         (("--at", "2020-01-01"), "the log begins after 2020-01-01"),
-        (("--at", "noon"), "must be a sequence number or a time"),
+        (("--at", "noon"), "must be a sequence number or a time like"),
         (("--at", "9"), "there is no account 4 at entry 9"),
         (("--at", "20"), "the book has none"),
     ],

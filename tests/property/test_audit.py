@@ -36,10 +36,12 @@ def test_waiting_are_all_that_are_due_and_nobody_else(seed: int) -> None:
     lateness = Lateness(state, 10)
     events = due = late = 0
     for seq, groups in enumerate(traded(seed).log, 1):
-        for event in (event for group in groups for event in group):
-            state.apply(event)
-            lateness.follow(event)
-            events += 1
+        for group in groups:
+            lateness.events = events
+            for event in group:
+                state.apply(event)
+                lateness.follow(event)
+            events += len(group)
         late += len(lateness.end_entry(seq, events))
         waiting = {bucket for waits in lateness.waiting.values() for bucket in waits}
         assert set(find_liquidatable(state)) == waiting, seq

@@ -204,6 +204,20 @@ def test_parties_out_of_their_turn_are_found() -> None:
     assert any("was passed over" in each.what or "out of its turn" in each.what for each in evidence.findings)
 
 
+def test_a_worksheet_that_is_not_the_states_breaks_necessary() -> None:
+    """An equity that is a unit off is named with both sums, as decimals, under the promise that it breaks."""
+    s = scene()
+    s.open(BTC, "BUY", "0.1", "50000", mode="ISOLATED", leverage=10)
+    s.venue.index(BTC, "45100")
+    s.venue.liquidate(s.alice, BTC)
+    (started,) = every(LiquidationStarted, s.venue.log[-1][1])
+
+    (finding,) = audit(s.venue.log, changed(LiquidationStarted, equity=started.equity + 1)).findings
+
+    assert "necessary" == finding.rule
+    assert "says equity 10.00000001, maintenance 18.04000000; it is 10.00000000," in finding.what
+
+
 def test_a_bucket_nobody_asked_about_is_late() -> None:
     """Due at 30,000, and nothing but time passes: late after so many events, named once, where it began."""
     s = scene()
@@ -217,6 +231,21 @@ def test_a_bucket_nobody_asked_about_is_late() -> None:
     (finding,) = audit(s.venue.log, late_events_max=5).findings
     assert (due_seq, "sufficient") == (finding.seq, finding.rule)
     assert f"account {s.alice.account_id}, {BTC} both" in finding.what
+
+
+def test_an_answer_that_came_too_late_is_late_all_the_same() -> None:
+    """The wait is counted up to the command that asks; that it was answered then does not make it good."""
+    s = scene()
+    s.open(BTC, "BUY", "0.1", "50000", mode="ISOLATED", leverage=10)
+    s.venue.index(BTC, "30000")
+    due_seq = len(s.venue.log)
+    s.venue.liquidate(s.alice, BTC)
+    waited = audit(s.venue.log).longest_wait
+
+    assert waited == len(s.venue.log[-1][0])  # the header of the frame that asked, and nothing of its own
+    assert [] == audit(s.venue.log, late_events_max=waited).findings
+    (finding,) = audit(s.venue.log, late_events_max=waited - 1).findings
+    assert (due_seq, "sufficient") == (finding.seq, finding.rule)
 
 
 def test_an_answer_that_could_do_nothing_ends_the_wait() -> None:

@@ -443,6 +443,12 @@ def test_a_bad_path_is_named_with_its_line(content: str, reason: str, tmp_path: 
         ({"mode": ["3:DOGEUSDT=cross"]}, "DOGEUSDT is not listed in this log; listed: BTCUSDT"),
         ({"wallet": ["99=5"]}, "there is no account 99"),
         ({"moves": ["DOGEUSDT=2"]}, "DOGEUSDT is not listed"),
+        (
+            {"shift": ["BTCUSDT=-3%@1200"]},
+            "--shift BTCUSDT: the log ends at entry 46; there is no entry 1200",
+        ),
+        ({"bucket": ["4:BTCUSDT=600"]}, "--bucket 4:BTCUSDT: no isolated position is opened there"),
+        ({"bucket": ["3:ETHUSDT=600"]}, "--bucket 3:ETHUSDT: no isolated position is opened there"),
     ],
 )
 def test_what_the_log_does_not_have_is_named(texts: dict[str, list[str]], reason: str) -> None:
@@ -456,6 +462,8 @@ def test_what_the_log_does_not_have_is_named(texts: dict[str, list[str]], reason
     [
         ({"shift": ["BTCUSDT=-60000"]}, "the price of BTCUSDT would not be positive"),
         ({"wallet": ["3=-9000"]}, "--wallet 3: nothing is left of the first deposit"),
+        ({"leverage": ["3:BTCUSDT=500"]}, "--leverage 500: BTCUSDT permits 1 to 125"),
+        ({"leverage": ["*:*=126"]}, "--leverage 126: BTCUSDT permits 1 to 125"),
     ],
 )
 def test_what_cannot_be_changed_like_that_is_named(texts: dict[str, list[str]], reason: str) -> None:
