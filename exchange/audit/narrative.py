@@ -270,7 +270,7 @@ def _fee(event: LiquidationFeeCharged, spec: MarketSpec) -> str:
 def _taken_over(event: PositionTakenOver, spec: MarketSpec) -> str:
     return (
         f"the fund took {lots_text(spec, event.size_lots)} {spec.symbol} over: the bucket realised "
-        f"{money_text(event.realised)}, which leaves it exactly what was its share"
+        f"{money_text(event.realised)}, which takes exactly its share of the equity"
     )
 
 
