@@ -8,6 +8,7 @@ there was none, and that what was asked may or may not have happened.
 import asyncio
 import hmac
 import os
+import socket
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -22,6 +23,7 @@ import msgspec
 import structlog
 from yarl import URL
 
+from exchange import config
 from exchange.runtime import wait_set
 
 # The intake gives up on an answer before this; a client that gave up first would never learn which it was.
@@ -85,16 +87,22 @@ class Contract:
 
 
 class Connection:
-    """One listener of the exchange over a pool of kept-alive connections. A context manager."""
+    """One listener of the exchange over a pool of kept-alive connections. A context manager.
 
-    def __init__(self, url: str, *, connections_max: int = 100) -> None:
+    `local_address` is the address of this machine to call from, None: whichever the system takes.
+    """
+
+    def __init__(self, url: str, *, connections_max: int = 100, local_address: str | None = None) -> None:
         self._url = url.rstrip("/")
+        self._local = (local_address, 0) if local_address is not None else None
         self._connections_max = connections_max
         self._session: aiohttp.ClientSession | None = None
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=self._connections_max, keepalive_timeout=60.0),
+            connector=aiohttp.TCPConnector(
+                limit=self._connections_max, keepalive_timeout=60.0, local_addr=self._local
+            ),
             timeout=aiohttp.ClientTimeout(total=REQUEST_TIMEOUT_S),
         )
         return self
@@ -132,6 +140,21 @@ class Connection:
                 return _answer(response.status, await response.read())
         except (aiohttp.ClientError, TimeoutError, OSError) as error:
             raise ApiUnavailable(f"{method} {path}: {error or type(error).__name__}") from error
+
+
+def house_connection(url: str) -> Connection:
+    """Return a connection for the house's own traders, which use up nobody's limits but their own.
+
+    Where the exchange is on another machine, or this one has no such address, it is like any other.
+    """
+    if URL(url).host != "127.0.0.1":
+        return Connection(url)
+    with socket.socket() as probe:
+        try:
+            probe.bind((config.HOUSE_ADDRESS, 0))
+        except OSError:
+            return Connection(url)
+    return Connection(url, local_address=config.HOUSE_ADDRESS)
 
 
 class AccountApi:

@@ -45,6 +45,8 @@ LAG_FRAMES_ENV = "FOLDEX_LAG_FRAMES"
 LAG_FRAMES_DEFAULT = 1_024
 # Binance's own numbers, as exchangeInfo tells them.
 LIMITS_ENV = "FOLDEX_LIMITS"
+# Where the house's own traders call from on the exchange's machine: request limits never bind them.
+HOUSE_ADDRESS = "127.0.0.2"
 WEIGHT_1M_ENV = "FOLDEX_WEIGHT_1M"
 WEIGHT_1M_DEFAULT = 2_400
 ORDERS_10S_ENV = "FOLDEX_ORDERS_10S"

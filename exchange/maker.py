@@ -22,6 +22,7 @@ from exchange.client import (
     Connection,
     Contract,
     house_account,
+    house_connection,
     index_prices,
     until_listed,
 )
@@ -104,7 +105,7 @@ async def run_maker(
         OSError: the credentials file cannot be read or written.
     """
     settings = settings or MakerSettings()
-    async with Connection(base_url) as connection, Connection(admin_url) as admin:
+    async with house_connection(base_url) as connection, Connection(admin_url) as admin:
         listed = await until_listed(connection, stop)
         if not listed:
             return

@@ -20,6 +20,7 @@ from exchange.client import (
     Connection,
     Contract,
     house_account,
+    house_connection,
     index_prices,
     until_listed,
 )
@@ -63,7 +64,7 @@ async def run_taker(
         OSError: the credentials file cannot be read or written.
     """
     settings, random = settings or TakerSettings(), random or Random()  # noqa: S311 - nobody bets on it
-    async with Connection(base_url) as connection, Connection(admin_url) as admin:
+    async with house_connection(base_url) as connection, Connection(admin_url) as admin:
         listed = await until_listed(connection, stop)
         if not listed:
             return

@@ -7,6 +7,7 @@ is shut out (418), each time for twice as long.
 
 What is limited protects callers from each other. On one machine all of them are one's own, so by default
 only what comes from another machine is refused; what comes from loopback is counted and told, and passes.
+The house's own traders pass in any case: a bot that is shut out must not take the market with it.
 
 Memory is bounded: the addresses seen last are remembered, an IPv6 network of 64 bits as one.
 """
@@ -172,6 +173,7 @@ class Usage:
             is_local = address is None or address.is_loopback
             enforce = self.limits.enforce
             is_bound = enforce is Enforce.ALL or (enforce is Enforce.REMOTE and not is_local)
+            is_bound = is_bound and name != config.HOUSE_ADDRESS
             use = self._addresses[name] = AddressUse(name, is_bound=is_bound)
             if len(self._addresses) > ADDRESSES_MAX:
                 self._addresses.popitem(last=False)

@@ -133,7 +133,7 @@ class Intake:
         self._fold = Fold(log, self._on_entry, snapshots)
         self._is_started = False
         self._histories = Histories(lambda: self._fold.state)
-        self._followers: tuple[Projection, ...] = ()
+        self._followers: tuple[Projection, ...] = (self.listen_keys,)
         # What came since the snapshot, while what came before it is being read; None when all is known.
         self._since: deque[Groups] | None = None
 

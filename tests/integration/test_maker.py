@@ -7,12 +7,13 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
 from events.embedded import attach_or_start
 from events.redis import RedisLog
 from exchange.audit.replay import replay
-from exchange.client import AccountApi, Connection, open_account
+from exchange.client import AccountApi, Connection, house_connection, open_account
 from exchange.maker import MakerSettings
 from exchange.supervisor import Supervisor
 from tests.integration.processes import ROOT, eventually, free_ports
@@ -20,6 +21,7 @@ from tests.integration.processes import ROOT, eventually, free_ports
 pytestmark = pytest.mark.slow
 
 BTC = "BTCUSDT"
+PREMIUM_INDEX_WEIGHT = 10
 
 
 @pytest.fixture
@@ -71,6 +73,14 @@ async def test_the_house_taker_makes_candles(exchange: Supervisor) -> None:
         await eventually(lambda: _has_trades(public), "trades of the house taker")
         (*_, candle) = await public.request("GET", "/fapi/v1/klines", f"symbol={BTC}&interval=1m")
         assert candle[8] > 0
+
+
+async def test_limits_on_this_machine_spare_the_house(exchange: Supervisor) -> None:
+    """The house calls from an address of its own, so that a bot that is shut out does not stop the market."""
+    async with house_connection(exchange.url) as house, aiohttp.ClientSession() as bot:
+        await house.request("GET", "/fapi/v1/premiumIndex")
+        async with bot.get(f"{exchange.url}/fapi/v1/time") as response:
+            assert int(response.headers["X-MBX-USED-WEIGHT-1M"]) < PREMIUM_INDEX_WEIGHT
 
 
 async def test_the_ladder_follows_the_index(exchange: Supervisor) -> None:

@@ -79,6 +79,18 @@ async def test_an_ended_key_ends_its_stream(venue: Venue) -> None:
             await socket.receive(timeout=0.2)
 
 
+async def test_a_removed_api_key_takes_the_listen_key_with_it(venue: Venue) -> None:
+    """Who had the API key hears no more, even where the account's other keys keep its stream alive."""
+    alice = await venue.account()
+    _, made = await venue.admin("key", {"account_id": alice.account_id, "permissions": ["read"]})
+    thief = Account(venue, alice.account_id, made["api_key"], made["secret"])
+    key = await listen_key(thief)
+    async with venue.session.ws_connect(f"{venue.url}/ws/{key}") as socket:
+        await venue.admin("key/remove", {"account_id": alice.account_id, "api_key": thief.api_key})
+        await read_until(socket, "listenKeyExpired")
+    assert key != await listen_key(alice)
+
+
 async def test_nobody_reads_another_accounts_stream(venue: Venue) -> None:
     """A text that is no live key is accepted as any stream's name, and delivers nothing."""
     alice = await venue.account()

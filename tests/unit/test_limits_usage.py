@@ -84,11 +84,12 @@ def test_orders_are_counted_by_account() -> None:
         (Enforce.REMOTE, "", False),
         (Enforce.REMOTE, FAR, True),
         (Enforce.ALL, "127.0.0.1", True),
+        (Enforce.ALL, "127.0.0.2", False),
         (Enforce.OFF, FAR, False),
     ],
 )
 def test_whom_the_limits_bind(enforce: Enforce, remote: str, is_bound: bool) -> None:
-    """By default only what comes from another machine is refused; all is counted."""
+    """By default only what comes from another machine is refused, and the house never; all is counted."""
     usage = Usage(Limits(weight_1m=1, enforce=enforce))
     use = usage.address(remote, START_MS)
     usage.charge(use, 1, START_MS)

@@ -1,12 +1,15 @@
 """Listen keys: what a user data stream is opened with. Kept in memory, one for each account.
 
-A restart of the intake ends them, as their expiry does; clients ask for another.
+A restart of the intake ends them, as their expiry does; clients ask for another. So does the removal of an
+API key of the account: whoever had it may know the listen key, which its owner's other keys would keep alive.
 """
 
 import secrets
 import time
 from collections.abc import Callable
 
+from events.events import ApiKeyRemoved
+from events.frame import Groups
 from exchange.intake.errors import BAD_LISTEN_KEY
 
 LIFETIME_S = 3_600.0
@@ -17,7 +20,7 @@ class ListenKeys:
     """Which key opens the stream of which account, and until when. `clock_s` never turns back.
 
     At most one key an account: memory is bounded by the accounts there are. `on_stop` is told of each key
-    that its owner ends.
+    that is ended before its time. A projection: it looks for API keys that were removed.
     """
 
     def __init__(self, clock_s: Callable[[], float] = time.monotonic) -> None:
@@ -56,6 +59,13 @@ class ListenKeys:
             del self._owners[key], self._ends_s[key]
             if self.on_stop is not None:
                 self.on_stop(key)
+
+    def feed(self, groups: Groups) -> None:
+        """End the keys of accounts that lost an API key."""
+        for group in groups:
+            for event in group:
+                if type(event) is ApiKeyRemoved:
+                    self.stop(event.account_id)
 
     def owner(self, key: str) -> int | None:
         """Return the account that a live key opens, None for any other text."""
