@@ -1,9 +1,12 @@
 """The projection of orders: what became of each, for as long as it is kept."""
 
+import pytest
+
 from events.events import Event, FrameHeader, OrderAccepted, OrderCancelled, OrderExpired, TradeExecuted
 from events.values import CloseReason, OrderType, Outcome, Side, TimeInForce
 from exchange.intake.projection import Clock
 from exchange.intake.specs import DEFAULT_SPECS
+from exchange.intake.trade import orders
 from exchange.intake.trade.orders import OrderHistory, order_answer
 
 BTC = DEFAULT_SPECS[0]
@@ -125,6 +128,18 @@ def test_only_the_last_ended_orders_are_kept() -> None:
     newest = find(2, "BTCUSDT", 0, "again")
     assert newest is not None
     assert 3 == newest.accepted.order_id
+
+
+def test_all_accounts_together_have_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The order that ended first goes first, whosever it is; what its account forgot already is passed over."""
+    monkeypatch.setattr(orders, "ENDED_KEPT", 4)
+    feed = Feed(ended_kept=2)
+    for order_id, account_id in ((1, 2), (2, 2), (3, 2), (4, 3), (5, 3), (6, 4)):
+        feed(accepted(order_id, account_id=account_id))
+        feed(cancelled(order_id, 10))
+    find = feed.history.find
+    accounts = {1: 2, 2: 2, 3: 2, 4: 3, 5: 3, 6: 4}
+    assert [3, 4, 5, 6] == [n for n, owner in accounts.items() if find(owner, "BTCUSDT", n, "") is not None]
 
 
 def test_a_market_order_shows_no_limit() -> None:

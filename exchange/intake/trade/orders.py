@@ -17,7 +17,9 @@ from exchange.decimals import average_price_text, lots_text, money_text, price_t
 from exchange.intake.projection import Clock, Handlers
 from exchange.intake.trade.answers import OrderAnswer
 
-ENDED_KEPT_PER_ACCOUNT = 1_000
+# Of the orders that ended, how many are remembered of one account, and of all together (some 0.6 kB each).
+ENDED_KEPT_PER_ACCOUNT = 20_000
+ENDED_KEPT = 200_000
 AMENDMENTS_KEPT_PER_ORDER = 100
 NS_PER_MS = 1_000_000
 
@@ -138,7 +140,7 @@ def record_of_answer(
 
 
 class OrderHistory:
-    """Records of open orders and of the last `ended_kept` that ended, for each account.
+    """Records of open orders and of the last that ended: `ended_kept` of each account, `ENDED_KEPT` in all.
 
     `unit_by_symbol` gives the money one lot of a market gains per tick, `clock` the time of what is fed.
     That may begin in the middle of a log: events of orders accepted before say nothing, until `adopt` makes
@@ -158,6 +160,7 @@ class OrderHistory:
         self._records: dict[int, OrderRecord] = {}
         self._by_client_id: dict[tuple[int, str], int] = {}
         self._ended: dict[int, deque[int]] = {}
+        self._ended_by_all: deque[int] = deque()
         self.handlers: Handlers = {
             OrderAccepted: self._accepted,
             OrderAmended: self._amended,
@@ -249,9 +252,17 @@ class OrderHistory:
             ended = self._ended[accepted.account_id] = deque()
         ended.append(accepted.order_id)
         if len(ended) > self._ended_kept:
-            self._forget(self._records.pop(ended.popleft()).accepted)
+            self._forget(ended.popleft())
+        everyones = self._ended_by_all
+        everyones.append(accepted.order_id)
+        if len(everyones) > ENDED_KEPT:
+            oldest = self._records.get(everyones.popleft())
+            if oldest is not None:
+                # Of its own account it is the oldest too.
+                self._forget(self._ended[oldest.accepted.account_id].popleft())
 
-    def _forget(self, accepted: OrderAccepted) -> None:
+    def _forget(self, order_id: int) -> None:
+        accepted = self._records.pop(order_id).accepted
         key = (accepted.account_id, accepted.client_order_id)
         if self._by_client_id.get(key) == accepted.order_id:
             del self._by_client_id[key]
