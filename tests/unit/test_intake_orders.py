@@ -131,7 +131,7 @@ def test_only_the_last_ended_orders_are_kept() -> None:
 
 
 def test_all_accounts_together_have_a_bound(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The order that ended first goes first, whosever it is; what its account forgot already is passed over."""
+    """The order that ended first goes first, whosever it is."""
     monkeypatch.setattr(orders, "ENDED_KEPT", 4)
     feed = Feed(ended_kept=2)
     for order_id, account_id in ((1, 2), (2, 2), (3, 2), (4, 3), (5, 3), (6, 4)):
