@@ -3,7 +3,7 @@
 Frames are prepared beforehand and appended as bytes, so that what is measured is the exchange and not its
 load: an embedded Valkey that syncs every second, one writer process, and this process, which appends all
 frames as fast as the server takes them and reads the event entries until the last one is there. Each frame
-size is measured twice: with the writer alone, and with liquidator and intake folding the log beside it.
+size is measured twice: with the writer alone, and with liquidator, archiver and intake beside it.
 
 The mix is 55 % limit orders, 35 % cancels, 10 % market orders, of 1,000 accounts in two markets, the same
 commands on every run. Beside each result stands its ratio to the rules alone: the same frames decided and
@@ -51,10 +51,10 @@ from events.frame import (
 )
 from events.redis import RedisLog
 from events.values import IndexSource, OrderType, Side, TimeInForce
+from exchange import config
 from exchange.aggregate.decide import decide_frame, propose_now
 from exchange.aggregate.state import ORDERS_PER_FRAME, Exchange
 from exchange.aggregate.units import MONEY_ONE
-from exchange.config import KEY_FILE_NAME
 from exchange.intake.specs import DEFAULT_SPECS
 from exchange.runtime import heartbeat_client, read_alive
 
@@ -67,7 +67,9 @@ DEADLINE_S = 180.0
 COMMANDS_KEY = "foldex:{main}:commands"
 POLL_S = 0.02
 STOP_DEADLINE_S = 15.0
-CONSUMERS = ("liquidator", "intake")
+CONSUMERS = ("liquidator", "archiver", "intake")
+# No snapshot is due within a run: the command that tells of it would stand between the load's.
+SNAPSHOT_EVENTS = 1 << 40
 HEADING = " frame  processes       commands/s  folded/s  rules alone/s  ratio    events  refused"
 
 
@@ -233,11 +235,14 @@ async def wait_alive(socket_path: str, names: Sequence[str], seq: int = 0) -> No
 
 
 @contextmanager
-def running(name: str, *arguments: str) -> Iterator[int]:
-    """Run one process of the exchange, by the command with which `foldex up` starts it; lend its id."""
+def running(name: str, *arguments: str, **settings: str) -> Iterator[int]:
+    """Run one process of the exchange, by the command with which `foldex up` starts it; lend its id.
+
+    `settings` are variables of its environment.
+    """
     command = (sys.executable, "-P", "-m", "exchange.cli", "--log-level", "warning", name, *arguments)
     # -P: only what is named here is searched, and the exchange may not be installed.
-    environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[1])}
+    environment = os.environ | {"PYTHONPATH": str(Path(__file__).resolve().parents[1])} | settings
     process = subprocess.Popen(command, env=environment)
     try:
         yield process.pid
@@ -260,8 +265,12 @@ def exchange(server: EmbeddedServer, *, with_consumers: bool) -> Iterator[None]:
         if with_consumers:
             port, admin_port = free_ports(2)
             listeners = ("--port", str(port), "--admin-port", str(admin_port))
-            key_file = str(server.data_dir / KEY_FILE_NAME)
+            key_file = str(server.data_dir / config.KEY_FILE_NAME)
             stack.enter_context(running("liquidator", *log))
+            snapshots = ("--snapshots", str(server.data_dir / "snapshots"))
+            never = ("--snapshot-events", str(SNAPSHOT_EVENTS))
+            archive = {config.ARCHIVE_ENV: str(server.data_dir / "archive")}
+            stack.enter_context(running("archiver", *log, *snapshots, *never, **archive))
             stack.enter_context(running("intake", *log, *listeners, "--key-file", key_file))
             asyncio.run(wait_alive(server.socket_path, CONSUMERS))
         yield
