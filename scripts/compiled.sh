@@ -8,7 +8,7 @@ rm -rf .compiled build
 FOLDEX_COMPILE=1 "$python" -m pip install --quiet --disable-pip-version-check --no-build-isolation --no-deps \
     --target .compiled .
 rm -rf build
-cp -r tests bench pyproject.toml .compiled/
+cp -r tests bench docs pyproject.toml .compiled/
 cd .compiled
 where=$("$python" -c 'import exchange.aggregate.state as s; print(s.__file__)')
 case "$where" in *.so) ;; *) echo "not compiled: $where" >&2; exit 1 ;; esac

@@ -19,6 +19,7 @@ from events.events import (
 from events.values import LiquidationResult
 from exchange.aggregate import deleverage, liquidation, ranking, waterfall
 from tests.audited import BTC, ETH, Change, Scene, audit, scene
+from tests.planted import IS_COMPILED
 from tests.unit.test_purity import ROOT, imports
 from tests.venue import every, money, only
 
@@ -104,6 +105,7 @@ def without(kind: type[Event]) -> Change:
     return lambda event: [] if isinstance(event, kind) else [event]
 
 
+@pytest.mark.skipif(IS_COMPILED, reason="nothing can be planted in compiled rules")
 def test_a_healthy_bucket_that_is_liquidated_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rules that liquidate above maintenance: not necessary."""
     monkeypatch.setattr(liquidation, "is_liquidatable", lambda equity, maintenance: maintenance > 0)
@@ -123,6 +125,7 @@ def reversed_rank(*arguments: Any) -> ranking.Ranking:
     return ranking.Ranking([(0, (row.account_id, int(row.leg)), row) for row in rows])
 
 
+@pytest.mark.skipif(IS_COMPILED, reason="nothing can be planted in compiled rules")
 @pytest.mark.parametrize(
     ("story", "module", "name", "rule", "said"),
     [
