@@ -62,6 +62,16 @@ BANNED = Fault(
     "Please use the websocket for live updates to avoid bans.",
     418,
 )
+TOO_MANY_CONNECTS = Fault(
+    -1003,
+    "Too many connection attempts; current limit of IP({address}) is {limit} attempts per 5 minutes.",
+    429,
+)
+TOO_MANY_CONNECTIONS = Fault(
+    -1003,
+    "Too many connections; current limit of IP({address}) is {limit} WebSocket connections at a time.",
+    429,
+)
 PAST_UNREAD = Fault(
     -1001,
     "The exchange has just started and is still reading what happened before. Please try again in a moment.",

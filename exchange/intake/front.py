@@ -26,9 +26,9 @@ API_KEY_HEADER = "X-MBX-APIKEY"
 
 # What each call is counted under.
 _NAMES = {row: " ".join(row) for row in ROUTES}
-# Answers a request whose path begins with the socket's, given the whole path without the query string. Until
-# it has answered, an `ApiError` may come out of it.
-Socket = Callable[[web.BaseRequest, str], Awaitable[web.StreamResponse]]
+# Answers a request whose path begins with the socket's, given the whole path without the query string and the
+# call that it is. Until it has answered, an `ApiError` may come out of it.
+Socket = Callable[[web.BaseRequest, str, Call], Awaitable[web.StreamResponse]]
 
 logger = structlog.get_logger(__name__)
 
@@ -56,7 +56,7 @@ class Front:
                 if socket is not None:
                     # What follows may be a listen key, which is not for the log.
                     whole, path = path, f"/{first}"
-                    return await socket(request, whole)
+                    return await socket(request, whole, call)
                 gate.usage.charge(gate.check_address(call), 1, call.now_ms)
                 raise NO_SUCH_PATH.error(path=path[:PATH_SHOWN_CHARS_MAX], method=request.method)
             call.name = _NAMES[request.method, path]

@@ -123,7 +123,7 @@ class _Listeners:
     ) -> None:
         self._gate = Gate(intake)
         self._socket_api = WebSocketApi(self._gate)
-        self._streams = StreamFront(intake)
+        self._streams = StreamFront(self._gate)
         streams = dict.fromkeys(STREAM_PATHS, self._streams.handle)
         front = Front(self._gate, {"ws-fapi": self._socket_api.handle} | streams)
         self._public = web.ServerRunner(
