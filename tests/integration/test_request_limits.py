@@ -13,6 +13,7 @@ import pytest
 import exchange.intake.gate
 from exchange.config import Enforce
 from exchange.intake.limits import REFUSALS_MAX, Limits
+from exchange.intake.wsapi.socket import BANNED_ANSWERS_MAX
 from tests.integration.processes import eventually
 from tests.running_venue import DEADLINE_S, Account, Venue, start_intake
 
@@ -94,6 +95,35 @@ async def test_a_socket_is_told_when_to_come_back(venue: Venue, monkeypatch: pyt
         assert 0 < error["data"]["retryAfter"] - error["data"]["serverTime"] <= 60_000
         (weight,) = answer["rateLimits"]
         assert (10, 11) == (weight["limit"], weight["count"])
+
+
+async def use_up(venue: Venue) -> None:
+    """Ask until the address is banned."""
+    while (await venue.send("GET", "/fapi/v1/depth", DEPTH))[0] != 418:
+        pass
+
+
+async def test_a_ban_meets_open_connections(venue: Venue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each request over the WebSocket API is 418, and who goes on is disconnected; a stream is told on."""
+    async with (
+        limited(venue, monkeypatch, 60_000, weight_1m=20) as small,
+        small.session.ws_connect(f"{small.url}/ws/btcusdt@markPrice@1s") as stream,
+        small.session.ws_connect(f"{small.url}/ws-fapi/v1") as socket,
+    ):
+        await use_up(small)
+        for n in range(BANNED_ANSWERS_MAX + 1):
+            await socket.send_str(f'{{"id": {n}, "method": "{("ping", "session.status")[n % 2]}"}}')
+            answer = msgspec.json.decode(await socket.receive_str(timeout=DEADLINE_S))
+            assert (418, -1003) == (answer["status"], answer["error"]["code"])
+            times = answer["error"]["data"]
+            assert 0 < times["retryAfter"] - times["serverTime"] <= 120_000
+        await socket.receive(timeout=DEADLINE_S)
+        assert 1008 == socket.close_code
+        await venue.admin("index", {"symbol": "BTCUSDT", "price": "50001"})
+        told = msgspec.json.decode(await stream.receive_str(timeout=DEADLINE_S))
+        while not told["i"].startswith("50001"):
+            told = msgspec.json.decode(await stream.receive_str(timeout=DEADLINE_S))
+        assert 418 == (await refusal(small, "/ws"))[0]
 
 
 SOCKETS = ("/ws", "/stream", "/public/ws", "/market/stream", "/private/ws", "/ws-fapi/v1")
