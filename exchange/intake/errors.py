@@ -8,6 +8,8 @@ Clients act on the codes, and some on the exact texts (ccxt knows -4046 by its t
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from events.events import Rejected
 from events.values import RejectCode
 
@@ -41,6 +43,14 @@ class Fault:
     def error(self, **fields: object) -> ApiError:
         """Return the error with the fields filled in."""
         return ApiError(self.code, self.text.format(**fields), self.status)
+
+
+_encode = msgspec.json.Encoder().encode
+
+
+def error_body(error: ApiError) -> bytes:
+    """Return the body of the answer to a request that is not granted."""
+    return _encode({"code": error.code, "msg": error.text})
 
 
 UNKNOWN = Fault(-1000, "An unknown error occurred while processing the request.", 500)

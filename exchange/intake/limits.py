@@ -126,17 +126,22 @@ class Usage:
         Raises:
             LimitError: 418, it is banned.
         """
-        use = self._addresses.get(remote)
-        if use is None:
-            use = self._remember(remote)
-        elif len(self._addresses) > ADDRESSES_MAX // 2:
-            self._addresses.move_to_end(use.name)
+        use = self.peer(remote)
         minute = now_ms // MS_PER_MINUTE
         if use.minute != minute:
             use.minute = minute
             use.weight = use.cancels = use.refusals = 0
         if use.unban_ms > now_ms:
             raise _banned(use, now_ms)
+        return use
+
+    def peer(self, remote: str) -> AddressUse:
+        """Return what is known of an address, banned or not; its counts may be of a minute that is over."""
+        use = self._addresses.get(remote)
+        if use is None:
+            use = self._remember(remote)
+        elif len(self._addresses) > ADDRESSES_MAX // 2:
+            self._addresses.move_to_end(use.name)
         return use
 
     def charge(self, use: AddressUse, weight: int, now_ms: int, *, is_cancel: bool = False) -> None:

@@ -222,11 +222,9 @@ async def test_a_connection_has_an_end() -> None:
                 pass
         assert deaf.closed
         client = await stage.connect("/ws")
-        started = asyncio.get_running_loop().time()
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(0.9):
                 await client.socket.receive()
-        assert asyncio.get_running_loop().time() - started >= 0.9
         assert not client.socket.closed
 
 

@@ -42,7 +42,7 @@ class Connection:
     def __init__(
         self,
         socket: web.WebSocketResponse,
-        transport: asyncio.BaseTransport | None,
+        transport: asyncio.Transport | None,
         limits: StreamLimits,
         *,
         is_combined: bool,
@@ -78,7 +78,7 @@ class Connection:
         self._is_cut_off = True
         self._waiting.clear()
         self._waiting_bytes = 0
-        if isinstance(self._transport, asyncio.WriteTransport):
+        if self._transport is not None:
             self._transport.abort()
 
     async def write(self) -> None:
