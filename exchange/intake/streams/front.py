@@ -22,7 +22,7 @@ from exchange.intake.errors import BAD_REQUEST, NO_SUCH_PATH, OVERLOADED, PAST_U
 from exchange.intake.gate import Call, Gate
 from exchange.intake.streams.accounts import AccountStreams
 from exchange.intake.streams.channel import encode
-from exchange.intake.streams.connection import WRITE_BUFFER_BYTES, Connection, StreamLimits
+from exchange.intake.streams.connection import WRITE_BUFFER_BYTES, Backlog, Connection, StreamLimits
 from exchange.intake.streams.hub import Hub
 
 _KINDS: Final = ("ws", "stream")
@@ -68,7 +68,8 @@ class StreamFront:
         self.hub = Hub(gate.intake)
         self.hub.add(AccountStreams(gate.intake, self.hub))
         self._limits = limits or StreamLimits()
-        self._connections: dict[Connection, None] = {}
+        self._backlog = Backlog(self._limits)
+        self._connections = self._backlog.connections
 
     @property
     def connection_count(self) -> int:
@@ -105,7 +106,7 @@ class StreamFront:
             raise OVERLOADED.error()
         is_combined, names = opening(request.raw_path)
         await socket.prepare(request)
-        connection = Connection(socket, request.transport, limits, is_combined=is_combined)
+        connection = Connection(socket, request.transport, limits, self._backlog, is_combined=is_combined)
         self._connections[connection] = None
         tasks = [asyncio.create_task(work) for work in (connection.write(), connection.keep())]
         try:
@@ -117,6 +118,7 @@ class StreamFront:
             # It went away while it was answered; nobody is left to be told.
             pass
         finally:
+            connection.forget()
             del self._connections[connection]
             self._unsubscribe(connection, tuple(connection.names))
             for task in tasks:
