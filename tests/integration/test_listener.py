@@ -78,6 +78,14 @@ async def is_served(place: Stage | str) -> bool:
         return 200 == response.status
 
 
+async def is_let_in(place: Stage | str) -> bool:
+    """Tell whether a request is answered now; it may be turned away."""
+    try:
+        return await is_served(place)
+    except aiohttp.ClientError:
+        return False
+
+
 async def test_who_never_ends_a_head_is_disconnected() -> None:
     """Whether it is sent a byte at a time or not at all; a connection without a request may wait longer."""
     async with (
@@ -192,14 +200,7 @@ async def test_without_idle_connections_a_new_one_is_turned_away() -> None:
         assert (503, -1008) == (status, error["code"])
         await late.ended()
         await streams[0].socket.close()
-
-        async def is_room() -> bool:
-            try:
-                return await is_served(stage)
-            except aiohttp.ClientError:
-                return False
-
-        await eventually(is_room, "room for a connection")
+        await eventually(lambda: is_let_in(stage), "room for a connection")
 
 
 async def test_an_address_has_its_share() -> None:
@@ -214,14 +215,7 @@ async def test_an_address_has_its_share() -> None:
             status, error = await late.answer(b"")
             assert (429, -1003) == (status, error["code"])
         made[0].writer.close()
-
-        async def is_room() -> bool:
-            try:
-                return await is_served(stage)
-            except aiohttp.ClientError:
-                return False
-
-        await eventually(is_room, "room for a connection")
+        await eventually(lambda: is_let_in(stage), "room for a connection")
 
 
 def test_connections_leave_files_to_the_rest() -> None:
@@ -249,10 +243,7 @@ async def test_a_process_that_may_open_few_files_goes_on(tmp_path: Path) -> None
 
     async def is_up() -> bool:
         assert process.returncode is None, (tmp_path / "output").read_text()
-        try:
-            return await is_served(url)
-        except aiohttp.ClientError:
-            return False
+        return await is_let_in(url)
 
     try:
         await eventually(is_up, "exchange")
