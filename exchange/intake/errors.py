@@ -79,7 +79,7 @@ TOO_MANY_CONNECTS = Fault(
 )
 TOO_MANY_CONNECTIONS = Fault(
     -1003,
-    "Too many connections; current limit of IP({address}) is {limit} WebSocket connections at a time.",
+    "Too many connections; current limit of IP({address}) is {limit} connections at a time.",
     429,
 )
 PAST_UNREAD = Fault(

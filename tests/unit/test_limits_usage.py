@@ -144,7 +144,7 @@ def test_connections_open_at_a_time() -> None:
         use = usage.address(remote, START_MS)
         for _ in range(2):
             usage.connect(use, START_MS)
-    with pytest.raises(ApiError, match="is 2 WebSocket connections at a time") as caught:
+    with pytest.raises(ApiError, match="is 2 connections at a time") as caught:
         usage.connect(usage.address(FAR, START_MS), START_MS)
     assert (429, -1003) == (caught.value.status, caught.value.code)
     usage.connect(use, START_MS)
