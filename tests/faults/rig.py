@@ -309,6 +309,13 @@ async def settle(load: Load) -> str:
     return await load.prove()
 
 
+async def settled(load: Load, result: Row) -> bool:
+    """Settle, with a note of what does not hold or of what was acknowledged; return whether all holds."""
+    failure = await settle(load)
+    result.notes.append(failure or f"{len(load.answers)} commands acknowledged, lost 0, doubled 0")
+    return not failure
+
+
 async def row(fault: str, count: int, work: Callable[[Row], Awaitable[None]]) -> Row:
     """Run a driver and time it; what it raises is a note, and so is that it took far too long."""
     result = Row(fault, count)

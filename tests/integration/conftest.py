@@ -1,11 +1,19 @@
-"""What the tests of the intake share."""
+"""What these tests share: a server, and an exchange on it."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 
+from events.embedded import EmbeddedServer
 from tests.running_venue import Venue, running_venue
+
+
+@pytest.fixture
+def server(tmp_path: Path) -> Iterator[EmbeddedServer]:
+    """Run a server of its own for each test."""
+    with EmbeddedServer(tmp_path / "data") as server:
+        yield server
 
 
 @pytest.fixture

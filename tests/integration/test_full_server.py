@@ -22,13 +22,6 @@ ACCOUNT = 2
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[EmbeddedServer]:
-    """Run a server of its own for each test."""
-    with EmbeddedServer(tmp_path / "data") as server:
-        yield server
-
-
-@pytest.fixture
 async def raw(server: EmbeddedServer) -> AsyncIterator[redis.asyncio.Redis]:
     """Lend a plain client, for what only an operator does."""
     client = redis.asyncio.Redis(unix_socket_path=server.socket_path)

@@ -24,13 +24,6 @@ ACCOUNT = 2
 
 
 @pytest.fixture
-def server(tmp_path: Path) -> Iterator[EmbeddedServer]:
-    """Run a server of its own for each test."""
-    with EmbeddedServer(tmp_path / "data") as server:
-        yield server
-
-
-@pytest.fixture
 def start_writer(server: EmbeddedServer, tmp_path: Path) -> Iterator[Callable[[str], Process]]:
     """Start writers by name; each ends with the test."""
     started: list[Process] = []
