@@ -30,8 +30,9 @@ from events.values import IndexSource, Outcome
 from exchange.audit.replay import replay
 from exchange.fold import Fold
 from tests.flow import SPECS, random_command
-from tests.integration.processes import Process, eventually, free_ports, has_events, until
+from tests.integration.processes import Process, free_ports, has_events
 from tests.venue import money
+from tests.waiting import eventually, until
 
 LEASE_MS = 500
 ENTRIES_PER_READ = 256

@@ -22,8 +22,9 @@ from exchange.liquidator import run_liquidator
 from exchange.runtime import Runtime
 from exchange.writer import run_writer
 from tests.full_log import FullLog
-from tests.integration.processes import DEADLINE_S, Client, connected, until
+from tests.integration.processes import Client, connected
 from tests.recorded import Recorded
+from tests.waiting import DEADLINE_S, until
 
 EVERY_EVENTS = 40
 ACCOUNT = 2

@@ -15,7 +15,8 @@ from exchange.intake.errors import ApiError
 from exchange.intake.keys import KeyRing
 from exchange.intake.service import Intake
 from exchange.runtime import heartbeat_client, read_alive
-from tests.integration.processes import Process, connected, eventually, free_ports
+from tests.integration.processes import Process, connected, free_ports
+from tests.waiting import eventually
 
 LAG_FRAMES = 4
 DEADLINE_S = 0.02

@@ -16,7 +16,8 @@ from events.frame import CommandFrame
 from events.log import LogFullError, Place
 from events.memory import MemoryLog
 from exchange.client import ApiUnavailable, Connection
-from tests.integration.processes import Client, Process, connected, eventually, free_ports, until, within
+from tests.integration.processes import Client, Process, connected, free_ports
+from tests.waiting import eventually, until, within
 
 ACCOUNT = 2
 

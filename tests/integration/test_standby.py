@@ -18,17 +18,8 @@ from exchange.audit.replay import replay
 from exchange.runtime import Runtime, heartbeat_client, read_alive
 from exchange.supervisor import Supervisor
 from exchange.writer import run_writer
-from tests.integration.processes import (
-    DEADLINE_S,
-    Client,
-    Process,
-    connected,
-    environment,
-    eventually,
-    foldex,
-    free_ports,
-    until,
-)
+from tests.integration.processes import Client, Process, connected, environment, foldex, free_ports
+from tests.waiting import DEADLINE_S, eventually, until
 
 pytestmark = pytest.mark.slow
 

@@ -23,10 +23,11 @@ from exchange.cli import app
 from tests.fixtures.make_schema_v1 import OTHER_RULES, record
 from tests.fixtures.recorder import Recorder, flip, traded
 from tests.integration.other_rules import OTHER_VERSION
-from tests.integration.processes import Process, connected, within
+from tests.integration.processes import Process, connected
 from tests.integration.test_cli import trade
 from tests.unit.test_archive import lie_about_amounts
 from tests.venue import money
+from tests.waiting import within
 
 NEWER = "tests.integration.other_rules"
 

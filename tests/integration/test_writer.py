@@ -16,7 +16,8 @@ from events.redis import RedisLog
 from events.values import Outcome
 from exchange import config
 from exchange.audit.replay import replay
-from tests.integration.processes import Client, Process, connected, eventually, until
+from tests.integration.processes import Client, Process, connected
+from tests.waiting import eventually, until
 
 pytestmark = pytest.mark.slow
 

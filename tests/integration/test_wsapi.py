@@ -19,8 +19,8 @@ import exchange.intake.wsapi.server
 import exchange.intake.wsapi.socket
 from exchange.intake.endpoint import Security
 from exchange.intake.wsapi.methods import METHODS
-from tests.integration.processes import eventually
 from tests.running_venue import DEADLINE_S, NOBODY, Account, Venue
+from tests.waiting import eventually
 
 ORDER = {
     "symbol": "BTCUSDT",
