@@ -14,7 +14,7 @@ import asyncio
 import fcntl
 import os
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import msgspec
@@ -373,7 +373,12 @@ class ArchivedLog:
         if checksum_of(content) != checksum:
             seq, what = _find_damage(segment, content, is_commands=is_commands)
             raise CorruptLogError(seq, f"the archive's file {name} does not match its checksum: {what}")
-        entries: _Entries = [*_stored_entries(content, is_commands=is_commands)]  # type: ignore[assignment]
+        file = pq.ParquetFile(pa.BufferReader(content))
+        entries: _Entries = [  # type: ignore[assignment]
+            entry
+            for group in range(file.num_row_groups)
+            for entry in _read_group(file, group, is_commands=is_commands)
+        ]
         if [entry.seq for entry in entries] != list(range(segment.first_seq, segment.last_seq + 1)):
             raise CorruptLogError(
                 segment.first_seq, f"the archive's file {name} holds other entries than it says"
@@ -384,14 +389,11 @@ class ArchivedLog:
         return entries
 
 
-def _stored_entries(content: bytes, *, is_commands: bool) -> Iterator[CommandEntry | EventEntry]:
-    """Yield the entries of a file, as far as it can be read."""
-    file = pq.ParquetFile(pa.BufferReader(content))
+def _read_group(file: pq.ParquetFile, group: int, *, is_commands: bool) -> _Entries:
     names = RAW_COMMAND_COLUMNS if is_commands else RAW_EVENT_COLUMNS
-    for group in range(file.num_row_groups):
-        table = file.read_row_group(group, columns=["type", *names])
-        frames = table.filter(pc.equal(table.column("type"), FRAME))
-        yield from command_entries(frames) if is_commands else event_entries(frames)
+    table = file.read_row_group(group, columns=["type", *names])
+    frames = table.filter(pc.equal(table.column("type"), FRAME))
+    return command_entries(frames) if is_commands else event_entries(frames)
 
 
 def _find_damage(segment: Segment, content: bytes, *, is_commands: bool) -> tuple[int, str]:
@@ -399,19 +401,21 @@ def _find_damage(segment: Segment, content: bytes, *, is_commands: bool) -> tupl
     seq = segment.first_seq
     previous = bytes.fromhex(segment.previous_hash)
     try:
-        for entry in _stored_entries(content, is_commands=is_commands):
-            if isinstance(entry, CommandEntry):
-                is_intact = entry.frame.is_intact()
-            else:
-                header = header_of(decode_groups(entry.body, entry.schema))
-                expected = chain_hash(
-                    segment.log_id, previous, seq, entry.schema, header.checksum, entry.body
-                )
-                is_intact = expected == entry.chain_hash
-                previous = entry.chain_hash
-            if entry.seq != seq or not is_intact:
-                return seq, "the entry is not what was written"
-            seq += 1
+        file = pq.ParquetFile(pa.BufferReader(content))
+        for group in range(file.num_row_groups):
+            for entry in _read_group(file, group, is_commands=is_commands):
+                if isinstance(entry, CommandEntry):
+                    if entry.seq != seq or not entry.frame.is_intact():
+                        return seq, "the entry is not what was written"
+                else:
+                    header = header_of(decode_groups(entry.body, entry.schema))
+                    expected = chain_hash(
+                        segment.log_id, previous, seq, entry.schema, header.checksum, entry.body
+                    )
+                    if entry.seq != seq or expected != entry.chain_hash:
+                        return seq, "the entry is not what was written"
+                    previous = entry.chain_hash
+                seq += 1
     except Exception as error:
         return seq, f"it cannot be read from there on ({type(error).__name__})"
     return segment.first_seq, "its entries are what was written, its other columns or its structure are not"

@@ -8,7 +8,7 @@ import pytest
 
 from events.events import TradeExecuted
 from events.frame import Groups
-from exchange.aggregate.account import FIRST_USER_ACCOUNT_ID, Account
+from exchange.aggregate.account import FIRST_USER_ACCOUNT_ID
 from exchange.decimals import lots_text, money_text
 from exchange.intake.streams.user import UserStreams
 from exchange.intake.trade.past import AccountPast
@@ -175,54 +175,41 @@ def test_a_margin_call_comes_once_for_each_approach(venue: Venue) -> None:
     assert 1 == len(calls("47730"))
 
 
-class Client:
-    """Somebody who asked for the account once, and has since believed what he is told."""
-
-    def __init__(self, account: Account) -> None:
-        self.wallet = money_text(account.wallet)
-        self.sizes: dict[tuple[str, str], str] = {}
-        self.trade_ids: list[int] = []
-
-    def take(self, messages: list[dict[str, Any]]) -> None:
-        """Take over what messages say."""
-        for message in messages:
-            if message["e"] == "ACCOUNT_UPDATE":
-                self.wallet = message["a"]["B"][0]["cw"]
-                self.sizes |= {(row["s"], row["ps"]): row["pa"] for row in message["a"]["P"]}
-            elif message["e"] == "ORDER_TRADE_UPDATE" and message["o"]["t"]:
-                self.trade_ids.append(message["o"]["t"])
-
-    def compare(self, account: Account) -> None:
-        """Make sure that this is what the account has."""
-        assert self.wallet == money_text(account.wallet), account.account_id
-        for position in account.positions.values():
-            known = self.sizes.get((position.market.symbol, position.leg.name))
-            now = lots_text(position.market.spec, position.size_lots)
-            assert known == now if known is not None else position.size_lots == 0, account.account_id
-
-
 @pytest.mark.parametrize("seed", range(3))
 def test_what_is_told_adds_up_to_what_there_is(seed: int) -> None:
     """A client that takes over what it is told has the account's balances and positions at every time."""
     venue, random = market_venue(seed)
     told = Told(venue)
-    clients: dict[int, Client] = {}
-    for account_id, account in venue.state.accounts.items():
-        if account_id >= FIRST_USER_ACCOUNT_ID:
-            told.listen(account_id)
-            clients[account_id] = Client(account)
+    accounts = [each for each in venue.state.accounts if each >= FIRST_USER_ACCOUNT_ID]
+    for account_id in accounts:
+        told.listen(account_id)
+    # What a client knows when it starts: the answer of the account call.
+    wallets = {each: money_text(venue.state.accounts[each].wallet) for each in accounts}
+    sizes: dict[tuple[int, str, str], str] = {}
+    fills: dict[int, list[int]] = {account_id: [] for account_id in accounts}
     fed_before = len(venue.log)
     for _ in range(1_500):
         venue.now_ns += pause_ns(random)
         venue.send(random_command(venue.state, random))
         told.catch_up()
         for account_id, messages in told.messages.items():
-            clients[account_id].take(messages)
+            for message in messages:
+                if message["e"] == "ACCOUNT_UPDATE":
+                    wallets[account_id] = message["a"]["B"][0]["cw"]
+                    for row in message["a"]["P"]:
+                        sizes[account_id, row["s"], row["ps"]] = row["pa"]
+                elif message["e"] == "ORDER_TRADE_UPDATE" and message["o"]["t"]:
+                    fills[account_id].append(message["o"]["t"])
             messages.clear()
-        for account_id, client in clients.items():
-            client.compare(venue.state.accounts[account_id])
-    assert all(client.trade_ids == sorted(client.trade_ids) for client in clients.values())
-    told_sides = sum(len(client.trade_ids) for client in clients.values())
+        for account_id in accounts:
+            account = venue.state.accounts[account_id]
+            assert wallets[account_id] == money_text(account.wallet), account_id
+            for position in account.positions.values():
+                known = sizes.get((account_id, position.market.symbol, position.leg.name))
+                now = lots_text(position.market.spec, position.size_lots)
+                assert known == now if known is not None else position.size_lots == 0, (account_id, known)
+    assert all(numbers == sorted(numbers) for numbers in fills.values())
+    told_sides = sum(map(len, fills.values()))
     sides = [
         account_id
         for groups in venue.log[fed_before:]
@@ -231,4 +218,4 @@ def test_what_is_told_adds_up_to_what_there_is(seed: int) -> None:
         if isinstance(event, TradeExecuted)
         for account_id in (event.maker_account_id, event.taker_account_id)
     ]
-    assert told_sides == sum(account_id in clients for account_id in sides)
+    assert told_sides == sum(account_id in fills for account_id in sides)
