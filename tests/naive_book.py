@@ -164,8 +164,11 @@ class NaiveBook:
         if not is_market:
             self._check_price(command.price_ticks)
         self._check_filters(command.side, command.quantity_lots, command.price_ticks, reduces)
-        if reduces and command.quantity_lots > self.reducible(position, command.side):
-            raise NaiveRefusal(RejectCode.REDUCE_ONLY)
+        lots = command.quantity_lots
+        if reduces:
+            lots = min(lots, self.reducible(position, command.side))
+            if not lots:
+                raise NaiveRefusal(RejectCode.REDUCE_ONLY)
         own = [order for order in self.orders if order["position"][0] == command.account_id]
         if command.client_order_id and command.client_order_id in [order["client"] for order in own]:
             raise NaiveRefusal(RejectCode.DUPLICATE_CLIENT_ORDER_ID)
@@ -178,8 +181,8 @@ class NaiveBook:
             "position": position,
             "side": command.side,
             "price": limit_ticks,
-            "lots": command.quantity_lots,
-            "open": command.quantity_lots,
+            "lots": lots,
+            "open": lots,
             "reduces": reduces,
             "client": command.client_order_id,
             "market": is_market,
@@ -193,7 +196,7 @@ class NaiveBook:
             raise NaiveRefusal(RejectCode.WOULD_TAKE)
         if command.time_in_force is TimeInForce.FOK and not self._would_fill(order):
             raise NaiveRefusal(RejectCode.WOULD_NOT_FILL)
-        self.out.append(("accepted", order_id, limit_ticks, command.quantity_lots))
+        self.out.append(("accepted", order_id, limit_ticks, lots))
         order["born"] = self._stamp()
         if order["rests"]:
             self._rest(order)
@@ -203,18 +206,20 @@ class NaiveBook:
         order = self._find(command)
         if command.side is not order["side"]:
             raise NaiveRefusal(RejectCode.BAD_AMENDMENT)
-        price_ticks, lots = command.price_ticks, command.quantity_lots
+        price_ticks, asked = command.price_ticks, command.quantity_lots
+        filled = order["lots"] - order["open"]
+        lots = asked
+        if order["reduces"]:
+            lots = min(lots, filled + self.reducible(order["position"], order["side"]))
         if (price_ticks, lots) == (order["price"], order["lots"]):
             raise NaiveRefusal(RejectCode.NOTHING_TO_AMEND)
-        self._check_lots(lots, False)
+        self._check_lots(asked, False)
         self._check_price(price_ticks)
-        open_lots = lots - (order["lots"] - order["open"])
-        self._check_filters(order["side"], lots, price_ticks, order["reduces"] or open_lots <= 0)
+        open_lots = lots - filled
+        self._check_filters(order["side"], asked, price_ticks, order["reduces"] or open_lots <= 0)
         if open_lots <= 0:
             self._end("cancelled", order, CloseReason.AMENDED)
             return
-        if order["reduces"] and open_lots > self.reducible(order["position"], order["side"]):
-            raise NaiveRefusal(RejectCode.REDUCE_ONLY)
         wanted = order | {"price": price_ticks}
         if order["tif"] is TimeInForce.GTX and self._best_against(wanted) is not None:
             self._end("cancelled", order, CloseReason.AMENDED)
@@ -433,9 +438,8 @@ class NaiveBook:
             self.out.append(("triggered", row["id"], order_id))
             terms: PlaceConditional = row["terms"]
             lots = terms.quantity_lots
-            if terms.close_position or terms.reduce_only or closes(terms.leg, terms.side):
-                most = self.reducible((terms.account_id, terms.leg), terms.side)
-                lots = most if terms.close_position else min(lots, most or lots)
+            if terms.close_position:
+                lots = self.reducible((terms.account_id, terms.leg), terms.side)
             command = PlaceOrder(
                 account_id=terms.account_id,
                 market=terms.market,

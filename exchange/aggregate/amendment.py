@@ -15,7 +15,6 @@ from exchange.aggregate.admission import (
     check_margin,
     check_may_leave,
     check_open_interest,
-    check_reducible,
 )
 from exchange.aggregate.margin import exposure_margin, exposure_with, order_extras, position_value, standing
 from exchange.aggregate.matching import cancel, crosses, find_order, match
@@ -29,14 +28,17 @@ def amend_order(turn: Turn, command: AmendOrder) -> None:
     """Change an open order, or refuse.
 
     It is cancelled instead when the new size is no more than what is filled, or when it is post-only and
-    the new price would trade at once. A new price that crosses makes it the taker.
+    the new price would trade at once. A new price that crosses makes it the taker. What stays open of a
+    reduce-only order is cut to what the position is.
     """
     account = turn.customer(command.account_id)
     market = turn.market(command.market)
     order = find_order(account, market, command.order_id, command.client_order_id)
     filled = order.quantity_lots - order.open_lots
     open_lots = command.quantity_lots - filled
-    _check_change(command, order)
+    if order.reduce_only:
+        open_lots = min(open_lots, order.position.reducible_lots(order.side))
+    _check_change(command, order, filled + open_lots)
     check_filters(
         market,
         order.side,
@@ -64,7 +66,7 @@ def amend_order(turn: Turn, command: AmendOrder) -> None:
             account_id=account.account_id,
             market=market.symbol,
             price_ticks=command.price_ticks,
-            quantity_lots=command.quantity_lots,
+            quantity_lots=filled + open_lots,
             open_lots=open_lots,
             extras=extras,
             keeps_place=keeps_place,
@@ -75,10 +77,10 @@ def amend_order(turn: Turn, command: AmendOrder) -> None:
         match(turn, market, order)
 
 
-def _check_change(command: AmendOrder, order: Order) -> None:
+def _check_change(command: AmendOrder, order: Order, quantity_lots: int) -> None:
     if command.side is not order.side:
         raise Refused(RejectCode.BAD_AMENDMENT, f"side: the order is a {order.side.name}")
-    if command.price_ticks == order.price_ticks and command.quantity_lots == order.quantity_lots:
+    if command.price_ticks == order.price_ticks and quantity_lots == order.quantity_lots:
         raise Refused(RejectCode.NOTHING_TO_AMEND, "price, quantity: both are the order's already")
     if order.amendments >= AMENDMENTS_MAX:
         raise Refused(RejectCode.TOO_MANY_AMENDMENTS, f"orderId: amended {AMENDMENTS_MAX} times already")
@@ -93,7 +95,6 @@ def _admit_change(
     """
     position, side = order.position, order.side
     if order.reduce_only:
-        check_reducible(position, side, open_lots)
         return 0
     others = position.open_lots(side) - order.open_lots
     if others + open_lots <= position.reducible_lots(side):

@@ -200,11 +200,9 @@ def _fire(turn: Turn, terms: ConditionalAccepted) -> None:
 
 def _order_of(state: Exchange, terms: ConditionalAccepted) -> PlaceOrder:
     lots = terms.quantity_lots
-    if terms.reduce_only:
-        # The position may have shrunk since; what protects it shrinks with it.
+    if terms.close_position:
         position = state.accounts[terms.account_id].position(state.markets[terms.market], terms.leg)
-        reducible = position.reducible_lots(terms.side)
-        lots = reducible if terms.close_position else min(lots, reducible or lots)
+        lots = position.reducible_lots(terms.side)
     return PlaceOrder(
         account_id=terms.account_id,
         market=terms.market,

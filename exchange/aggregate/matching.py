@@ -56,7 +56,7 @@ def place_order(turn: Turn, command: PlaceOrder, order_id: int = 0, *, closes: b
     """Accept an order and match it, or refuse it.
 
     Its number is the command's unless `order_id` is given. One that `closes` a whole position is as large as
-    that is, whatever the lot size filters say.
+    that is, whatever the lot size filters say. One that may only reduce is cut to what the position is.
     """
     account = turn.customer(command.account_id)
     market = turn.markets.get(command.market) or turn.market(command.market)
@@ -76,6 +76,9 @@ def place_order(turn: Turn, command: PlaceOrder, order_id: int = 0, *, closes: b
     is_market = command.order_type is MARKET
     reduces = command.reduce_only or (leg is not BOTH and only_reduces(command))
     extras = _admit_order(account, position, command, turn.state.now_ns, reduces=reduces, closes=closes)
+    lots = command.quantity_lots
+    if reduces:
+        lots = min(lots, position.reducible_lots(side))
     limit_ticks = price_ticks or market_order_bound(market, side)
     if tif is GTX and crosses(market, side, limit_ticks):
         raise Refused(RejectCode.WOULD_TAKE, "timeInForce: GTX would trade at once")
@@ -85,7 +88,7 @@ def place_order(turn: Turn, command: PlaceOrder, order_id: int = 0, *, closes: b
         market=command.market,
         side=side,
         order_type=command.order_type,
-        quantity_lots=command.quantity_lots,
+        quantity_lots=lots,
         price_ticks=limit_ticks,
         time_in_force=IOC if is_market and tif is not FOK else tif,
         reduce_only=reduces,
@@ -126,7 +129,7 @@ def _admit_order(
     else:
         check_market_is_open(market)
     if reduces:
-        check_reducible(position, side, lots)
+        check_reducible(position, side)
     client_order_id = command.client_order_id
     if client_order_id and client_order_id in account.client_ids:
         raise Refused(

@@ -86,6 +86,29 @@ async def test_an_order_is_tested_by_the_rules_and_not_placed(venue: Venue) -> N
     assert [] == await get(alice, "v1/openOrders")
 
 
+@pytest.mark.parametrize(
+    "kind",
+    [
+        {"type": "MARKET", "price": None, "timeInForce": None},
+        {"price": "49990"},
+        {"price": "49990", "timeInForce": "IOC"},
+    ],
+)
+async def test_a_reduce_only_order_larger_than_the_position_closes_it(
+    venue: Venue, kind: dict[str, Any]
+) -> None:
+    """It is taken with what it can reduce, and the rest opens nothing; without a position it is -2022."""
+    long, _ = await opened(venue)
+    maker = await venue.account()
+    await ok(maker.order(price="49990", quantity="0.3"))
+    closing = kind | {"side": "SELL", "quantity": "0.5", "reduceOnly": "true", "newOrderRespType": "RESULT"}
+    closed = await ok(long.order(**closing))
+    assert ("FILLED", "0.100", "0.100") == (closed["status"], closed["origQty"], closed["executedQty"])
+    assert [] == await get(long, "v3/positionRisk")
+    assert [] == await get(long, "v1/openOrders")
+    assert -2022 == await code(long.order(**closing))
+
+
 async def test_prices_are_taken_from_the_book(venue: Venue) -> None:
     """OPPONENT is the best price of the other side, QUEUE_n the n-th of one's own."""
     alice, bob = await venue.account(), await venue.account()

@@ -120,9 +120,41 @@ def test_own_orders_do_not_trade_with_each_other(alice: Trader) -> None:
     assert [] == every(TradeExecuted, events)
 
 
-def test_reduce_only_needs_a_position_to_reduce(alice: Trader) -> None:
-    """Without a position, or beyond it, a reduce-only order is refused."""
+def test_reduce_only_needs_a_position_to_reduce(alice: Trader, bob: Trader) -> None:
+    """Without a position, or on its own side, a reduce-only order is refused."""
     assert RejectCode.REDUCE_ONLY == refusal(alice.sell("BTCUSDT", "0.1", "50000", reduce_only=True))
+    alice.sell("BTCUSDT", "0.1", "50000")
+    bob.buy("BTCUSDT", "0.1", "50000")
+    assert RejectCode.REDUCE_ONLY == refusal(alice.sell("BTCUSDT", "0.1", "50000", reduce_only=True))
+
+
+@pytest.mark.parametrize(
+    ("price", "tif"), [("", "IOC"), ("49990", "GTC"), ("49990", "IOC"), ("49990", "FOK")]
+)
+def test_a_reduce_only_order_is_cut_to_the_position(alice: Trader, bob: Trader, price: str, tif: str) -> None:
+    """Whatever its type: it fills what closes the position, is done then, and never turns it round."""
+    alice.sell("BTCUSDT", "0.2", "50000")
+    bob.buy("BTCUSDT", "0.2", "50000")
+    alice.buy("BTCUSDT", "0.5", "49990")
+
+    events = bob.sell("BTCUSDT", "0.3", price, tif=tif, reduce_only=True)
+
+    assert 200 == only(OrderAccepted, events).quantity_lots
+    assert 200 == only(TradeExecuted, events).quantity_lots
+    assert [] == every(OrderExpired, events)
+    assert 0 == bob.position("BTCUSDT").size_lots
+    assert {} == bob.account.orders
+
+
+def test_a_reduce_only_order_that_rests_is_cut_to_the_position(alice: Trader, bob: Trader) -> None:
+    """It waits with what it can reduce."""
+    alice.sell("BTCUSDT", "0.2", "50000")
+    bob.buy("BTCUSDT", "0.2", "50000")
+
+    resting = only(OrderAccepted, bob.sell("BTCUSDT", "5", "50010", reduce_only=True))
+
+    assert 200 == resting.quantity_lots
+    assert 200 == bob.position("BTCUSDT").ask_lots
 
 
 def test_resting_reduce_only_orders_shrink_with_the_position(
