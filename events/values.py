@@ -262,6 +262,7 @@ class RejectCode(StrEnum):
     EXCHANGE_HALTED = "EXCHANGE_HALTED"
     EXCHANGE_NOT_HALTED = "EXCHANGE_NOT_HALTED"
     FRAME_LIMIT = "FRAME_LIMIT"
+    CLOSE_POSITION_EXISTS = "CLOSE_POSITION_EXISTS"
 
 
 class Value(msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True, gc=False):

@@ -400,6 +400,14 @@ class NaiveBook:
         name = command.client_order_id
         if name and name in [each["terms"].client_order_id for each in own]:
             raise NaiveRefusal(RejectCode.DUPLICATE_CLIENT_ORDER_ID)
+        if command.close_position and any(
+            each["terms"].close_position
+            and each["terms"].leg is command.leg
+            and each["terms"].side is command.side
+            and each["terms"].kind is command.kind
+            for each in own
+        ):
+            raise NaiveRefusal(RejectCode.CLOSE_POSITION_EXISTS)
         if len(own) >= self.spec.max_conditional_orders:
             raise NaiveRefusal(RejectCode.TOO_MANY_CONDITIONALS)
         self.conditionals.append(row)

@@ -59,6 +59,8 @@ def place_conditional(turn: Turn, command: PlaceConditional) -> None:
             RejectCode.DUPLICATE_CLIENT_ORDER_ID,
             f"clientAlgoId: {command.client_order_id!r} is an open conditional order's",
         )
+    if command.close_position:
+        _check_no_other_closes(account, command)
     _check_count(account, position)
     turn.emit(
         ConditionalAccepted(
@@ -282,6 +284,17 @@ def _activation(command: PlaceConditional, market: Market) -> int:
     rises = rises_to_trigger(command.kind, command.side)
     wanted = command.activation_ticks
     return wanted if (wanted > price_ticks if rises else 0 < wanted < price_ticks) else 0
+
+
+def _check_no_other_closes(account: Account, command: PlaceConditional) -> None:
+    """Refuse a second order that closes the same position on the same side when the same happens."""
+    wanted = (command.market, command.leg, command.side, command.kind)
+    for terms in account.conditionals.values():
+        if terms.close_position and (terms.market, terms.leg, terms.side, terms.kind) == wanted:
+            raise Refused(
+                RejectCode.CLOSE_POSITION_EXISTS,
+                f"closePosition: {terms.kind.name} order {terms.conditional_id} closes this position already",
+            )
 
 
 def _check_count(account: Account, position: Position) -> None:

@@ -198,6 +198,9 @@ REFUSALS: dict[RejectCode, Fault] = {
     RejectCode.PRICE_ABOVE_BAND: Fault(-4016, "Price is higher than mark price multiplier cap."),
     RejectCode.PRICE_BELOW_BAND: Fault(-4024, "Price is lower than mark price multiplier floor."),
     RejectCode.TOO_MANY_CONDITIONALS: Fault(-4045, "Reach max stop order limit."),
+    RejectCode.CLOSE_POSITION_EXISTS: Fault(
+        -4130, "An open stop or take profit order with GTE and closePosition in the direction is existing."
+    ),
     RejectCode.POSITION_CAP: Fault(-2027, "Exceeded the maximum allowable position at current leverage."),
     RejectCode.OPEN_INTEREST_CAP: Fault(-2010, "{reason}"),
     RejectCode.BAD_LEG: BAD_POSITION_SIDE,

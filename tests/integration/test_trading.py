@@ -439,6 +439,23 @@ async def test_conditional_orders_that_are_refused(venue: Venue) -> None:
         assert (parameters, expected) == (parameters, found)
 
 
+async def test_a_second_order_that_closes_the_position_is_refused(venue: Venue) -> None:
+    """Of one kind and direction there is one; the text is the one that clients look for."""
+    long, _ = await opened(venue)
+    closing = {"algoType": "CONDITIONAL", "symbol": "BTCUSDT", "side": "SELL", "closePosition": "true"}
+    stop = closing | {"type": "STOP_MARKET", "triggerPrice": "49000"}
+    placed = await post(long, "v1/algoOrder", **stop)
+    status, error = await long.call("POST", "/fapi/v1/algoOrder", **stop | {"triggerPrice": "48000"})
+    assert (
+        400,
+        -4130,
+        "An open stop or take profit order with GTE and closePosition in the direction is existing.",
+    ) == (status, error["code"], error["msg"])
+    await post(long, "v1/algoOrder", **closing, type="TAKE_PROFIT_MARKET", triggerPrice="51000")
+    await ok(long.call("DELETE", "/fapi/v1/algoOrder", algoId=placed["algoId"]))
+    await post(long, "v1/algoOrder", **stop | {"triggerPrice": "48000"})
+
+
 async def test_old_conditional_types_are_taken_by_a_venue_that_says_so(tmp_path: Path) -> None:
     """On /order, under one number from waiting to filled, in open orders, cancelled like any other."""
     async with running_venue(tmp_path, legacy_conditional_orders=True) as venue:

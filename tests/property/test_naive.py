@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from msgspec.structs import replace
 
 from events.commands import (
     AmendOrder,
@@ -251,6 +252,10 @@ class Chance:
     def _conditional(self, account_id: int, comparison: Comparison) -> PlaceConditional:
         random = self.random
         closing = random.random() < 0.15
+        others = [row["terms"] for row in comparison.naive.conditionals if row["terms"].close_position]
+        if closing and others and random.random() < 0.3:
+            again: PlaceConditional = random.choice(others)
+            return replace(again, client_order_id="")
         is_market = closing or random.random() < 0.5
         kind = random.choice(tuple(TriggerKind))
         trails = kind is TriggerKind.TRAILING
@@ -461,6 +466,7 @@ def test_random_commands_do_what_the_naive_reference_says(seed: int) -> None:
         "rejected REDUCE_ONLY",
         "rejected WOULD_TRIGGER",
         "conditional rejected REDUCE_ONLY",
+        "rejected CLOSE_POSITION_EXISTS",
     } <= set(comparison.seen) or COMMANDS < 4000
     assert not {"expired MARGIN", "rejected INSUFFICIENT_MARGIN"} & set(comparison.seen), (
         "accounts are not rich"

@@ -291,6 +291,24 @@ def test_close_position_names_no_size(alice: Trader) -> None:
         assert RejectCode.BAD_ORDER == refusal(refused)
 
 
+def test_one_order_of_a_kind_closes_a_position(scene: Scene, alice: Trader) -> None:
+    """A second stop on the same side is refused; a take-profit, the other side and another leg are not."""
+    first = conditional_id(alice.conditional("STOP", "SELL", "BTCUSDT", "0", "49900", close_position=True))
+
+    again = alice.conditional("STOP", "SELL", "BTCUSDT", "0", "49000", watches="MARK", close_position=True)
+    assert RejectCode.CLOSE_POSITION_EXISTS == refusal(again)
+
+    for kind, side, trigger in (
+        ("TAKE_PROFIT", "SELL", "50100"),
+        ("STOP", "BUY", "50100"),
+        ("TAKE_PROFIT", "BUY", "49900"),
+    ):
+        assert conditional_id(alice.conditional(kind, side, "BTCUSDT", "0", trigger, close_position=True))
+    assert conditional_id(alice.conditional("STOP", "SELL", "BTCUSDT", "0.1", "49000"))
+    alice.cancel_conditional("BTCUSDT", first)
+    assert conditional_id(alice.conditional("STOP", "SELL", "BTCUSDT", "0", "49000", close_position=True))
+
+
 def test_cancelling_takes_it_away_for_good(scene: Scene, alice: Trader) -> None:
     """By id or by the client's; what is gone cannot fire, nor be cancelled again."""
     by_id = conditional_id(alice.conditional("STOP", "BUY", "BTCUSDT", "0.01", "50100"))
@@ -358,8 +376,8 @@ def test_a_close_position_stop_closes_more_than_one_market_order_may() -> None:
     bob.sell("BTCUSDT", "0.3", "50000")
     alice.buy("BTCUSDT", "0.3", "50000")
     bob.buy("BTCUSDT", "0.3", "49000")
-    for _ in range(2):
-        alice.conditional("STOP", "SELL", "BTCUSDT", "0", "49500", watches="MARK", close_position=True)
+    alice.conditional("STOP", "SELL", "BTCUSDT", "0", "49500", watches="MARK", close_position=True)
+    alice.conditional("STOP", "SELL", "BTCUSDT", "0.1", "49500", watches="MARK", reduce_only=True)
 
     events = venue.index("BTCUSDT", "49400")
 
