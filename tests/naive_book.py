@@ -44,6 +44,7 @@ from events.values import (
     Leg,
     MarketSpec,
     OrderType,
+    PriceMatch,
     RejectCode,
     SelfTrade,
     Side,
@@ -154,6 +155,7 @@ class NaiveBook:
     def _place(self, command: PlaceOrder, order_id: int, *, whole: bool = False) -> None:
         self._check_leg(command.account_id, command.leg)
         is_market = command.order_type is OrderType.MARKET
+        price_ticks = self._limit(command, command.side)
         reduces = command.reduce_only or closes(command.leg, command.side)
         position = (command.account_id, command.leg)
         self._check_form(command)
@@ -162,8 +164,8 @@ class NaiveBook:
         elif not command.quantity_lots:
             raise NaiveRefusal(RejectCode.REDUCE_ONLY)
         if not is_market:
-            self._check_price(command.price_ticks)
-        self._check_filters(command.side, command.quantity_lots, command.price_ticks, reduces)
+            self._check_price(price_ticks)
+        self._check_filters(command.side, command.quantity_lots, price_ticks, reduces)
         lots = command.quantity_lots
         if reduces:
             lots = min(lots, self.reducible(position, command.side))
@@ -175,7 +177,7 @@ class NaiveBook:
         if len(own) >= self.spec.max_open_orders:
             raise NaiveRefusal(RejectCode.TOO_MANY_ORDERS)
         width = self.mark_ticks * self.spec.take_bound // ONE
-        limit_ticks = max(1, self.mark_ticks + command.side * width) if is_market else command.price_ticks
+        limit_ticks = max(1, self.mark_ticks + command.side * width) if is_market else price_ticks
         order: Row = {
             "id": order_id,
             "position": position,
@@ -204,9 +206,10 @@ class NaiveBook:
 
     def _amend(self, command: AmendOrder) -> None:
         order = self._find(command)
+        price_ticks = self._limit(command, order["side"])
         if command.side is not order["side"]:
             raise NaiveRefusal(RejectCode.BAD_AMENDMENT)
-        price_ticks, asked = command.price_ticks, command.quantity_lots
+        asked = command.quantity_lots
         filled = order["lots"] - order["open"]
         lots = asked
         if order["reduces"]:
@@ -330,6 +333,20 @@ class NaiveBook:
                     return order
         raise NaiveRefusal(RejectCode.UNKNOWN_ORDER)
 
+    def _limit(self, command: PlaceOrder | AmendOrder, side: Side) -> int:
+        """Return a command's price, which a level of the book may give: OPPONENT_5 the fifth over there."""
+        if command.price_match is PriceMatch.NONE:
+            return command.price_ticks
+        if command.price_ticks or (
+            isinstance(command, PlaceOrder) and command.order_type is OrderType.MARKET
+        ):
+            raise NaiveRefusal(RejectCode.BAD_ORDER)
+        whose, _, place = command.price_match.name.partition("_")
+        levels = self.depth(side if whose == "QUEUE" else side.opposite)
+        if len(levels) < int(place or 1):
+            raise NaiveRefusal(RejectCode.NO_DEPTH)
+        return levels[int(place or 1) - 1][0]
+
     # Checks
 
     def reducible(self, position: tuple[int, Leg], side: Side) -> int:
@@ -375,7 +392,10 @@ class NaiveBook:
 
     def _place_conditional(self, command: PlaceConditional, new_id: int) -> None:
         self._check_leg(command.account_id, command.leg)
-        if command.order_type is OrderType.LIMIT:
+        if command.price_match is not PriceMatch.NONE:
+            if command.price_ticks or command.order_type is OrderType.MARKET:
+                raise NaiveRefusal(RejectCode.BAD_ORDER)
+        elif command.order_type is OrderType.LIMIT:
             self._check_price(command.price_ticks)
         self._check_form(command)
         if not command.close_position:
@@ -461,11 +481,19 @@ class NaiveBook:
                 leg=terms.leg,
                 self_trade=terms.self_trade,
                 expires_ns=terms.expires_ns,
+                price_match=terms.price_match,
             )
             try:
+                if terms.price_protect:
+                    self._check_protection()
                 self._place(command, order_id, whole=terms.close_position)
             except NaiveRefusal as refusal:
                 self.out.append(("conditional rejected", row["id"], refusal.code))
+
+    def _check_protection(self) -> None:
+        last_ticks = self.last_ticks or self.mark_ticks
+        if abs(self.mark_ticks - last_ticks) * ONE > self.spec.trigger_protect * last_ticks:
+            raise NaiveRefusal(RejectCode.PRICE_PROTECTED)
 
     def _cancel_conditional(self, row: Row) -> None:
         self.conditionals.remove(row)

@@ -5,7 +5,7 @@ Filters and margin are asked as of a new order with the old one gone; a refusal 
 
 from events.commands import AmendOrder
 from events.events import OrderAmended
-from events.values import BUY, GTX, ISOLATED, USER, CloseReason, RejectCode
+from events.values import BUY, GTX, ISOLATED, NO_MATCH, USER, CloseReason, RejectCode
 from exchange.aggregate.account import Account
 from exchange.aggregate.admission import (
     check_caps,
@@ -19,6 +19,7 @@ from exchange.aggregate.admission import (
 from exchange.aggregate.margin import exposure_margin, exposure_with, order_extras, position_value, standing
 from exchange.aggregate.matching import cancel, crosses, find_order, match
 from exchange.aggregate.order import Order, extras_of, margin_of
+from exchange.aggregate.price_match import check_brings_no_price, matched_ticks
 from exchange.aggregate.turn import Refused, Turn
 
 AMENDMENTS_MAX = 10_000
@@ -34,53 +35,56 @@ def amend_order(turn: Turn, command: AmendOrder) -> None:
     account = turn.customer(command.account_id)
     market = turn.market(command.market)
     order = find_order(account, market, command.order_id, command.client_order_id)
+    price_ticks = command.price_ticks
+    if command.price_match is not NO_MATCH:
+        check_brings_no_price(price_ticks)
+        price_ticks = matched_ticks(market, order.side, command.price_match)
     filled = order.quantity_lots - order.open_lots
     open_lots = command.quantity_lots - filled
     if order.reduce_only:
         open_lots = min(open_lots, order.position.reducible_lots(order.side))
-    _check_change(command, order, filled + open_lots)
+    _check_change(command, order, price_ticks, filled + open_lots)
     check_filters(
         market,
         order.side,
         command.quantity_lots,
-        command.price_ticks,
+        price_ticks,
         is_market=False,
         reduces=order.reduce_only or open_lots <= 0,
     )
     if open_lots <= 0:
         cancel(turn, order, CloseReason.AMENDED)
         return
-    takes = crosses(market, order.side, command.price_ticks)
-    extras = _admit_change(account, order, open_lots, command.price_ticks, turn.state.now_ns, takes=takes)
+    takes = crosses(market, order.side, price_ticks)
+    extras = _admit_change(account, order, open_lots, price_ticks, turn.state.now_ns, takes=takes)
     if takes and order.terms.time_in_force is GTX:
         cancel(turn, order, CloseReason.AMENDED)
         return
     keeps_place = (
-        command.price_ticks == order.price_ticks
-        and open_lots < order.open_lots
-        and not command.yields_priority
+        price_ticks == order.price_ticks and open_lots < order.open_lots and not command.yields_priority
     )
     turn.emit(
         OrderAmended(
             order_id=order.order_id,
             account_id=account.account_id,
             market=market.symbol,
-            price_ticks=command.price_ticks,
+            price_ticks=price_ticks,
             quantity_lots=filled + open_lots,
             open_lots=open_lots,
             extras=extras,
             keeps_place=keeps_place,
             reason=USER,
+            price_match=command.price_match,
         )
     )
     if takes:
         match(turn, market, order)
 
 
-def _check_change(command: AmendOrder, order: Order, quantity_lots: int) -> None:
+def _check_change(command: AmendOrder, order: Order, price_ticks: int, quantity_lots: int) -> None:
     if command.side is not order.side:
         raise Refused(RejectCode.BAD_AMENDMENT, f"side: the order is a {order.side.name}")
-    if command.price_ticks == order.price_ticks and quantity_lots == order.quantity_lots:
+    if price_ticks == order.price_ticks and quantity_lots == order.quantity_lots:
         raise Refused(RejectCode.NOTHING_TO_AMEND, "price, quantity: both are the order's already")
     if order.amendments >= AMENDMENTS_MAX:
         raise Refused(RejectCode.TOO_MANY_AMENDMENTS, f"orderId: amended {AMENDMENTS_MAX} times already")

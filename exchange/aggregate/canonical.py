@@ -177,6 +177,7 @@ def _order(order: Order) -> Tree:
         order.extras,
         order.extras_lots,
         order.amendments,
+        order.price_match,
     ]
 
 

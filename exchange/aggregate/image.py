@@ -15,7 +15,7 @@ from typing import Final
 import msgspec
 
 from events.events import ApiKeyAdded, ConditionalAccepted, ExchangeHalted, OrderAccepted
-from events.values import BUY, Leg, MarginMode, MarketSpec, MarketStatus, RankRow, Side
+from events.values import BUY, Leg, MarginMode, MarketSpec, MarketStatus, PriceMatch, RankRow, Side
 from exchange.aggregate.account import Account, Position, position_key
 from exchange.aggregate.canonical import (
     canonical_trial,
@@ -52,7 +52,7 @@ MarketRow = tuple[
     HalfRow,
     HalfRow,
 ]
-OrderRow = tuple[OrderAccepted, int, int, int, int, int, int]
+OrderRow = tuple[OrderAccepted, int, int, int, int, int, int, PriceMatch]
 ConditionalRow = tuple[ConditionalAccepted, int]
 PositionRow = tuple[str, Leg, MarginMode, int, int, int, int, int, int, int, int, int, int, int]
 AccountRow = tuple[
@@ -252,6 +252,7 @@ def _restore_order(account: Account, row: OrderRow) -> Order:
         order.extras,
         order.extras_lots,
         order.amendments,
+        order.price_match,
     ) = row
     order.key = order.price_ticks if order.side is BUY else -order.price_ticks
     account.orders[order.order_id] = order

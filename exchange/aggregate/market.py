@@ -199,6 +199,7 @@ def _index_problem(spec: MarketSpec) -> str | None:
         (spec.index_recovery_updates < 1, "index_recovery_updates: must be at least 1"),
         (spec.source_age_ms_max < 0, "source_age_ms_max: must not be negative"),
         (spec.source_band < 0, "source_band: must not be negative"),
+        (not 0 <= spec.trigger_protect < RATE_ONE, "trigger_protect: must be in [0, 1)"),
     ):
         if broken:
             return problem

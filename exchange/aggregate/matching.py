@@ -19,6 +19,7 @@ from events.values import (
     IOC,
     LIMIT,
     MARKET,
+    NO_MATCH,
     TRADING,
     USER,
     CloseReason,
@@ -44,6 +45,7 @@ from exchange.aggregate.fills import Fill, plan_fill
 from exchange.aggregate.market import Market
 from exchange.aggregate.modes import plan_margin_mode
 from exchange.aggregate.order import Order, extras_of
+from exchange.aggregate.price_match import priced
 from exchange.aggregate.scratch import copy_account, fill_copy, set_copy_mode
 from exchange.aggregate.turn import EVENTS_PER_COMMAND_AIM, Refused, Turn
 from exchange.aggregate.units import RATE_ONE, decimal_text, floor_div
@@ -66,6 +68,8 @@ def place_order(turn: Turn, command: PlaceOrder, order_id: int = 0, *, closes: b
     position = account.positions.get(market.symbol) if leg is BOTH else None
     if position is None:
         position = account.position(market, leg)
+    if command.price_match is not NO_MATCH:
+        command = priced(market, command)
     mode = None
     if command.margin_mode is not None:
         mode = mode_wanted(account, position, command)
@@ -98,6 +102,7 @@ def place_order(turn: Turn, command: PlaceOrder, order_id: int = 0, *, closes: b
         self_trade=command.self_trade,
         expires_ns=command.expires_ns,
         margin=command.margin,
+        price_match=command.price_match,
     )
     if tif is FOK:
         _check_fillable(turn, account, Order(terms, position))
@@ -369,6 +374,7 @@ def trim_reducers(turn: Turn, position: Position) -> None:
                 extras=extras_of(order, reducible),
                 keeps_place=True,
                 reason=CloseReason.REDUCE_ONLY,
+                price_match=order.price_match,
             )
         )
 

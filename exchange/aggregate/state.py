@@ -404,6 +404,7 @@ class Exchange:
         position = order.position
         position.shrink_order(order, order.open_lots)
         order.quantity_lots = event.quantity_lots
+        order.price_match = event.price_match
         order.extras = event.extras
         order.extras_lots = event.open_lots
         if event.reason is USER:

@@ -5,16 +5,20 @@ would decide it, and the account is shown before and after. Nothing is appended,
 the time the real request is decided, marks and books may be others.
 """
 
+from msgspec.structs import replace
+
 from events.commands import AnyCommand, PlaceOrder, SetLeverage
 from events.events import OrderAccepted, Rejected
-from events.values import GTC, LIMIT
+from events.values import GTC, LIMIT, NO_MATCH
 from exchange.aggregate.account import Account
 from exchange.aggregate.decide import decide
 from exchange.aggregate.image import trial_of
+from exchange.aggregate.price_match import priced
 from exchange.aggregate.state import Exchange
+from exchange.aggregate.turn import Refused
 from exchange.aggregate.units import AMOUNT_MAX
 from exchange.intake.endpoint import Values
-from exchange.intake.errors import refusal
+from exchange.intake.errors import NO_DEPTH, refusal
 from exchange.intake.foldex.health import AccountHealth, Shape, health_of
 from exchange.intake.foldex.margin import mode_command
 from exchange.intake.foldex.orders import order_with_margin
@@ -48,6 +52,8 @@ async def what_if_order(intake: Intake, account_id: int, values: Values) -> What
     """Show what an order would make of the account: filled whole at its limit, or as the book stands."""
     fill = values.pop("fill", WHOLE)
     command = order_with_margin(intake, account_id, values)
+    if command.price_match is not NO_MATCH:
+        command = _priced(intake, command)
     trial = trial_of(intake.state, account_id)
     _add_counterpart(trial)
     if fill == WHOLE and command.order_type is LIMIT:
@@ -70,6 +76,19 @@ async def what_if_mode(intake: Intake, account_id: int, values: Values) -> WhatI
     """Show what a margin mode would make of the account."""
     command = mode_command(intake, account_id, values)
     return _tried(intake, trial_of(intake.state, account_id), account_id, command)
+
+
+def _priced(intake: Intake, command: PlaceOrder) -> PlaceOrder:
+    """Return an order with its limit, which the trial's book could not give: it has no other's orders.
+
+    Raises:
+        ApiError: -5041, the book is not that deep.
+    """
+    try:
+        command = priced(intake.state.markets[command.market], command)
+    except Refused:
+        raise NO_DEPTH.error() from None
+    return replace(command, price_match=NO_MATCH)
 
 
 def _tried(intake: Intake, trial: Exchange, account_id: int, command: AnyCommand) -> WhatIf:
