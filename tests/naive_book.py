@@ -337,9 +337,8 @@ class NaiveBook:
         """Return a command's price, which a level of the book may give: OPPONENT_5 the fifth over there."""
         if command.price_match is PriceMatch.NONE:
             return command.price_ticks
-        if command.price_ticks or (
-            isinstance(command, PlaceOrder) and command.order_type is OrderType.MARKET
-        ):
+        is_market = isinstance(command, PlaceOrder) and command.order_type is OrderType.MARKET
+        if command.price_ticks or is_market:
             raise NaiveRefusal(RejectCode.BAD_ORDER)
         whose, _, place = command.price_match.name.partition("_")
         levels = self.depth(side if whose == "QUEUE" else side.opposite)
