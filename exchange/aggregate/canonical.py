@@ -218,4 +218,5 @@ def _position(position: Position) -> Tree:
         position.extras,
         position.order_count,
         position.conditional_count,
+        position.break_even_cost,
     ]

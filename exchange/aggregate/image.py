@@ -54,7 +54,7 @@ MarketRow = tuple[
 ]
 OrderRow = tuple[OrderAccepted, int, int, int, int, int, int, PriceMatch]
 ConditionalRow = tuple[ConditionalAccepted, int]
-PositionRow = tuple[str, Leg, MarginMode, int, int, int, int, int, int, int, int, int, int, int]
+PositionRow = tuple[str, Leg, MarginMode, int, int, int, int, int, int, int, int, int, int, int, int]
 AccountRow = tuple[
     int,
     str,
@@ -236,6 +236,7 @@ def _restore_position(state: Exchange, account: Account, row: PositionRow) -> No
     market, leg = state.markets[row[0]], row[1]
     position = Position(market, leg, row[2], row[3])
     position.size_lots, position.entry_cost, position.bucket = row[4], row[5], row[6]
+    position.break_even_cost = row[14]
     account.positions[position_key(market.symbol, leg)] = position
     hold(market, account, position)
 

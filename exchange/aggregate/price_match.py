@@ -6,7 +6,7 @@ nobody has to look it up again.
 
 from typing import Final
 
-from msgspec.structs import replace
+import msgspec
 
 from events.commands import PlaceOrder
 from events.values import LIMIT, PriceMatch, RejectCode, Side
@@ -50,7 +50,9 @@ def priced(market: Market, command: PlaceOrder) -> PlaceOrder:
     if command.order_type is not LIMIT:
         raise Refused(RejectCode.BAD_ORDER, "priceMatch: only a limit order takes its price from the book")
     check_brings_no_price(command.price_ticks)
-    return replace(command, price_ticks=matched_ticks(market, command.side, command.price_match))
+    return msgspec.structs.replace(
+        command, price_ticks=matched_ticks(market, command.side, command.price_match)
+    )
 
 
 def check_brings_no_price(price_ticks: int) -> None:

@@ -563,6 +563,7 @@ class Exchange:
         for key, position in market.holders.items():
             gain = position.size_lots * gain_of_lot // RATE_ONE
             gained += gain
+            position.break_even_cost -= gain
             if position.mode is ISOLATED:
                 position.bucket += gain
             else:

@@ -295,6 +295,28 @@ async def test_hedge_mode_has_rules_of_its_own(venue: Venue) -> None:
     )
 
 
+async def test_break_even_is_told_wherever_a_position_is(venue: Venue) -> None:
+    """Entry price with the fees paid, the same in every answer and in the user stream."""
+    long, short = await venue.account(), await venue.account()
+    await ok(short.order(side="SELL", quantity="0.1"))
+    _, answer = await venue.send("POST", "/fapi/v1/listenKey", api_key=long.api_key)
+    async with venue.session.ws_connect(
+        f"{venue.url}/private/ws?listenKey={answer['listenKey']}&events=ACCOUNT_UPDATE"
+    ) as socket:
+        await ok(long.order(quantity="0.1"))
+        (told,) = (await socket.receive_json())["a"]["P"]
+    assert ("50000.00000000", "50025.00000000") == (told["ep"], told["bep"])
+    (risk,) = await get(long, "v2/positionRisk", symbol="BTCUSDT")
+    (used,) = await get(long, "v3/positionRisk")
+    held = (await get(long, "v2/account"))["positions"]
+    rows = [risk, used, next(row for row in held if row["symbol"] == "BTCUSDT")]
+    assert [("50000.00000000", "50025.00000000")] * 3 == [
+        (row["entryPrice"], row["breakEvenPrice"]) for row in rows
+    ]
+    (other,) = await get(short, "v3/positionRisk")
+    assert "49990.00000000" == other["breakEvenPrice"]
+
+
 async def test_an_order_is_modified(venue: Venue) -> None:
     """Same number, another price and size, remembered as an amendment; rules have Binance's codes."""
     alice = await venue.account()
