@@ -369,10 +369,10 @@ class CountdownExpired(Event, frozen=True, tag="countdown_expired"):
 class TradeExecuted(Event, frozen=True, tag="trade"):
     """A maker and a taker order met. Positions, wallets and buckets change by this event alone.
 
-    `price_ticks` is the maker's price. Fees are positive when paid, negative for a rebate; they and the
-    realised profit post to the bucket that owns the position. `…_margin_moved` went from the wallet to the
-    position's bucket (negative: back), 0 in cross. A position's entry cost changes by
-    signed quantity × price + realised.
+    `trade_id` counts the market's trades, from 1. `price_ticks` is the maker's price. Fees are positive when
+    paid, negative for a rebate; they and the realised profit post to the bucket that owns the position.
+    `…_margin_moved` went from the wallet to the position's bucket (negative: back), 0 in cross. A position's
+    entry cost changes by signed quantity × price + realised.
     """
 
     trade_id: int

@@ -469,6 +469,7 @@ class Ledger:
     def __init__(self) -> None:
         self.open: dict[int, Entry] = {}
         self.sizes: dict[tuple[int, str, Leg], int] = {}
+        self.last_trades: dict[str, int] = {}
 
     def follow(self, groups: list[list[Event]]) -> None:
         """Read one frame's events, asserting that each fits those before it."""
@@ -484,6 +485,8 @@ class Ledger:
                     entry = self.open.pop(event.order_id)
                     assert entry.filled_lots + event.open_lots == entry.whole_lots
                 case TradeExecuted():
+                    assert event.trade_id == self.last_trades.get(event.market, 0) + 1
+                    self.last_trades[event.market] = event.trade_id
                     self._fill(event.maker_order_id, event.quantity_lots, event.maker_margin_moved)
                     self._fill(event.taker_order_id, event.quantity_lots, event.taker_margin_moved)
                 case PositionTakenOver():

@@ -149,6 +149,7 @@ def _terms_and_prices(market: Market) -> Tree:
         market.index_ticks,
         market.mark_ticks,
         market.last_ticks,
+        market.last_trade_id,
         market.basis_average,
         market.index_ns,
         market.index_wait,

@@ -299,7 +299,7 @@ def _trade(turn: Turn, market: Market, taker: Order, maker: Order) -> CloseReaso
         return CloseReason.MARGIN
     turn.emit(
         TradeExecuted(
-            trade_id=turn.state.trade_count + 1,
+            trade_id=market.last_trade_id + 1,
             market=market.symbol,
             price_ticks=maker.price_ticks,
             quantity_lots=lots,

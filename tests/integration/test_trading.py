@@ -295,6 +295,22 @@ async def test_hedge_mode_has_rules_of_its_own(venue: Venue) -> None:
     )
 
 
+async def test_trades_are_numbered_in_each_market(venue: Venue) -> None:
+    """Without gaps, in the account's trades and in the market's, from whatever number is asked for."""
+    alice, bob = await venue.account(), await venue.account()
+    for symbol, price in (("BTCUSDT", "50000"), ("ETHUSDT", "3000"), ("BTCUSDT", "50000")):
+        await ok(bob.order(symbol=symbol, side="SELL", price=price, quantity="0.02"))
+        await ok(alice.order(symbol=symbol, price=price, quantity="0.02"))
+    for symbol, expected in (("BTCUSDT", [1, 2]), ("ETHUSDT", [1])):
+        for path in ("v1/userTrades", "v1/trades", "v1/historicalTrades"):
+            assert expected == [row["id"] for row in await get(alice, path, symbol=symbol)]
+        aggregates = await get(alice, "v1/aggTrades", symbol=symbol)
+        assert [(n, n, n) for n in expected] == [(row["a"], row["f"], row["l"]) for row in aggregates]
+        for path in ("v1/userTrades", "v1/historicalTrades"):
+            found = await get(alice, path, symbol=symbol, fromId=expected[-1])
+            assert expected[-1:] == [row["id"] for row in found]
+
+
 async def test_break_even_is_told_wherever_a_position_is(venue: Venue) -> None:
     """Entry price with the fees paid, the same in every answer and in the user stream."""
     long, short = await venue.account(), await venue.account()

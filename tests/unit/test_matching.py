@@ -1,6 +1,7 @@
 """What is accepted, and how it trades."""
 
 import pytest
+from msgspec.structs import replace
 
 from events.commands import SetMarketStatus
 from events.events import (
@@ -12,6 +13,7 @@ from events.events import (
     TradeExecuted,
 )
 from events.values import CloseReason, MarketStatus, RejectCode
+from exchange.aggregate.state import Exchange
 from tests.venue import Trader, Venue, every, money, only, order_id, refusal
 
 
@@ -96,6 +98,22 @@ def test_post_only_never_takes(alice: Trader, bob: Trader) -> None:
 
     assert RejectCode.WOULD_TAKE == refusal(bob.buy("BTCUSDT", "0.1", "50000", tif="GTX"))
     assert only(OrderAccepted, bob.buy("BTCUSDT", "0.1", "49999.9", tif="GTX"))
+
+
+def test_trades_are_numbered_in_each_market(venue: Venue, alice: Trader, bob: Trader) -> None:
+    """From 1 and without gaps, whatever is traded elsewhere; a log whose numbers skip is replayed too."""
+    venue.index("ETHUSDT", "3000")
+    numbers = []
+    for symbol, price in (("BTCUSDT", "50000"), ("ETHUSDT", "3000"), ("BTCUSDT", "50000")):
+        alice.sell(symbol, "0.1", price)
+        numbers.append(only(TradeExecuted, bob.buy(symbol, "0.1", price)).trade_id)
+
+    assert [1, 1, 2] == numbers
+    state = Exchange()
+    for event in (event for groups in venue.log for group in groups for event in group):
+        is_trade = isinstance(event, TradeExecuted)
+        state.apply(replace(event, trade_id=event.trade_id * 5) if is_trade else event)
+    assert 10 == state.markets["BTCUSDT"].last_trade_id
 
 
 def test_market_order_stops_at_its_bound(alice: Trader, bob: Trader) -> None:
