@@ -9,6 +9,8 @@ A market order is an immediate-or-cancel order whose limit is the market's bound
 
 from collections.abc import Iterator
 
+import msgspec
+
 from events.commands import CancelAllOrders, CancelOrder, PlaceOrder
 from events.events import OrderAccepted, OrderAmended, OrderCancelled, OrderExpired, TradeExecuted
 from events.values import (
@@ -102,8 +104,10 @@ def place_order(turn: Turn, command: PlaceOrder, order_id: int = 0, *, closes: b
         self_trade=command.self_trade,
         expires_ns=command.expires_ns,
         margin=command.margin,
-        price_match=command.price_match,
     )
+    if command.price_match is not NO_MATCH:
+        # Not above: a message made of more than 15 named fields takes twice as long as one of 15.
+        terms = msgspec.structs.replace(terms, price_match=command.price_match)
     if tif is FOK:
         _check_fillable(turn, account, Order(terms, position))
     if mode is not None:
