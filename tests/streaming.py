@@ -14,9 +14,11 @@ from aiohttp import web
 from events.commands import AnyCommand, ListMarket, OpenAccount, PlaceOrder, SetIndexPrice
 from events.memory import MemoryLog
 from events.values import IndexSource, OrderType, Side, TimeInForce
-from exchange.intake.front import Front, FrontServer
+from exchange.intake.front import Front
 from exchange.intake.gate import Gate
 from exchange.intake.keys import KeyRing
+from exchange.intake.limits import DEFAULT_LIMITS, Limits
+from exchange.intake.listener import FrontServer, ListenerLimits
 from exchange.intake.service import Intake
 from exchange.intake.streams.connection import StreamLimits
 from exchange.intake.streams.front import PATHS, StreamFront
@@ -137,16 +139,22 @@ class Stage:
 
 
 @asynccontextmanager
-async def streaming(*, limits: StreamLimits | None = None) -> AsyncIterator[Stage]:
+async def streaming(
+    *,
+    limits: StreamLimits | None = None,
+    listener: ListenerLimits | None = None,
+    request_limits: Limits = DEFAULT_LIMITS,
+) -> AsyncIterator[Stage]:
     """Run an intake with two markets and a few funded accounts, numbers 2 to 7, at the time that it is."""
     record = Recorded(MemoryLog(), now_ns=time.time_ns())
     await record.begin()
-    intake = Intake(record.log, "intake-test", KeyRing(os.urandom(32)))
+    intake = Intake(record.log, "intake-test", KeyRing(os.urandom(32)), limits=request_limits)
     await intake.catch_up()
-    streams = StreamFront(intake, limits)
-    front = Front(Gate(intake), dict.fromkeys(PATHS, streams.handle))
+    gate = Gate(intake)
+    streams = StreamFront(gate, limits)
+    front = Front(gate, dict.fromkeys(PATHS, streams.handle))
     folding = asyncio.create_task(intake.run())
-    runner = web.ServerRunner(FrontServer(front.handle, access_log=None))
+    runner = web.ServerRunner(FrontServer(front.handle, gate.usage, listener, access_log=None))
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     host, port = runner.addresses[0][:2]

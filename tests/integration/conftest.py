@@ -1,11 +1,18 @@
 """What the tests of the intake share."""
 
-from collections.abc import AsyncIterator
+import asyncio
+from collections.abc import AsyncIterator, Callable, Mapping
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from tests.running_venue import Venue, running_venue
+
+
+def pytest_asyncio_loop_factories() -> Mapping[str, Callable[[], asyncio.AbstractEventLoop]]:
+    """Run tests on the event loop that the processes run on: its transports are not those of asyncio."""
+    return {"uvloop": uvloop.new_event_loop}
 
 
 @pytest.fixture
