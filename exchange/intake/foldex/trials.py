@@ -18,7 +18,7 @@ from exchange.aggregate.state import Exchange
 from exchange.aggregate.turn import Refused
 from exchange.aggregate.units import AMOUNT_MAX
 from exchange.intake.endpoint import Values
-from exchange.intake.errors import NO_DEPTH, refusal
+from exchange.intake.errors import refusal
 from exchange.intake.foldex.health import AccountHealth, Shape, health_of
 from exchange.intake.foldex.margin import mode_command
 from exchange.intake.foldex.orders import order_with_margin
@@ -56,11 +56,9 @@ async def what_if_order(intake: Intake, account_id: int, values: Values) -> What
         command = _priced(intake, command)
     trial = trial_of(intake.state, account_id)
     _add_counterpart(trial)
-    if fill == WHOLE and command.order_type is LIMIT:
-        _offer(trial, command, [(command.price_ticks, command.quantity_lots)])
-    else:
-        book = intake.state.markets[command.market].book
-        _offer(trial, command, book.depth(command.side.opposite, LEVELS_MAX))
+    # Where no level gave a limit nothing is offered, so that the trial refuses the order as the venue would.
+    if command.price_match is NO_MATCH:
+        _offer(trial, command, _levels_met(intake, command, fill))
     return _tried(intake, trial, account_id, command)
 
 
@@ -81,13 +79,12 @@ async def what_if_mode(intake: Intake, account_id: int, values: Values) -> WhatI
 def _priced(intake: Intake, command: PlaceOrder) -> PlaceOrder:
     """Return an order with its limit, which the trial's book could not give: it has no other's orders.
 
-    Raises:
-        ApiError: -5041, the book is not that deep.
+    Where the book is not deep enough it stays as it is.
     """
     try:
         command = priced(intake.state.markets[command.market], command)
     except Refused:
-        raise NO_DEPTH.error() from None
+        return command
     return replace(command, price_match=NO_MATCH)
 
 
@@ -107,6 +104,13 @@ def _tried(intake: Intake, trial: Exchange, account_id: int, command: AnyCommand
 def _add_counterpart(trial: Exchange) -> None:
     counterpart = trial.accounts[COUNTERPART_ID] = Account(COUNTERPART_ID, "")
     counterpart.wallet = COUNTERPART_WALLET
+
+
+def _levels_met(intake: Intake, command: PlaceOrder, fill: str) -> list[tuple[int, int]]:
+    """Return what an order is to meet, (price ticks, lots): itself at its limit, or the book as it stands."""
+    if fill == WHOLE and command.order_type is LIMIT:
+        return [(command.price_ticks, command.quantity_lots)]
+    return intake.state.markets[command.market].book.depth(command.side.opposite, LEVELS_MAX)
 
 
 def _offer(trial: Exchange, command: PlaceOrder, levels: list[tuple[int, int]]) -> None:
