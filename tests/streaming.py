@@ -4,7 +4,7 @@ import asyncio
 import json
 import os
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -24,16 +24,9 @@ from exchange.intake.streams.connection import StreamLimits
 from exchange.intake.streams.front import PATHS, StreamFront
 from tests.recorded import Recorded
 from tests.venue import spec
+from tests.waiting import until
 
 DEADLINE_S = 20.0
-
-
-async def until(is_there: Callable[[], bool]) -> None:
-    """Wait for something within this process that has no event to wait for."""
-    deadline = time.monotonic() + DEADLINE_S
-    while not is_there():
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.001)
 
 
 class Socket:
@@ -97,7 +90,7 @@ class Stage:
 
     async def caught_up(self) -> None:
         """Wait until the intake has every entry."""
-        await until(lambda: self.intake.state.seq == self.record.state.seq)
+        await until(lambda: self.intake.state.seq == self.record.state.seq, "end of the record")
 
     async def index(self, symbol: str, price_ticks: int) -> None:
         """Report an index price."""

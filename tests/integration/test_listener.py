@@ -17,9 +17,10 @@ from exchange.config import Enforce
 from exchange.intake.front import BODY_BYTES_MAX
 from exchange.intake.limits import Limits
 from exchange.intake.listener import FILES_SHARE, HEAD_BYTES_MAX, ListenerLimits, connections_max
-from tests.integration.processes import environment, eventually, foldex, free_ports
+from tests.integration.processes import environment, foldex, free_ports
 from tests.running_venue import DEADLINE_S
 from tests.streaming import Stage, streaming
+from tests.waiting import eventually
 
 PING = b"GET /fapi/v1/ping HTTP/1.1\r\nHost: x\r\n\r\n"
 HANDSHAKE = (

@@ -15,8 +15,8 @@ import exchange.intake.gate
 from exchange.config import Enforce
 from exchange.intake.limits import PACE_BURST, REFUSALS_MAX, Limits
 from exchange.intake.wsapi.socket import BANNED_ANSWERS_MAX
-from tests.integration.processes import eventually
 from tests.running_venue import DEADLINE_S, Account, Venue, start_intake
+from tests.waiting import eventually
 
 DEPTH = "symbol=BTCUSDT&limit=100"
 DEPTH_WEIGHT = 5

@@ -15,7 +15,8 @@ from events.values import MarketStatus, Side
 from exchange.intake import gate
 from exchange.intake.streams.channel import Channel
 from exchange.intake.streams.connection import StreamLimits
-from tests.streaming import Stage, streaming, until
+from tests.streaming import Stage, streaming
+from tests.waiting import until
 
 MAKER, TAKER = 2, 3
 
@@ -67,11 +68,11 @@ async def test_what_nobody_reads_is_not_made(stage: Stage) -> None:
     await one.ask("UNSUBSCRIBE", "btcusdt@depth", "btcusdt@kline_1m")
     assert {"btcusdt@depth"} == set(hub.open_names)
     await other.socket.close()
-    await until(lambda: not hub.open_names)
+    await until(lambda: not hub.open_names, "end of the streams")
     broken = await stage.connect("/ws/btcusdt@depth")
     await broken.ask("LIST_SUBSCRIPTIONS")
     broken.socket._response.connection.transport.abort()  # type: ignore[union-attr]
-    await until(lambda: not hub.open_names)
+    await until(lambda: not hub.open_names, "end of the streams")
 
 
 async def test_an_unknown_stream_delivers_when_it_exists(stage: Stage) -> None:
@@ -161,7 +162,7 @@ async def test_there_are_only_so_many_connections() -> None:
         with pytest.raises(aiohttp.WSServerHandshakeError, match="503"):
             await stage.connect("/ws")
         await first.socket.close()
-        await until(lambda: not stage.front.connection_count)
+        await until(lambda: not stage.front.connection_count, "end of the connection")
         await stage.connect("/ws")
 
 

@@ -22,9 +22,9 @@ from events.values import KeyPermission
 from exchange.intake.endpoint import Security
 from exchange.intake.keys import KeyRing, Secret, load_key_file
 from exchange.intake.wsapi.methods import METHODS
-from tests.integration.processes import eventually
 from tests.integration.test_statements import decided
 from tests.running_venue import DEADLINE_S, NOBODY, Account, Venue
+from tests.waiting import eventually
 
 ORDER = {
     "symbol": "BTCUSDT",
