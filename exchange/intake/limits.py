@@ -159,10 +159,12 @@ class Usage:
     def refusal_wait_s(self, remote: str, now_s: float) -> float:
         """Count a refusal of an address; return how long its answer has to wait. `now_s` is monotonic.
 
-        It is a leaky bucket: `paced_s` is when the refusals so far are through at their pace.
+        It is a leaky bucket: `paced_s` is when the refusals so far are through at their pace. It holds no
+        more than the longest wait, so that a flood from many connections is no debt of who comes after it.
         """
         use = self.peer(remote)
         use.paced_s = max(use.paced_s, now_s - PACE_BURST / PACE_PER_S) + 1 / PACE_PER_S
+        use.paced_s = min(use.paced_s, now_s + PACE_WAIT_S_MAX)
         if use.paced_s <= now_s:
             return 0.0
         turn_s = math.ceil(use.paced_s / PACE_TURN_S) * PACE_TURN_S

@@ -193,3 +193,11 @@ def test_a_crowd_of_refused_connections_waits_no_longer_than_the_limit() -> None
     """However many are refused at once, each is answered after two seconds at the latest."""
     usage = Usage(Limits())
     assert PACE_WAIT_S_MAX == max(usage.refusal_wait_s(FAR, 1_000.0) for _ in range(10_000))
+
+
+def test_a_flood_leaves_no_debt() -> None:
+    """However many were refused, two seconds after the last of them the next waits no more."""
+    usage, later_s = Usage(Limits()), 1_000.0 + PACE_WAIT_S_MAX + 1 / PACE_PER_S + 0.001
+    for _ in range(10_000):
+        usage.refusal_wait_s(FAR, 1_000.0)
+    assert 0.0 == usage.refusal_wait_s(FAR, later_s)
