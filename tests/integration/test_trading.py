@@ -578,6 +578,15 @@ async def test_conditional_orders_that_are_refused(venue: Venue) -> None:
         assert (parameters, expected) == (parameters, found)
 
 
+async def test_the_quantity_of_an_order_that_closes_may_be_zero(venue: Venue) -> None:
+    """As the text of its refusal says; some clients always send one."""
+    trader = await venue.account()
+    stop = {"symbol": "BTCUSDT", "side": "SELL", "type": "STOP_MARKET", "triggerPrice": "49000"}
+    closes = {"algoType": "CONDITIONAL", "closePosition": "true", "quantity": "0.000"}
+    status, placed = await trader.call("POST", "/fapi/v1/algoOrder", parameters=stop | closes)
+    assert (200, "0.000", True) == (status, placed["quantity"], placed["closePosition"])
+
+
 async def test_a_second_order_that_closes_the_position_is_refused(venue: Venue) -> None:
     """Of one kind and direction there is one; the text is the one that clients look for."""
     long, _ = await opened(venue)

@@ -235,7 +235,7 @@ def _check_conditional_parameters(
     if closes:
         if is_trailing or is_limit:
             raise BAD_CLOSE_POSITION.error(type=kind.name)
-        if "quantity" in values:
+        if values.get("quantity", "0").strip("0.") != "":
             raise CLOSE_POSITION_QUANTITY.error()
         unwanted.append("reduceOnly")
     else:
