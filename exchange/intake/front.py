@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable, Mapping
 
 import msgspec
 import structlog
-from aiohttp import web
+from aiohttp import HttpVersion11, web
 
 from exchange.intake.access import Caller
 from exchange.intake.auth import AUTH_PARAMETERS, check_signature, check_timestamp
@@ -23,6 +23,7 @@ from exchange.intake.parameters import split_form
 BODY_BYTES_MAX = 64 * 1024
 PATH_SHOWN_CHARS_MAX = 100
 API_KEY_HEADER = "X-MBX-APIKEY"
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 
 # What each call is counted under.
 _NAMES = {row: " ".join(row) for row in ROUTES}
@@ -56,7 +57,10 @@ class Front:
                 if socket is not None:
                     # What follows may be a listen key, which is not for the log.
                     whole, path = path, f"/{first}"
-                    return await socket(request, whole, call)
+                    try:
+                        return await socket(request, whole, call)
+                    except ConnectionError:
+                        return web.Response()  # whoever asked is gone, and this goes nowhere
                 gate.usage.charge(gate.check_address(call), 1, call.now_ms)
                 raise NO_SUCH_PATH.error(path=path[:PATH_SHOWN_CHARS_MAX], method=request.method)
             call.name = _NAMES[request.method, path]
@@ -119,6 +123,8 @@ async def _read_body(request: web.BaseRequest) -> bytes:
     declared = request.content_length
     if declared is not None and declared > BODY_BYTES_MAX:
         raise BODY_TOO_LARGE.error(limit=BODY_BYTES_MAX)
+    if "Expect" in request.headers and not request.content.is_eof():
+        _ask_for_body(request)
     body = bytearray()
     try:
         while chunk := await request.content.readany():
@@ -128,3 +134,10 @@ async def _read_body(request: web.BaseRequest) -> bytes:
     except (ConnectionError, web.RequestPayloadError):
         raise BAD_REQUEST.error(what="its body breaks off") from None
     return bytes(body)
+
+
+def _ask_for_body(request: web.BaseRequest) -> None:
+    """Tell a client that waits to be asked for its body (RFC 9110, section 10.1.1) to send it."""
+    waits = request.headers["Expect"].lower() == "100-continue" and request.version >= HttpVersion11
+    if waits and request.transport is not None:
+        request.transport.write(CONTINUE)

@@ -89,7 +89,14 @@ class FrontServer(web.Server):
     def __init__(
         self, handler: Handler, usage: Usage, limits: ListenerLimits | None = None, **settings: Any
     ) -> None:
-        super().__init__(handler, request_factory=self._take_up, max_headers=HEADERS_MAX, **settings)
+        super().__init__(
+            handler,
+            request_factory=self._take_up,
+            max_headers=HEADERS_MAX,
+            # A body is taken as it was sent, which is what was signed: unpacked, 200 KB may be 200 MB.
+            auto_decompress=False,
+            **settings,
+        )
         self.limits = limits or ListenerLimits()
         self._usage = usage
         self._open: dict[_FrontProtocol, str] = {}

@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import gzip
 import json
 import resource
 import signal
@@ -156,6 +157,29 @@ async def test_a_body_that_does_not_come_ends_the_connection() -> None:
             value if isinstance(value, int) else value["code"]
             for value in await large.answer(head + b"x" * length)
         )
+
+
+async def test_a_client_that_waits_to_be_asked_for_its_body_is_asked() -> None:
+    """It is asked once the body is wanted, and not when it would be too long; 1.0 knows no such question."""
+    head = b"POST /fapi/v1/order HTTP/1.%d\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: %d\r\n\r\n"
+    async with streaming() as stage, callers(stage, 3) as (asked, large, old):
+        asked.writer.write(head % (1, 8))
+        async with asyncio.timeout(DEADLINE_S):
+            assert b"HTTP/1.1 100 Continue\r\n\r\n" == await asked.reader.readuntil(b"\r\n\r\n")
+        status, error = await asked.answer(b"symbol=B")
+        assert (401, -2014) == (status, error["code"])
+        assert 413 == (await large.answer(head % (1, BODY_BYTES_MAX + 1)))[0]
+        old.writer.write(head % (0, 8))
+        assert 401 == (await old.answer(b"symbol=B"))[0]
+
+
+async def test_a_packed_body_is_not_unpacked() -> None:
+    """What a few bytes would become is nothing that the exchange works or holds memory for."""
+    packed = gzip.compress(b"x" * BODY_BYTES_MAX * 100)
+    head = b"POST /fapi/v1/order HTTP/1.1\r\nHost: x\r\nContent-Encoding: gzip\r\nContent-Length: %d\r\n\r\n"
+    async with streaming() as stage, callers(stage, 1) as (caller,):
+        status, error = await caller.answer(head % len(packed) + packed)
+        assert (401, -2014) == (status, error["code"])
 
 
 async def test_an_answer_that_nobody_reads_ends_the_connection() -> None:

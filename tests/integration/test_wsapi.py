@@ -5,6 +5,8 @@ import base64
 import hashlib
 import hmac
 import json
+import socket
+import struct
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -14,6 +16,8 @@ import aiohttp
 import pytest
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from structlog.testing import capture_logs
+from yarl import URL
 
 import exchange.intake.wsapi.server
 import exchange.intake.wsapi.socket
@@ -26,6 +30,8 @@ from tests.integration.test_statements import decided
 from tests.running_venue import DEADLINE_S, NOBODY, Account, Venue
 from tests.waiting import eventually
 
+# Of SO_LINGER: closing is a reset.
+RESET = struct.pack("ii", 1, 0)
 ORDER = {
     "symbol": "BTCUSDT",
     "side": "BUY",
@@ -403,3 +409,24 @@ async def test_only_so_many_connections(venue: Venue, monkeypatch: pytest.Monkey
             return False
 
     await eventually(is_let_in, "room for another connection")
+
+
+@pytest.mark.parametrize("path", ["ws", "ws-fapi/v1"])
+async def test_a_handshake_of_somebody_who_is_gone_is_no_defect(
+    venue: Venue, path: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Nothing is logged as a failure, which anybody could make pages of."""
+    host, port = URL(venue.url).host, URL(venue.url).port
+    asks = f"GET /{path} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n".encode()
+    asks += b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    with capture_logs() as lines:
+        for _ in range(20):
+            _, writer = await asyncio.open_connection(host, port)
+            writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
+            writer.write(asks)
+            writer.transport.abort()
+        # Handled after all of those.
+        async with venue.session.get(f"{venue.url}/fapi/v1/ping") as response:
+            assert 200 == response.status
+    assert [] == [line for line in lines if line["log_level"] == "error"]
+    assert [] == caplog.records

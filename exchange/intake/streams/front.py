@@ -82,6 +82,7 @@ class StreamFront:
         Raises:
             ApiError: it is none, there is nothing at this path, or there are too many; or as
                 `Gate.connection`.
+            ConnectionError: it went away before it was made.
         """
         # A connection costs no weight at Binance: attempts are limited, and reading costs nothing.
         with self._gate.connection(call):

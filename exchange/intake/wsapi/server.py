@@ -30,6 +30,7 @@ class WebSocketApi:
 
         Raises:
             ApiError: it is none; or as `Gate.connection`.
+            ConnectionError: it went away before it was made.
         """
         with self._gate.connection(call, CONNECT_WEIGHT):
             return await self._connect(request, path, call.remote)
@@ -44,10 +45,7 @@ class WebSocketApi:
             raise OVERLOADED.error()
         if not response.can_prepare(request).ok:
             raise BAD_REQUEST.error(what="it does not ask for a WebSocket")
-        try:
-            await response.prepare(request)
-        except ConnectionError:
-            return response  # whoever asked is gone
+        await response.prepare(request)
         tells_limits = f"{RETURN_LIMITS}=false" not in request.raw_path
         socket = Socket(self._gate, remote, response, tells_limits=tells_limits)
         transport = request.transport
