@@ -61,8 +61,10 @@ class Front:
                         return await socket(request, whole, call)
                     except ConnectionError:
                         return web.Response()  # whoever asked is gone, and this goes nowhere
+                # Not for the log either: it may be a key in the wrong place of an address.
+                whole, path = path, ""
                 gate.usage.charge(gate.check_address(call), 1, call.now_ms)
-                raise NO_SUCH_PATH.error(path=path[:PATH_SHOWN_CHARS_MAX], method=request.method)
+                raise NO_SUCH_PATH.error(path=whole[:PATH_SHOWN_CHARS_MAX], method=request.method)
             call.name = _NAMES[request.method, path]
             status, body = 200, _encode(await self._call(call, endpoint, request, query))
             gate.answered(call, path)

@@ -143,7 +143,11 @@ class Gate:
         return values
 
     def refused(self, call: Call, path: str, error: ApiError) -> None:
-        """Note a refusal."""
+        """Note a refusal.
+
+        The text of what is no call of the table stays out of the log: it repeats what was sent, which may be
+        a listen key in the wrong place of an address.
+        """
         metrics = self.intake.metrics
         metrics.answers[call.name, error.status] += 1
         metrics.refusals[error.code] += 1
@@ -155,7 +159,7 @@ class Gate:
             account=call.account_id,
             seq=self.intake.state.seq,
             code=error.code,
-            message=error.text,
+            message=error.text if call.name is not OTHER else "",
         )
 
     async def pace(self, remote: str, transport: asyncio.Transport | None) -> None:

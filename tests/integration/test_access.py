@@ -13,6 +13,7 @@ import aiohttp
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
+from structlog.testing import capture_logs
 from typer.testing import CliRunner
 from yarl import URL
 
@@ -334,3 +335,18 @@ async def test_keys_from_a_terminal(venue: Venue, tmp_path: Any) -> None:
         refused = await run("key", "add", number, *wrong)
         assert 1 == refused.exit_code
         assert "networks:" in refused.stderr or "public_key:" in refused.stderr
+
+
+async def test_a_key_in_the_wrong_place_stays_out_of_the_log(venue: Venue) -> None:
+    """As a path, behind one, or as a method: the caller is told, and the log of refusals is not."""
+    listen_key = "5e" * 32
+    with capture_logs() as lines:
+        for before in ("", "/fapi/v1", "/private", "/ws-fapi"):
+            status, error = await venue.send("GET", f"{before}/{listen_key}", "")
+            assert (404, -5000) == (status, error["code"])
+            assert listen_key in error["msg"]
+        async with venue.session.ws_connect(f"{venue.url}/ws-fapi/v1") as socket:
+            answer = await ask(socket, listen_key, {})
+            assert listen_key[:40] in answer["error"]["msg"]
+    assert 5 == len([line for line in lines if line["event"] == "request_refused"])
+    assert not [line for line in lines if listen_key[:20] in str(line)]

@@ -22,6 +22,7 @@ from exchange.intake.endpoint import Endpoint, Security
 from exchange.intake.errors import BAD_KEY, BANNED, MANDATORY, NO_SUCH_METHOD, ApiError
 from exchange.intake.gate import Call, Gate
 from exchange.intake.market.data import wall_clock_ms
+from exchange.intake.metrics import OTHER
 from exchange.intake.wsapi.leftovers import drop_leftovers
 from exchange.intake.wsapi.messages import (
     Answer,
@@ -43,6 +44,7 @@ UNREAD_BYTES_MAX = 1024 * 1024
 BANNED_ANSWERS_MAX = 50
 METHOD_SHOWN_CHARS_MAX = 40
 SESSION_WEIGHT = 2
+SESSION_METHODS = ("session.logon", "session.logout", "session.status")
 API_KEY = "apiKey"
 RETURN_LIMITS = "returnRateLimits"
 _TEXT_FINAL = 0x81
@@ -150,6 +152,9 @@ class Socket:
         """
         use = self.gate.check_address(call)
         self.gate.usage.charge(use, SESSION_WEIGHT, call.now_ms)
+        if method not in SESSION_METHODS:
+            raise NO_SUCH_METHOD.error(method=method[:METHOD_SHOWN_CHARS_MAX])
+        call.name = f"ws {method}"
         if method == "session.logon":
             if API_KEY not in parameters:
                 raise MANDATORY.error(name=API_KEY)
@@ -157,8 +162,6 @@ class Socket:
             self.session_since_ms = call.now_ms
         elif method == "session.logout":
             self.session = None
-        elif method != "session.status":
-            raise NO_SUCH_METHOD.error(method=method[:METHOD_SHOWN_CHARS_MAX])
         try:
             session = self._logged_on(Security.READ)
         except ApiError:
@@ -214,8 +217,10 @@ class Socket:
     def _finish(
         self, call: Call, request: Request, tells_limits: bool, result: Any, error: Exception | None
     ) -> None:
-        gate, method = self.gate, request.method
-        limits = self._limits(call, method) if tells_limits and call.use is not None else _UNSET
+        gate = self.gate
+        limits = self._limits(call, request.method) if tells_limits and call.use is not None else _UNSET
+        # What is no method may be anything, and is not for the log.
+        method = request.method if call.name is not OTHER else ""
         if error is None:
             self._banned_answers = 0
             gate.answered(call, method)
