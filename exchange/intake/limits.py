@@ -111,6 +111,25 @@ class AddressUse:
         self.paced_s = 0.0
 
 
+class PerSecond:
+    """Counts what a connection sends within a second, which begins with the first of it."""
+
+    __slots__ = ("_began_s", "_count", "_most")
+
+    def __init__(self, most: int) -> None:
+        self._most = most
+        self._began_s = -1.0
+        self._count = 0
+
+    def is_over(self, now_s: float) -> bool:
+        """Count one more; return whether it is too much. `now_s` is monotonic."""
+        if now_s - self._began_s >= 1.0:
+            self._began_s = now_s
+            self._count = 0
+        self._count += 1
+        return self._count > self._most
+
+
 class LimitError(ApiError):
     """Too much was asked; `retry_s` says when to come back."""
 

@@ -26,6 +26,7 @@ from events.values import KeyPermission
 from exchange.intake.endpoint import Security
 from exchange.intake.keys import KeyRing, Secret, load_key_file
 from exchange.intake.wsapi.methods import METHODS
+from exchange.intake.wsapi.socket import Socket
 from tests.integration.test_statements import decided
 from tests.running_venue import DEADLINE_S, NOBODY, Account, Venue
 from tests.waiting import eventually
@@ -40,6 +41,14 @@ ORDER = {
     "quantity": "0.010",
     "price": "50000.0",
 }
+
+
+def handshake(path: str) -> bytes:
+    """Return a request for a WebSocket."""
+    return (
+        f"GET /{path} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
+    ).encode()
 
 
 def now_ms() -> int:
@@ -417,16 +426,57 @@ async def test_a_handshake_of_somebody_who_is_gone_is_no_defect(
 ) -> None:
     """Nothing is logged as a failure, which anybody could make pages of."""
     host, port = URL(venue.url).host, URL(venue.url).port
-    asks = f"GET /{path} HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n".encode()
-    asks += b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
     with capture_logs() as lines:
         for _ in range(20):
             _, writer = await asyncio.open_connection(host, port)
             writer.get_extra_info("socket").setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, RESET)
-            writer.write(asks)
+            writer.write(handshake(path))
             writer.transport.abort()
         # Handled after all of those.
         async with venue.session.get(f"{venue.url}/fapi/v1/ping") as response:
             assert 200 == response.status
     assert [] == [line for line in lines if line["log_level"] == "error"]
     assert [] == caplog.records
+
+
+async def test_who_only_pings_is_disconnected(venue: Venue) -> None:
+    """A few are answered, and pongs are taken; what costs no weight is bounded by the second."""
+    async with venue.session.ws_connect(f"{venue.url}/ws-fapi/v1", autoping=False) as socket:
+        await socket.pong(b"alive")
+        await socket.ping(b"there?")
+        answer = await socket.receive(timeout=DEADLINE_S)
+        assert (aiohttp.WSMsgType.PONG, b"there?") == (answer.type, answer.data)
+        await socket.send_json({"id": 1, "method": "ping"})
+        assert 200 == (await socket.receive_json(timeout=DEADLINE_S))["status"]
+        for _ in range(exchange.intake.wsapi.socket.CONTROLS_PER_S_MAX + 1):
+            await socket.ping()
+        async with asyncio.timeout(DEADLINE_S):
+            while (await socket.receive()).type is aiohttp.WSMsgType.PONG:
+                pass
+        assert aiohttp.WSCloseCode.POLICY_VIOLATION == socket.close_code
+
+
+async def test_others_have_their_turn_while_one_sends(venue: Venue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of thousands of messages that came together a few are taken in each turn of the loop."""
+    taken, worst, count = 0, 0, 3_000
+    receive = Socket.receive
+
+    def counted(socket: Socket, text: str) -> bool:
+        nonlocal taken
+        taken += 1
+        return receive(socket, text)
+
+    monkeypatch.setattr(Socket, "receive", counted)
+    host, port = URL(venue.url).host, URL(venue.url).port
+    reader, writer = await asyncio.open_connection(host, port)
+    writer.write(handshake("ws-fapi/v1"))
+    await reader.readuntil(b"\r\n\r\n")
+    text = b'{"id":1,"method":"ping"}'
+    writer.write((bytes((0x81, 0x80 | len(text))) + bytes(4) + text) * count)
+    async with asyncio.timeout(DEADLINE_S):
+        while taken < count:
+            before = taken
+            await asyncio.sleep(0)
+            worst = max(worst, taken - before)
+    writer.transport.abort()
+    assert worst <= 2 * exchange.intake.wsapi.socket.MESSAGES_PER_TURN

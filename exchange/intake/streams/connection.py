@@ -12,6 +12,8 @@ from typing import Final
 import structlog
 from aiohttp import WSCloseCode, WSMsgType, web
 
+from exchange.intake.limits import PerSecond
+
 WRITE_BUFFER_BYTES: Final = 64 * 1024
 
 logger = structlog.get_logger(__name__)
@@ -82,8 +84,7 @@ class Connection:
         self._is_cut_off = False
         loop = asyncio.get_running_loop()
         self._opened_s = self._pinged_s = self._ponged_s = loop.time()
-        self._second_s = 0.0
-        self._messages = 0
+        self._messages = PerSecond(limits.messages_per_s)
 
     def send(self, payload: bytes) -> None:
         """Queue a message; if too much waits, cut the connection off."""
@@ -124,12 +125,7 @@ class Connection:
 
     def count_message(self) -> bool:
         """Count something that came in; return whether it was too much for this second."""
-        now_s = asyncio.get_running_loop().time()
-        if now_s - self._second_s >= 1.0:
-            self._second_s = now_s
-            self._messages = 0
-        self._messages += 1
-        return self._messages > self._limits.messages_per_s
+        return self._messages.is_over(asyncio.get_running_loop().time())
 
     def has_ponged(self) -> None:
         """Note a sign of life."""

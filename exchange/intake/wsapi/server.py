@@ -39,7 +39,7 @@ class WebSocketApi:
         if path not in PATHS:
             raise NO_SUCH_PATH.error(path=path[:PATH_SHOWN_CHARS_MAX], method=request.method)
         response = web.WebSocketResponse(
-            heartbeat=HEARTBEAT_S, max_msg_size=MESSAGE_BYTES_MAX, compress=False
+            heartbeat=HEARTBEAT_S, autoping=False, max_msg_size=MESSAGE_BYTES_MAX, compress=False
         )
         if len(self._open) >= CONNECTIONS_MAX:
             raise OVERLOADED.error()

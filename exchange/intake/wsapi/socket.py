@@ -4,6 +4,9 @@ Nothing waits for another request's answer, so a caller may have many under way;
 not reading on. Answers that are ready in the same turn of the loop leave in one write. Who does not read
 what he asked for is disconnected: the memory for it is the exchange's.
 
+However fast one connection sends, the others have their turn after each few of its messages; pings and pongs,
+which cost no weight, are bounded by the second.
+
 A ban of the address that comes meanwhile is the answer to each request (418); who goes on asking all the same
 is disconnected.
 """
@@ -21,6 +24,7 @@ from exchange.intake.auth import AUTH_PARAMETERS, check_payload, check_timestamp
 from exchange.intake.endpoint import Endpoint, Security
 from exchange.intake.errors import BAD_KEY, BANNED, MANDATORY, NO_SUCH_METHOD, ApiError
 from exchange.intake.gate import Call, Gate
+from exchange.intake.limits import PerSecond
 from exchange.intake.market.data import wall_clock_ms
 from exchange.intake.metrics import OTHER
 from exchange.intake.wsapi.leftovers import drop_leftovers
@@ -40,6 +44,10 @@ from exchange.intake.wsapi.stepping import Stepper
 
 IN_FLIGHT_MAX = 1_024
 UNREAD_BYTES_MAX = 1024 * 1024
+# So many messages of one connection are taken in a turn of the loop.
+MESSAGES_PER_TURN = 32
+# Pings and pongs together, as many as the streams take of all messages.
+CONTROLS_PER_S_MAX = 10
 # So many requests in a row are answered 418; behind them the connection ends.
 BANNED_ANSWERS_MAX = 50
 METHOD_SHOWN_CHARS_MAX = 40
@@ -47,6 +55,7 @@ SESSION_WEIGHT = 2
 SESSION_METHODS = ("session.logon", "session.logout", "session.status")
 API_KEY = "apiKey"
 RETURN_LIMITS = "returnRateLimits"
+_CONTROLS = (WSMsgType.PING, WSMsgType.PONG)
 _TEXT_FINAL = 0x81
 _LENGTH_1 = 126  # from here on two bytes of length follow, from 65,536 on eight
 _LENGTH_8 = 1 << 16
@@ -72,13 +81,26 @@ class Socket:
         self._out: list[bytes] = []
         self._in_flight = 0
         self._banned_answers = 0
+        self._controls = PerSecond(CONTROLS_PER_S_MAX)
         self._room = asyncio.Event()
         self._room.set()
 
     async def serve(self, transport: asyncio.Transport) -> None:
         """Answer requests until the other side closes."""
         self._transport = transport
+        taken = 0
         async for message in self._socket:
+            taken += 1
+            if not taken % MESSAGES_PER_TURN:
+                # What has come already is handed out without a pause, in which others would have their turn.
+                await asyncio.sleep(0)
+            if message.type in _CONTROLS:
+                if self._controls.is_over(self._loop.time()):
+                    await self._socket.close(code=WSCloseCode.POLICY_VIOLATION, message=b"too many pings")
+                    break
+                if message.type is WSMsgType.PING:
+                    await self._socket.pong(message.data)
+                continue
             if message.type is not WSMsgType.TEXT:
                 await self._socket.close(code=WSCloseCode.UNSUPPORTED_DATA, message=b"text only")
                 break
