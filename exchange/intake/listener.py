@@ -90,14 +90,13 @@ class FrontServer(web.Server):
         self, handler: Handler, usage: Usage, limits: ListenerLimits | None = None, **settings: Any
     ) -> None:
         super().__init__(
-            self._answer,
+            handler,
             request_factory=self._take_up,
             max_headers=HEADERS_MAX,
             # A body is taken as it was sent, which is what was signed: unpacked, 200 KB may be 200 MB.
             auto_decompress=False,
             **settings,
         )
-        self._handler = handler
         self.limits = limits or ListenerLimits()
         self._usage = usage
         self._open: dict[_FrontProtocol, str] = {}
@@ -139,14 +138,6 @@ class FrontServer(web.Server):
         self._by_address[name] -= 1
         if not self._by_address[name]:
             del self._by_address[name]
-
-    async def _answer(self, request: web.BaseRequest) -> web.StreamResponse:
-        """Answer a request, after giving others their turn when more came together with it."""
-        protocol = request.protocol
-        assert isinstance(protocol, _FrontProtocol)
-        if protocol.has_more:
-            await asyncio.sleep(0)
-        return await self._handler(request)
 
     def _peer(self, transport: asyncio.Transport) -> AddressUse:
         peer = transport.get_extra_info("peername")
@@ -204,11 +195,6 @@ class _FrontProtocol(web.RequestHandler):
     def is_busy(self) -> bool:
         """Whether a request is being answered, or the connection is a WebSocket's."""
         return self._request_in_progress or bool(self._messages)
-
-    @property
-    def has_more(self) -> bool:
-        """Whether further requests came behind the one that is being answered."""
-        return bool(self._messages)
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Begin to serve the connection, or turn it away."""

@@ -16,7 +16,6 @@ import pytest
 
 from exchange.config import Enforce
 from exchange.intake.front import BODY_BYTES_MAX
-from exchange.intake.gate import Call, Gate
 from exchange.intake.limits import Limits
 from exchange.intake.listener import FILES_SHARE, HEAD_BYTES_MAX, ListenerLimits, connections_max
 from tests.integration.processes import environment, foldex, free_ports
@@ -158,29 +157,6 @@ async def test_a_body_that_does_not_come_ends_the_connection() -> None:
             value if isinstance(value, int) else value["code"]
             for value in await large.answer(head + b"x" * length)
         )
-
-
-async def test_requests_that_come_together_leave_others_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Of thousands on one connection a few are answered in each turn of the loop."""
-    answered, worst, count = 0, 0, 2_000
-    note = Gate.answered
-
-    def counted(gate: Gate, call: Call, path: str) -> None:
-        nonlocal answered
-        answered += 1
-        note(gate, call, path)
-
-    monkeypatch.setattr(Gate, "answered", counted)
-    async with streaming() as stage, callers(stage, 1) as (caller,):
-        caller.writer.write(PING * count)
-        taking = asyncio.create_task(caller.ended())
-        async with asyncio.timeout(DEADLINE_S):
-            while answered < count:
-                before = answered
-                await asyncio.sleep(0)
-                worst = max(worst, answered - before)
-        taking.cancel()
-    assert worst <= 2
 
 
 async def test_a_client_that_waits_to_be_asked_for_its_body_is_asked() -> None:

@@ -13,6 +13,8 @@ MESSAGE_BYTES_MAX = 16 * 1024
 CONNECT_WEIGHT = 5
 # A connection that does not answer a ping within half of this is dead. Binance's servers ask every 3 minutes.
 HEARTBEAT_S = 180.0
+# How long who is told to go may take to say goodbye; all that he sends meanwhile is read, and thrown away.
+CLOSE_DEADLINE_S = 2.0
 LIFE_S = 24 * 3600.0
 CONNECTIONS_MAX = 1_024
 PATH_SHOWN_CHARS_MAX = 100
@@ -39,7 +41,11 @@ class WebSocketApi:
         if path not in PATHS:
             raise NO_SUCH_PATH.error(path=path[:PATH_SHOWN_CHARS_MAX], method=request.method)
         response = web.WebSocketResponse(
-            heartbeat=HEARTBEAT_S, autoping=False, max_msg_size=MESSAGE_BYTES_MAX, compress=False
+            timeout=CLOSE_DEADLINE_S,
+            heartbeat=HEARTBEAT_S,
+            autoping=False,
+            max_msg_size=MESSAGE_BYTES_MAX,
+            compress=False,
         )
         if len(self._open) >= CONNECTIONS_MAX:
             raise OVERLOADED.error()
