@@ -213,14 +213,10 @@ def test_what_is_told_adds_up_to_what_there_is(seed: int) -> None:
             assert wallets[account_id] == money_text(account.wallet), account_id
             for position in account.positions.values():
                 known = rows.get((account_id, position.market.symbol, position.leg.name))
-                size, bucket = (
-                    lots_text(position.market.spec, position.size_lots),
-                    money_text(position.bucket),
-                )
                 if known is None:
                     assert 0 == position.size_lots == position.bucket, account_id
                 else:
-                    assert (size, bucket, _mode(position)) == known, account_id
+                    assert _told_of(position) == known, account_id
     assert all(numbers == sorted(numbers) for numbers in fills.values())
     told_sides = sum(map(len, fills.values()))
     sides = [
