@@ -8,6 +8,8 @@ Clients act on the codes, and some on the exact texts (ccxt knows -4046 by its t
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from events.events import Rejected
 from events.values import RejectCode
 
@@ -43,6 +45,14 @@ class Fault:
         return ApiError(self.code, self.text.format(**fields), self.status)
 
 
+_encode = msgspec.json.Encoder().encode
+
+
+def error_body(error: ApiError) -> bytes:
+    """Return the body of the answer to a request that is not granted."""
+    return _encode({"code": error.code, "msg": error.text})
+
+
 UNKNOWN = Fault(-1000, "An unknown error occurred while processing the request.", 500)
 NOT_EXECUTED = Fault(-1001, "Internal error; unable to process your request. Please try again.", 503)
 LOG_FULL = Fault(
@@ -61,6 +71,16 @@ BANNED = Fault(
     "Way too many requests; IP({address}) banned until {until}. "
     "Please use the websocket for live updates to avoid bans.",
     418,
+)
+TOO_MANY_CONNECTS = Fault(
+    -1003,
+    "Too many connection attempts; current limit of IP({address}) is {limit} attempts per 5 minutes.",
+    429,
+)
+TOO_MANY_CONNECTIONS = Fault(
+    -1003,
+    "Too many connections; current limit of IP({address}) is {limit} connections at a time.",
+    429,
 )
 PAST_UNREAD = Fault(
     -1001,
@@ -151,7 +171,9 @@ MULTI_ASSETS_UNCHANGED = Fault(
 )
 NO_SUCH_PATH = Fault(-5000, "Path {path}, Method {method} is invalid", 404)
 
+BAD_PRICE_MATCH = Fault(-5037, "Invalid price match")
 PRICE_MATCH_TYPE = Fault(-5038, "Price match only supports order type: LIMIT, STOP AND TAKE_PROFIT")
+BAD_SELF_TRADE = Fault(-5039, "Invalid self trade prevention mode")
 GOOD_TILL_DATE = Fault(
     -5040,
     "The goodTillDate timestamp must be greater than the current time plus 600 seconds and smaller than "
@@ -202,6 +224,11 @@ REFUSALS: dict[RejectCode, Fault] = {
     RejectCode.PRICE_ABOVE_BAND: Fault(-4016, "Price is higher than mark price multiplier cap."),
     RejectCode.PRICE_BELOW_BAND: Fault(-4024, "Price is lower than mark price multiplier floor."),
     RejectCode.TOO_MANY_CONDITIONALS: Fault(-4045, "Reach max stop order limit."),
+    RejectCode.NO_DEPTH: NO_DEPTH,
+    RejectCode.PRICE_PROTECTED: Fault(-1130, "{reason}"),
+    RejectCode.CLOSE_POSITION_EXISTS: Fault(
+        -4130, "An open stop or take profit order with GTE and closePosition in the direction is existing."
+    ),
     RejectCode.POSITION_CAP: Fault(-2027, "Exceeded the maximum allowable position at current leverage."),
     RejectCode.OPEN_INTEREST_CAP: Fault(-2010, "{reason}"),
     RejectCode.BAD_LEG: BAD_POSITION_SIDE,

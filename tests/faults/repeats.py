@@ -18,15 +18,17 @@ from events.commands import (
 from events.events import Event
 from events.frame import CommandFrame
 from events.log import LogUnavailableError, Place
-from events.redis import _APPEND_EVENTS, RedisLog
+from events.redis import RedisLog
+from events.redis_scripts import APPEND_EVENTS
 from events.values import IndexSource, OrderType, Side, TimeInForce
 from exchange.aggregate.account import FIRST_USER_ACCOUNT_ID
 from exchange.aggregate.decide import decide
 from exchange.aggregate.state import RULES_VERSION, Exchange
 from tests.faults.proxy import proxied
 from tests.faults.rig import Load, Row, rigged, row
-from tests.integration.processes import eventually, has_events
+from tests.integration.processes import has_events
 from tests.venue import money, spec
+from tests.waiting import eventually
 
 LOSS = 0.05
 REPEATS_MAX = 4
@@ -60,7 +62,7 @@ async def repeated_and_lost(count: int) -> Row:
     async def work(result: Row) -> None:
         with rigged() as rig:
             async with proxied(rig.url) as proxy:
-                proxy.markers = (b"XADD", _APPEND_EVENTS.sha.encode())
+                proxy.markers = (b"XADD", APPEND_EVENTS.sha.encode())
                 rig.writer(url=proxy.url)
                 log = RepeatingLog(proxy.url)
                 await eventually(lambda: has_events(log), "log")

@@ -8,7 +8,7 @@ from random import Random
 
 from exchange import config
 from tests.faults.proxy import proxied
-from tests.faults.rig import LEASE_MS, Rig, Row, loaded, rigged, row, settle
+from tests.faults.rig import LEASE_MS, Rig, Row, loaded, rigged, row, settle, settled
 from tests.integration.processes import ROOT, Process, environment
 
 DYING = ROOT / "tests" / "faults" / "dying.py"
@@ -115,12 +115,8 @@ async def killed_behind_append(count: int) -> Row:
                         dying.end()
                     result.tick()
                 rig.writer()
-                failure = await settle(load)
-                if failure:
-                    result.notes.append(failure)
-                    return
-                result.passed = count
-                result.notes.append(f"{len(load.answers)} commands acknowledged, lost 0, doubled 0")
+                if await settled(load, result):
+                    result.passed = count
 
     return await row("kill -9 between append and everything after", count, work)
 
@@ -146,13 +142,9 @@ async def writer_frozen(count: int) -> Row:
                         return
                     active, standby = standby, rig.writer("--standby")
                     result.tick()
-                failure = await settle(load)
-                if failure:
-                    result.notes.append(failure)
-                    return
-                result.passed = count
-                acknowledged = f"{len(load.answers)} commands acknowledged, lost 0, doubled 0"
-                result.notes += [f"{count} old writers fenced, {acknowledged}", take_overs.note]
+                if await settled(load, result):
+                    result.passed = count
+                    result.notes += [f"{count} old writers fenced", take_overs.note]
 
     return await row("SIGSTOP the writer, standby, SIGCONT", count, work)
 

@@ -190,7 +190,7 @@ def test_what_is_told_adds_up_to_what_there_is(seed: int) -> None:
     rows: dict[tuple[int, str, str], tuple[str, str]] = {}
     # A market's mode is that of all its legs, also of those that the position mode brings later.
     modes: dict[tuple[int, str], str] = {}
-    fills: dict[int, list[int]] = {account_id: [] for account_id in accounts}
+    fills: dict[tuple[int, str], list[int]] = {}
     fed_before = len(venue.log)
     for _ in range(1_500):
         venue.now_ns += pause_ns(random)
@@ -204,7 +204,7 @@ def test_what_is_told_adds_up_to_what_there_is(seed: int) -> None:
                         rows[account_id, row["s"], row["ps"]] = (row["pa"], row["iw"])
                         modes[account_id, row["s"]] = row["mt"]
                 elif message["e"] == "ORDER_TRADE_UPDATE" and message["o"]["t"]:
-                    fills[account_id].append(message["o"]["t"])
+                    fills.setdefault((account_id, message["o"]["s"]), []).append(message["o"]["t"])
             messages.clear()
         for account_id in accounts:
             account = venue.state.accounts[account_id]
@@ -226,4 +226,4 @@ def test_what_is_told_adds_up_to_what_there_is(seed: int) -> None:
         if isinstance(event, TradeExecuted)
         for account_id in (event.maker_account_id, event.taker_account_id)
     ]
-    assert told_sides == sum(account_id in fills for account_id in sides)
+    assert told_sides == sum(account_id in accounts for account_id in sides)
