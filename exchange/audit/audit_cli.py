@@ -197,7 +197,7 @@ def verify(
     """Derive every liquidation again, by a second implementation; exit 1 and name the entries if it differs.
 
     \b
-    necessary   the bucket was at or below maintenance at the recorded marks
+    necessary   the bucket was at or below maintenance, at marks that are what their inputs make
     sufficient  no bucket stayed there for more than N events unasked
     orderly     steps, prices, fees, shares and the deleveraging order are those of the rules
     complete    no step made or lost money; nothing isolated lost more than its bucket
