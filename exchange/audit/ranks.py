@@ -10,6 +10,7 @@ fractions of quote. Ties go to the lower account, then the lower leg; positions 
 come last; the fund is not in the order.
 """
 
+from dataclasses import dataclass
 from fractions import Fraction
 from hashlib import blake2b
 from itertools import islice
@@ -96,6 +97,28 @@ def check_ranking(event: DeleverageRanked, ranks: Ranks) -> None:
     """Compare what the log says about an order with the one made here."""
     require(event.count == len(ranks.rows), f"{event.count} rows were ranked, there are {len(ranks.rows)}")
     require(event.digest == ranks.digest, "the ranking is another than that of the positions at this mark")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """What a row is ranked by, exactly."""
+
+    profit_ratio: Fraction
+    leverage: Fraction
+    score: Fraction
+
+
+def score_of(row: RankRow) -> Score | None:
+    """Return the score of a row; None without equity: such rows come last.
+
+    Source: Binance, "What Is Auto-Deleveraging (ADL) and How Does It Work".
+    """
+    if row.equity <= 0:
+        return None
+    profit_ratio = Fraction(row.unrealised, abs(row.entry_cost)) if row.entry_cost else Fraction(0)
+    leverage = Fraction(row.notional, row.equity)
+    score = profit_ratio * leverage if row.unrealised > 0 else profit_ratio / leverage
+    return Score(profit_ratio=profit_ratio, leverage=leverage, score=score)
 
 
 class Part:
@@ -246,8 +269,5 @@ def _row(account: Account, position: Position) -> RankRow:
 
 
 def _score(row: RankRow) -> Fraction:
-    if row.equity <= 0:
-        return Fraction(0)
-    profit_ratio = Fraction(row.unrealised, abs(row.entry_cost)) if row.entry_cost else Fraction(0)
-    leverage = Fraction(row.notional, row.equity)
-    return profit_ratio * leverage if row.unrealised > 0 else profit_ratio / leverage
+    score = score_of(row)
+    return Fraction(0) if score is None else score.score
