@@ -288,6 +288,8 @@ async def _writer(process: Process, *, standby: bool, lease_ms: int) -> None:
 async def _intake(process: Process, *, deadline_s: float) -> None:
     """Live as an intake without listeners: `intake.process.run_intake` otherwise."""
     host = process.host
+    if not await host.wait_for_log():
+        return
     keys = KeyRing(bytes(SEALING_KEY_BYTES))
     intake = Intake(
         host.log, host.name, keys, deadline_s=deadline_s, snapshots=host.snapshots, machine=host.machine

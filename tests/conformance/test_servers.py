@@ -14,6 +14,7 @@ from events.log import (
     CorruptLogError,
     EventReader,
     FencedError,
+    ForeignServerError,
     Head,
     LogFullError,
     LogUnavailableError,
@@ -142,6 +143,25 @@ async def test_a_server_that_is_not_there_is_unavailable() -> None:
     with pytest.raises(LogUnavailableError):
         await log.last_command_seq()
     assert log.connections == 0
+
+
+@pytest.mark.parametrize("answer", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"SSH-2.0-OpenSSH_9.6\r\n"])
+async def test_a_server_of_another_kind_is_named(answer: bytes) -> None:
+    """Its place is, without the password of the address; it may pass, as any server that is unavailable."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(100)
+        writer.write(answer)
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as other:
+        port = other.sockets[0].getsockname()[1]
+        log = RedisLog(f"redis://user:secret@127.0.0.1:{port}/0")
+        with pytest.raises(ForeignServerError, match=f"at 127.0.0.1:{port} is no Redis") as caught:
+            await log.check_server()
+        assert isinstance(caught.value, LogUnavailableError)
+        assert "secret" not in str(caught.value)
+        await log.close()
 
 
 async def test_scripts_forgotten_between_entries_are_loaded_again(server: ServerHarness) -> None:
