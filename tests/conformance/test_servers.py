@@ -3,11 +3,12 @@
 import asyncio
 import os
 import signal
+from pathlib import Path
 
 import pytest
 import redis
 
-from events.embedded import EmbeddedServer
+from events.embedded import Durability, EmbeddedServer
 from events.frame import GENESIS_HASH
 from events.log import (
     CommandReader,
@@ -22,6 +23,7 @@ from events.log import (
 )
 from events.redis import RedisLog
 from tests.integration.processes import free_ports
+from tests.page_cache import unwritten_pages
 
 from .harness import ServerHarness, answered, answers_for, command_frame, filled, until
 
@@ -105,6 +107,46 @@ async def test_what_was_acknowledged_survives_kill_9(server: ServerHarness) -> N
     reader = EventReader(reopened)
     await reader.read(10)
     assert head == reader.head
+
+
+async def _unwritten_when_told(durability: Durability, directory: Path) -> list[int]:
+    """Append with a reader waiting; return how much of the file was in memory alone when either was told."""
+    found: list[int] = []
+    with EmbeddedServer(directory, durability) as running:
+        log, reading = RedisLog(running.socket_path), RedisLog(running.socket_path)
+        await log.create(command_frame(0))
+        (path,) = await asyncio.to_thread(lambda: list((directory / "appendonlydir").glob("*.incr.aof")))
+
+        def look() -> None:
+            pages = unwritten_pages(path)
+            if pages is None:
+                pytest.skip("this kernel does not tell what a file has in memory alone")
+            found.append(pages)
+
+        async def read(seq: int) -> None:
+            assert [seq] == [entry.seq for entry in await reading.read_commands(seq - 1, 1, wait_ms=5_000)]
+            look()
+
+        for n in range(1, 41):
+            waiting = asyncio.create_task(read(n + 1))
+            await asyncio.sleep(0)
+            await log.append_command(command_frame(n))
+            look()
+            await waiting
+        await log.close()
+        await reading.close()
+    return found
+
+
+async def test_in_strict_mode_what_is_told_is_on_disk(tmp_path: Path) -> None:
+    """The kernel has nothing left to write when an append is confirmed, nor when a reader is given an entry;
+    with the other setting it mostly has, so it would be seen.
+    """
+    relaxed = await _unwritten_when_told("relaxed", tmp_path / "relaxed")
+    if sum(pages > 0 for pages in relaxed) < len(relaxed) // 2:
+        pytest.skip("this file system does not keep what is written in memory first")
+
+    assert 80 * [0] == await _unwritten_when_told("strict", tmp_path / "strict")
 
 
 async def test_a_waiting_reader_is_told_when_the_server_goes(server: ServerHarness) -> None:
