@@ -2,88 +2,48 @@
 
 Amounts are in the event, so that its meaning never changes with a rule: `apply` adds what it is told.
 Money is units of 1e-8 quote, signed as seen by the account: positive is received.
+
+All events are imported from here; two families of them are defined next door.
 """
 
-import msgspec
-
+from events.liquidation_events import (
+    DeleverageRanked,
+    LiquidationFeeCharged,
+    LiquidationFinished,
+    LiquidationSkipped,
+    LiquidationStarted,
+    LossSocialised,
+    PositionDeleveraged,
+    PositionTakenOver,
+)
+from events.log_events import (
+    CheckpointPassed,
+    Event,
+    FrameHeader,
+    LogCreated,
+    OriginOpened,
+    RulesChanged,
+    TickPassed,
+)
 from events.values import (
     CloseReason,
-    DeleveragedRow,
-    DeleverageStep,
-    HoleRow,
     IndexSource,
     KeyKind,
     LeftOutSource,
     Leg,
-    LiquidationResult,
     LotsGap,
     MarginMode,
     MarketSpec,
     MarketStatus,
     ModeChange,
     OrderType,
-    Outcome,
-    RankRow,
     RejectCode,
     SelfTrade,
-    SharerRow,
     Side,
     TimeInForce,
     TriggerKind,
     WorkingPrice,
-    WorksheetRow,
 )
-
-
-class Event(msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True, gc=False):
-    """Base of all events: frozen, keyword-only, encoded as tagged arrays."""
-
-
-class FrameHeader(Event, frozen=True, tag="frame"):
-    """The first event of every entry: which frame this answers, when, and what became of it.
-
-    The only event that moves the state's clock, its sequence number and its table of origins.
-    `origin` is "name:incarnation", `frame_n` that origin's counter, `now_ns` the exchange's time (ns since
-    1970), `checksum` the command entry's. `duplicate_of` is the sequence number at which a DUPLICATE ran,
-    0 when that is older than remembered or the outcome is another.
-    """
-
-    seq: int
-    origin: str
-    frame_n: int
-    now_ns: int
-    checksum: bytes
-    outcome: Outcome
-    duplicate_of: int = 0
-
-
-class OriginOpened(Event, frozen=True, tag="origin_opened"):
-    """An appender's new incarnation begins; frames of the incarnation `replaced` ("" if none) are refused.
-
-    `frame_n` is the counter of the frame that opened it.
-    """
-
-    name: str
-    incarnation: str
-    frame_n: int
-    replaced: str
-
-
-class LogCreated(Event, frozen=True, tag="log_created"):
-    """The log has its name, which is part of every hash after it."""
-
-    log_id: str
-    rules_version: int
-
-
-class RulesChanged(Event, frozen=True, tag="rules_changed"):
-    """From this entry on, its own commands included, the rules of `rules_version` decide; before, `replaced`.
-
-    It stands behind the header of the first entry that a writer of the newer rules decided.
-    """
-
-    rules_version: int
-    replaced: int
 
 
 class Rejected(Event, frozen=True, tag="rejected"):
@@ -496,164 +456,6 @@ class FundingSkipped(Event, frozen=True, tag="funding_skipped"):
     boundary_ns: int
     count: int
     next_funding_ns: int
-
-
-class LiquidationStarted(Event, frozen=True, tag="liquidation_started"):
-    """A bucket is at or below maintenance. The worksheet holds what is needed to check that by hand.
-
-    `market` is "" for the cross pool. `collateral` is the wallet (cross) or the bucket (isolated);
-    equity = collateral + Σ unrealised; `maintenance` = Σ maintenance of `rows`.
-    """
-
-    liquidation_id: int
-    account_id: int
-    market: str
-    mode: MarginMode
-    cause_seq: int
-    collateral: int
-    equity: int
-    maintenance: int
-    rows: tuple[WorksheetRow, ...]
-    leg: Leg = Leg.BOTH
-
-
-class LiquidationFeeCharged(Event, frozen=True, tag="liquidation_fee"):
-    """A liquidated bucket paid the insurance fund's allotment for what was closed in the book."""
-
-    liquidation_id: int
-    account_id: int
-    market: str
-    amount: int
-    leg: Leg = Leg.BOTH
-
-
-class PositionTakenOver(Event, frozen=True, tag="position_taken_over"):
-    """The insurance fund took a whole position, in money: size and cost pass to its own position.
-
-    The bucket gains `realised` (which ends it at its share of the equity) and the fund's cost changes by
-    entry_cost + realised; `fund_realised` is what the fund realised by netting against its own position.
-    """
-
-    liquidation_id: int
-    account_id: int
-    market: str
-    size_lots: int
-    entry_cost: int
-    realised: int
-    fund_realised: int
-    leg: Leg = Leg.BOTH
-
-
-class DeleverageRanked(Event, frozen=True, tag="deleverage_ranked"):
-    """The positions of one side of a market were put in the order in which they are deleveraged.
-
-    `side` is that of the positions ranked; there are `count` of them, and `digest` is the hash of all their
-    rows in order. The order holds until the market's next mark.
-    """
-
-    market: str
-    side: Side
-    mark_ticks: int
-    count: int
-    digest: bytes
-
-
-class PositionDeleveraged(Event, frozen=True, tag="position_deleveraged"):
-    """Part of a bankrupt position was closed against positions of the other side, quantity for quantity.
-
-    `size_lots` (signed) left the position for `value` (signed, money units), which is what `parties` gave;
-    the bucket gained `realised`, and the entry cost changed by realised − value. No fee is charged.
-
-    Parties of RANKED and AT_MARK come from the ranking of `count` rows with hash `digest`, in its order; the
-    fund, which is not in it, comes before them. `following` are the next ten that have something to give.
-    """
-
-    liquidation_id: int
-    account_id: int
-    market: str
-    leg: Leg
-    step: DeleverageStep
-    mark_ticks: int
-    size_lots: int
-    value: int
-    realised: int
-    parties: tuple[DeleveragedRow, ...]
-    following: tuple[RankRow, ...] = ()
-    count: int = 0
-    digest: bytes = b""
-
-
-class LossSocialised(Event, frozen=True, tag="loss_socialised"):
-    """Buckets' equities were below zero, by `missing` together, and were filled up to zero by others.
-
-    `holes` are that of the position under liquidation (`account_id`, `leg`), or those of parties that were
-    closed against it at mark. In this order: `from_allotment` and `from_wallet` by the insurance fund, down
-    to zero; `charged` by the `buckets` that stand behind positions of `side` in this market (ranked with
-    something left, or traded since), and by those of `closed`, whose positions this liquidation closed whole.
-    That is pro rata to their equities, which make `equity` together: each pays ceil(charged × its own /
-    equity), so none goes below zero, and the fund's allotment keeps the `residue` of the rounding. The fund's
-    wallet goes below zero by `unpaid`, which nobody had. `equity` and `buckets` are 0 when the fund had it
-    all, and nobody was asked.
-    """
-
-    liquidation_id: int
-    account_id: int
-    market: str
-    leg: Leg
-    holes: tuple[HoleRow, ...]
-    missing: int
-    from_allotment: int
-    from_wallet: int
-    side: Side
-    equity: int
-    buckets: int
-    closed: tuple[SharerRow, ...]
-    charged: int
-    residue: int
-    unpaid: int
-
-
-class LiquidationFinished(Event, frozen=True, tag="liquidation_finished"):
-    """A liquidation ended. `equity` is the bucket's after it; the fund's equity at mark, before and after.
-
-    `released` goes from the bucket of an isolated position that was closed whole back to the wallet.
-    """
-
-    liquidation_id: int
-    account_id: int
-    market: str
-    result: LiquidationResult
-    equity: int
-    released: int
-    fund_before: int
-    fund_after: int
-    leg: Leg = Leg.BOTH
-
-
-class LiquidationSkipped(Event, frozen=True, tag="liquidation_skipped"):
-    """A request to liquidate found nothing to do, and changed nothing; `reason` says why."""
-
-    account_id: int
-    market: str
-    cause_seq: int
-    reason: str
-    leg: Leg = Leg.BOTH
-
-
-class TickPassed(Event, frozen=True, tag="tick"):
-    """Time passed; the header says to when."""
-
-
-class CheckpointPassed(Event, frozen=True, tag="checkpoint"):
-    """Somebody who folded the log says which digest the state had behind entry `seq`.
-
-    It changes nothing. Being in the chain, it binds every later hash to that state, and whoever remembers
-    the digest of his own state there compares.
-    """
-
-    seq: int
-    digest: bytes
-    rules_version: int
 
 
 AnyEvent = (

@@ -61,8 +61,14 @@ def latency(
     if as_json:
         _print_json(found)
         return
-    rows = ("orders", "echo", "ping", "orders_beside_bad", "bad")
-    _print_rows({name: found[name] for name in rows if name in found})
+    rows = ("orders", "echo", "ping", "orders_quiet", "orders_beside_bad")
+    _print_rows({name.replace("_", " "): found[name] for name in rows if name in found})
+    if bad := found.get("bad"):
+        over = found["beside_bad_over_quiet"]
+        typer.echo(
+            f"bad requests: {bad['sent']} sent, {bad['answered']} answered, {bad['refused']} of them refused"
+        )
+        typer.echo(f"beside them over quiet: p50 {over['p50']}, p99 {over['p99']}")
     typer.echo(f"orders over echo, p50: {found['p50_over_echo']}")
     stages = found["stages"]
     typer.echo(f"frames: {stages['frames']}, commands in each: {stages['commands_per_frame']}")

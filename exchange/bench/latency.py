@@ -17,6 +17,7 @@ import socket
 import sys
 import tempfile
 import time
+from collections import Counter
 from collections.abc import AsyncIterator, Callable
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -26,11 +27,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 import aiohttp
-import uvloop
 from hdrh.histogram import HdrHistogram
 
 from events.redis import RedisLog
 from exchange import config
+from exchange.bench.bad import send_bad
 from exchange.bench.load import (
     OK_STATUS,
     Caller,
@@ -52,6 +53,7 @@ LATENCY_US_MAX = 60_000_000
 DIGITS = 3
 HTTP_CONNECTIONS_MAX = 64
 PAUSE_S_MAX = 0.002
+BAD_SLICES = 10
 ENTRIES_PER_READ = 1_024
 ECHO_START_S = 20.0
 
@@ -64,7 +66,7 @@ Progress = Callable[[str, float], None]
 class Asked:
     """What to measure: `rate` requests a second for `seconds`, over `api` ("ws" or "rest").
 
-    With a `bad_rate` the orders are measured once more beside so many badly signed ones a second over HTTP.
+    With a `bad_rate` the orders are measured once more, beside so many bad requests a second and without.
     """
 
     api: str
@@ -83,6 +85,14 @@ class Measured:
     answered: int = 0
     refused: int = 0
     elapsed_s: float = 0.0
+
+    def add(self, other: "Measured") -> None:
+        """Take another load's figures into these."""
+        self.histogram.add(other.histogram)
+        self.sent += other.sent
+        self.answered += other.answered
+        self.refused += other.refused
+        self.elapsed_s += other.elapsed_s
 
     def row(self) -> dict[str, Any]:
         """Return the figures, latencies in ms."""
@@ -281,35 +291,34 @@ async def measure_latency(asked: Asked, progress: Progress) -> dict[str, Any]:
 async def _beside_bad(
     bench: "Bench", load: Load, owner: Credentials, progress: Progress
 ) -> dict[str, dict[str, Any]]:
-    """Return the latencies of orders while badly signed ones come too, and of those.
+    """Return the latencies of orders while bad requests come too and while none do, and how p99 compares.
 
-    The bad ones come from a process of their own, or what is measured would be the one client's own delay.
+    Both are measured by turns, in slices: a machine's own moods last longer than a slice. The bad requests
+    come from a process of their own, or what is measured would be the one client's own delay.
     """
     asked, url = bench.asked, bench.supervisor.url
+    slice_s = asked.seconds / BAD_SLICES
+    quiet, beside = Measured(), Measured()
+    bad: Counter[str] = Counter()
     loop = asyncio.get_running_loop()
     with ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn")) as pool:
-        await loop.run_in_executor(pool, _bad_load, url, owner.api_key, asked.bad_rate, WARM_UP_S)
-        ordered, refused = await asyncio.gather(
-            load.open_loop("order", asked.rate, asked.seconds, progress),
-            loop.run_in_executor(pool, _bad_load, url, owner.api_key, asked.bad_rate, asked.seconds),
+        await loop.run_in_executor(pool, send_bad, url, owner, asked.bad_rate, WARM_UP_S)
+        for _ in range(BAD_SLICES):
+            quiet.add(await load.open_loop("order", asked.rate, slice_s, progress))
+            ordered, sent = await asyncio.gather(
+                load.open_loop("order", asked.rate, slice_s, progress),
+                loop.run_in_executor(pool, send_bad, url, owner, asked.bad_rate, slice_s),
+            )
+            beside.add(ordered)
+            bad.update(sent)
+    rows = {"orders_quiet": quiet.row(), "orders_beside_bad": beside.row()}
+    ratios = {
+        f"p{each:g}": round(
+            rows["orders_beside_bad"][f"p{each:g}_ms"] / rows["orders_quiet"][f"p{each:g}_ms"], 2
         )
-    return {"orders_beside_bad": ordered.row(), "bad": refused}
-
-
-def _bad_load(url: str, api_key: str, rate: float, seconds: float) -> dict[str, Any]:
-    """Send orders over HTTP that are signed with another secret than the key's; return what came of them."""
-
-    async def run() -> dict[str, Any]:
-        load = Load()
-        connector = aiohttp.TCPConnector(limit=HTTP_CONNECTIONS_MAX)
-        async with aiohttp.ClientSession(connector=connector) as session:
-            wrong = Credentials(account_id=0, api_key=api_key, secret="not the secret")  # noqa: S106
-            load.callers.append(HttpCaller(session, url, load.answered, wrong))
-            measured = await load.open_loop("order", rate, seconds, lambda *_: None)
-            await load.callers[0].close()
-        return measured.row()
-
-    return uvloop.run(run())
+        for each in (50.0, 99.0)
+    }
+    return {**rows, "bad": dict(bad), "beside_bad_over_quiet": ratios}
 
 
 async def measure_throughput(asked: Asked, in_flight: int, progress: Progress) -> dict[str, Any]:

@@ -65,6 +65,9 @@ class Front:
         except ApiError as error:
             status, body = error.status, _error_body(error)
             gate.refused(call, path, error)
+            if not call.is_admitted:
+                # Until it is answered, the connection's next request is not looked at.
+                await gate.pace(call.remote, request.transport)
             if isinstance(error, LimitError):
                 headers["Retry-After"] = str(error.retry_s)
         except Exception as error:

@@ -4,6 +4,7 @@ The order of checks is the one clients see at Binance: key, timestamp, signature
 the call itself finds. A request that fails one of them has cost its address something all the same.
 """
 
+import asyncio
 import itertools
 import secrets
 import time
@@ -28,14 +29,25 @@ logger = structlog.get_logger(__name__)
 class Call:
     """One request: who is asking what from where. `account_id` is 0 until a key says whose it is.
 
-    `name` is what the call is counted under.
+    `name` is what the call is counted under; `is_admitted` tells that the gate has let it through.
     """
 
-    __slots__ = ("account_id", "is_order", "name", "now_ms", "remote", "request_id", "started_ns", "use")
+    __slots__ = (
+        "account_id",
+        "is_admitted",
+        "is_order",
+        "name",
+        "now_ms",
+        "remote",
+        "request_id",
+        "started_ns",
+        "use",
+    )
 
     def __init__(self, request_id: str, remote: str, now_ms: int) -> None:
         self.started_ns = time.perf_counter_ns()
         self.name = OTHER
+        self.is_admitted = False
         self.is_order = False
         self.request_id = request_id
         self.remote = remote
@@ -109,6 +121,7 @@ class Gate:
             self.usage.count_order(call.account_id, count, use, call.now_ms)
         if endpoint.needs_past and not self.intake.has_past:
             raise PAST_UNREAD.error()
+        call.is_admitted = True
         return values
 
     def refused(self, call: Call, path: str, error: ApiError) -> None:
@@ -126,6 +139,22 @@ class Gate:
             code=error.code,
             message=error.text,
         )
+
+    async def pace(self, remote: str, transport: asyncio.Transport | None) -> None:
+        """Wait for the turn of a refusal at the gate; its connection is not read meanwhile.
+
+        What comes on it stays with who sends it. Nobody waits any more once the intake closes.
+        """
+        wait_s = self.usage.refusal_wait_s(remote, time.monotonic())
+        if not wait_s or self.closing or transport is None:
+            return
+        # Whoever else stopped the reading, for want of room, goes on with it as well.
+        is_read = transport.is_reading()
+        if is_read:
+            transport.pause_reading()
+        await asyncio.sleep(wait_s)
+        if is_read and not transport.is_closing():
+            transport.resume_reading()
 
     def failed(self, call: Call, path: str, error: Exception) -> ApiError:
         """Note an exception, which is a defect of ours; return what the caller gets."""

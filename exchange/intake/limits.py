@@ -9,9 +9,13 @@ What is limited protects callers from each other. On one machine all of them are
 only what comes from another machine is refused; what comes from loopback is counted and told, and passes.
 The house's own traders pass in any case: a bot that is shut out must not take the market with it.
 
+Refusals at the gate have a pace instead, which binds everybody: whoever sends nonsense at full speed is
+answered at that pace, and so sends no faster; those who send what can be served do not notice.
+
 Memory is bounded: the addresses seen last are remembered, an IPv6 network of 64 bits as one.
 """
 
+import math
 from collections import OrderedDict
 from dataclasses import dataclass
 from ipaddress import IPv6Address
@@ -29,6 +33,12 @@ ADDRESSES_MAX = 10_000
 REFUSALS_MAX = 50
 BAN_FIRST_MS = 120_000
 BAN_MAX_MS = 3 * 24 * 3_600_000
+# So many refusals of an address are answered at once, and so many a second after them.
+PACE_BURST = 50
+PACE_PER_S = 200
+PACE_WAIT_S_MAX = 2.0
+# Those that wait are answered together: to wake for each costs several times what is to be done.
+PACE_TURN_S = 0.05
 _IPV6_HOST_BITS = 64
 
 
@@ -59,7 +69,7 @@ DEFAULT_LIMITS: Final = Limits()
 class AddressUse:
     """What an address has used in its minute, and until when it is banned (ms)."""
 
-    __slots__ = ("bans", "cancels", "is_bound", "minute", "name", "refusals", "unban_ms", "weight")
+    __slots__ = ("bans", "cancels", "is_bound", "minute", "name", "paced_s", "refusals", "unban_ms", "weight")
 
     def __init__(self, name: str, *, is_bound: bool) -> None:
         self.name = name
@@ -70,6 +80,7 @@ class AddressUse:
         self.refusals = 0
         self.bans = 0
         self.unban_ms = 0
+        self.paced_s = 0.0
 
 
 class LimitError(ApiError):
@@ -109,6 +120,18 @@ class Usage:
         if use.unban_ms > now_ms:
             raise _banned(use, now_ms)
         return use
+
+    def refusal_wait_s(self, remote: str, now_s: float) -> float:
+        """Count a refusal of an address; return how long its answer has to wait. `now_s` is monotonic.
+
+        It is a leaky bucket: `paced_s` is when the refusals so far are through at their pace.
+        """
+        use = self._addresses.get(remote) or self._remember(remote)
+        use.paced_s = max(use.paced_s, now_s - PACE_BURST / PACE_PER_S) + 1 / PACE_PER_S
+        if use.paced_s <= now_s:
+            return 0.0
+        turn_s = math.ceil(use.paced_s / PACE_TURN_S) * PACE_TURN_S
+        return min(turn_s - now_s, PACE_WAIT_S_MAX)
 
     def charge(self, use: AddressUse, weight: int, now_ms: int, *, is_cancel: bool = False) -> None:
         """Count a request of an address.

@@ -18,7 +18,8 @@ from events.commands import (
 from events.events import Event
 from events.frame import CommandFrame
 from events.log import LogUnavailableError, Place
-from events.redis import _APPEND_EVENTS, RedisLog
+from events.redis import RedisLog
+from events.redis_scripts import APPEND_EVENTS
 from events.values import IndexSource, OrderType, Side, TimeInForce
 from exchange.aggregate.account import FIRST_USER_ACCOUNT_ID
 from exchange.aggregate.decide import decide
@@ -60,7 +61,7 @@ async def repeated_and_lost(count: int) -> Row:
     async def work(result: Row) -> None:
         with rigged() as rig:
             async with proxied(rig.url) as proxy:
-                proxy.markers = (b"XADD", _APPEND_EVENTS.sha.encode())
+                proxy.markers = (b"XADD", APPEND_EVENTS.sha.encode())
                 rig.writer(url=proxy.url)
                 log = RepeatingLog(proxy.url)
                 await eventually(lambda: has_events(log), "log")

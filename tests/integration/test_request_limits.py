@@ -8,15 +8,17 @@ from dataclasses import replace
 
 import msgspec
 import pytest
+from yarl import URL
 
 import exchange.intake.gate
 from exchange.config import Enforce
-from exchange.intake.limits import REFUSALS_MAX, Limits
+from exchange.intake.limits import PACE_BURST, REFUSALS_MAX, Limits
 from tests.running_venue import DEADLINE_S, Account, Venue, start_intake
 
 DEPTH = "symbol=BTCUSDT&limit=100"
 DEPTH_WEIGHT = 5
 WINDOW = {"recvWindow": 60_000}
+FLOOD_REQUESTS = 5_000
 
 
 @asynccontextmanager
@@ -120,3 +122,59 @@ async def test_an_empty_json_body_is_no_body(venue: Venue) -> None:
         f"{venue.url}/fapi/v1/depth", headers=headers, data=b'{"symbol":"BTCUSDT"}'
     ) as response:
         assert (400, -1102) == (response.status, (await response.json())["code"])
+
+
+async def test_bad_requests_at_speed_wait_and_good_ones_do_not(venue: Venue) -> None:
+    """Every request of a flood is refused as it must be; an order sent after it is served before its end."""
+    account, count = await venue.account(), PACE_BURST + 100
+    host, port = URL(venue.url).host, URL(venue.url).port
+    reader, writer = await asyncio.open_connection(host, port)
+    writer.write(b"GET /fapi/v1/account HTTP/1.1\r\nHost: a\r\n\r\n" * count)
+
+    async def read_answers() -> list[int]:
+        codes = []
+        for _ in range(count):
+            head = await reader.readuntil(b"\r\n\r\n")
+            length = int(head.split(b"Content-Length: ")[1].split(b"\r\n")[0])
+            codes.append(msgspec.json.decode(await reader.readexactly(length))["code"])
+        return codes
+
+    async with asyncio.timeout(DEADLINE_S):
+        flood = asyncio.create_task(read_answers())
+        status, order = await account.order()
+        assert (200, "NEW") == (status, order["status"])
+        assert not flood.done()
+        assert [-5000] * count == await flood
+    writer.close()
+
+
+async def test_bad_messages_at_speed_wait_and_good_sockets_do_not(venue: Venue) -> None:
+    """A connection's messages are read at the pace of its refusals, and another connection's are not."""
+    url, count = f"{venue.url}/ws-fapi/v1", PACE_BURST + 100
+    async with venue.session.ws_connect(url) as bad, venue.session.ws_connect(url) as good:
+        for n in range(count):
+            await bad.send_json({"id": n, "method": "account.status", "params": {"timestamp": 1}})
+        await good.send_json({"id": "good", "method": "ping"})
+        async with asyncio.timeout(DEADLINE_S):
+            answer = await good.receive_json()
+            assert ("good", 200) == (answer["id"], answer["status"])
+            refusals = [await bad.receive_json() for _ in range(count)]
+    assert list(range(count)) == [each["id"] for each in refusals]
+    assert {-1102} == {each["error"]["code"] for each in refusals}
+
+
+async def test_what_a_flood_sends_beyond_its_pace_stays_with_its_sender(venue: Venue) -> None:
+    """A connection that is refused faster than it is answered is not read, so that nothing piles up here."""
+    host, port = URL(venue.url).host, URL(venue.url).port
+    reader, writer = await asyncio.open_connection(host, port)
+    request = b"GET /fapi/v1/nowhere HTTP/1.1\r\nHost: a\r\nX: " + b"x" * 4_000 + b"\r\n\r\n"
+    writer.write(request * FLOOD_REQUESTS)
+    async with asyncio.timeout(DEADLINE_S):
+        for _ in range(PACE_BURST + 100):
+            await reader.readuntil(b"}")
+    # The rest is the kernel's, whose buffers between two sockets take some megabytes.
+    unsent = (
+        writer.transport.get_write_buffer_size() if isinstance(writer.transport, asyncio.Transport) else 0
+    )
+    assert unsent > len(request) * FLOOD_REQUESTS // 2
+    writer.transport.abort()

@@ -4,7 +4,15 @@ import pytest
 
 from exchange.config import Enforce
 from exchange.intake import limits
-from exchange.intake.limits import LimitError, Limits, Usage
+from exchange.intake.limits import (
+    PACE_BURST,
+    PACE_PER_S,
+    PACE_TURN_S,
+    PACE_WAIT_S_MAX,
+    LimitError,
+    Limits,
+    Usage,
+)
 
 FAR = "203.0.113.7"
 START_MS = 1_700_000_040_000  # a minute begins
@@ -114,3 +122,31 @@ def test_many_addresses_take_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> 
     first = usage.address("2001:db8::1", START_MS)
     assert first is usage.address("2001:db8::ffff:2", START_MS)
     assert first is not usage.address("2001:db8:0:1::1", START_MS)
+
+
+def test_refusals_beyond_a_burst_are_answered_at_a_pace() -> None:
+    """The first are answered at once, the rest a turn's length together, so many a second."""
+    usage, now_s = Usage(Limits()), 1_000.0
+    waits_s = [usage.refusal_wait_s("127.0.0.1", now_s) for _ in range(PACE_BURST + PACE_PER_S)]
+    assert not any(waits_s[:PACE_BURST])
+    assert all(waits_s[PACE_BURST:])
+    assert 1.0 <= max(waits_s) <= 1.0 + 2 * PACE_TURN_S
+    turns = {round((now_s + wait_s) / PACE_TURN_S, 6) for wait_s in waits_s if wait_s}
+    assert all(turn.is_integer() for turn in turns)
+    assert len(turns) <= 1 / PACE_TURN_S + 2
+
+
+def test_who_is_refused_now_and_then_never_waits() -> None:
+    """A pause gives the burst back, and another address has its own."""
+    usage, now_s = Usage(Limits()), 1_000.0
+    while not usage.refusal_wait_s("127.0.0.1", now_s):
+        pass
+    assert not usage.refusal_wait_s(FAR, now_s)
+    later_s = now_s + (PACE_BURST + 1) / PACE_PER_S + 0.001
+    assert not any(usage.refusal_wait_s("127.0.0.1", later_s) for _ in range(PACE_BURST))
+
+
+def test_a_crowd_of_refused_connections_waits_no_longer_than_the_limit() -> None:
+    """However many are refused at once, each is answered after two seconds at the latest."""
+    usage = Usage(Limits())
+    assert PACE_WAIT_S_MAX == max(usage.refusal_wait_s(FAR, 1_000.0) for _ in range(10_000))

@@ -74,7 +74,8 @@ class Socket:
             if message.type is not WSMsgType.TEXT:
                 await self._socket.close(code=WSCloseCode.UNSUPPORTED_DATA, message=b"text only")
                 break
-            self.receive(message.data)
+            if not self.receive(message.data):
+                await self.gate.pace(self.remote, transport)
             if self._in_flight >= IN_FLIGHT_MAX:
                 self._room.clear()
                 await self._room.wait()
@@ -87,8 +88,8 @@ class Socket:
         self._flush()
         await self._socket.close(code=WSCloseCode.GOING_AWAY, message=b"the exchange stops")
 
-    def receive(self, text: str) -> None:
-        """Begin to answer a message."""
+    def receive(self, text: str) -> bool:
+        """Begin to answer a message; return whether it passed the gate."""
         call = self.gate.call(self.remote)
         request = Request()
         tells_limits = self._tells_limits
@@ -105,19 +106,20 @@ class Socket:
             endpoint = METHODS.get(request.method)
             if endpoint is None:
                 finish(self._session_call(call, request.method, parameters), None)
-                return
+                return True
             call.name = f"ws {request.method}"
             values = self.gate.admit(
                 call, endpoint, lambda: parameters, partial(self._authenticate, call, endpoint)
             )
         except Exception as error:
             self._finish(call, request, tells_limits, None, error)
-            return
+            return False
         self._in_flight += 1
         Stepper(
             endpoint.handler(self.gate.intake, call.account_id, values),  # type: ignore[arg-type]
             partial(self._end, finish),
         )()
+        return True
 
     def _authenticate(self, call: Call, endpoint: Endpoint, parameters: dict[str, str]) -> Caller | None:
         security = endpoint.security
