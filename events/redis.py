@@ -222,7 +222,11 @@ class RedisLog:
                 raise LogRewoundError(f"entry {first_kept.seq} is not the one before which to trim")
 
     async def event_head(self) -> Head:
-        """Return number and hash of the last event entry."""
+        """Return number and hash of the last event entry.
+
+        Raises:
+            CorruptLogError: what the server keeps beside the stream is neither.
+        """
         seq, chain_hash = await self._call("HMGET", self._head_key, "seq", "hash")
         if seq is None:
             return Head(seq=0, chain_hash=GENESIS_HASH)

@@ -184,7 +184,8 @@ class KeyKind(IntEnum):
 class KeyPermission(IntFlag):
     """What an API key may do with its account; a key has any of them.
 
-    READ: ask. TRADE: orders, leverage, margin. WITHDRAW: take money out. ADMINISTER: the account's keys.
+    READ: ask, which the intake lets every key do. TRADE: orders, leverage, margin. WITHDRAW: take money out.
+    ADMINISTER: the account's keys.
     """
 
     READ = 1

@@ -154,8 +154,8 @@ def sql(
 ) -> None:
     """Query archive and live log. Views: commands, events, orders, trades, liquidations, balances, positions.
 
-    Prices, sizes and money are exact decimals. --json prints one object a line, decimals as text. Every file of
-    the archive is compared with its checksum before: damage ends it with exit code 10.
+    Prices, sizes and money are exact decimals. --json prints one object a line, decimals as text.
+    Every file of the archive is compared with its checksum before; damage ends it with exit code 10.
     """
     if as_json and as_csv:
         raise typer.BadParameter("give one of --json and --csv")

@@ -32,6 +32,7 @@ from exchange.process_cli import (
 
 if TYPE_CHECKING:
     from events.log import ReadableLog
+    from exchange.audit.verify import KeptHead
     from exchange.runtime import Alive
     from exchange.supervisor import Supervisor
 
@@ -321,24 +322,13 @@ def verify(
     Of an --archive also every file, and the columns that `foldex sql` queries.
     """
     from exchange.audit.cli import FindingError, run_verify
-    from exchange.audit.verify import BadTokenError, Extent, KeptHead
+    from exchange.audit.verify import Extent
 
-    try:
-        kept_head = KeptHead.parse(head) if head is not None else None
-    except BadTokenError as error:
-        raise typer.BadParameter(str(error), param_hint="--head") from None
-    if to_seq is not None and to_seq < from_seq:
-        raise typer.BadParameter(f"is before --from, entry {from_seq}", param_hint="--to")
-    if kept_head is not None and not from_seq <= kept_head.seq <= (to_seq or kept_head.seq):
-        message = f"entry {kept_head.seq} is not among those to verify"
-        raise typer.BadParameter(message, param_hint="--head")
-    if to_seq is not None and to_seq < from_seq:
-        raise typer.BadParameter(f"must be at least --from, which is {from_seq}", param_hint="--to")
     scope = Extent(
         first_seq=from_seq,
         last_seq=to_seq,
         decide=decide,
-        kept_head=kept_head,
+        kept_head=_head_to_verify(head, from_seq, to_seq),
         directory=snapshots or data_dir / config.SNAPSHOT_DIR_NAME,
         archive=None if archive else archive_of(data_dir, redis_url),
     )
@@ -363,6 +353,22 @@ def verify(
         # Damage may be so great that an archive cannot be opened; and who stops early was told nothing.
         codes = {config.EXIT_CORRUPT: config.EXIT_FINDING, config.EXIT_OK: config.EXIT_INTERRUPTED}
         raise typer.Exit(codes.get(ended.exit_code, ended.exit_code)) from None
+
+
+def _head_to_verify(token: str | None, from_seq: int, to_seq: int | None) -> "KeptHead | None":
+    """Return the end of the log that a token names; it and the borders must go together."""
+    from exchange.audit.verify import BadTokenError, KeptHead
+
+    try:
+        kept_head = KeptHead.parse(token) if token is not None else None
+    except BadTokenError as error:
+        raise typer.BadParameter(str(error), param_hint="--head") from None
+    if to_seq is not None and to_seq < from_seq:
+        raise typer.BadParameter(f"is before --from, entry {from_seq}", param_hint="--to")
+    if kept_head is not None and not from_seq <= kept_head.seq <= (to_seq or kept_head.seq):
+        message = f"entry {kept_head.seq} is not among those to verify"
+        raise typer.BadParameter(message, param_hint="--head")
+    return kept_head
 
 
 @app.command("head")

@@ -53,6 +53,12 @@ ORDERS_10S_ENV = "FOLDEX_ORDERS_10S"
 ORDERS_10S_DEFAULT = 300
 ORDERS_1M_ENV = "FOLDEX_ORDERS_1M"
 ORDERS_1M_DEFAULT = 1_200
+CONNECTS_5M_ENV = "FOLDEX_CONNECTS_5M"
+CONNECTS_5M_DEFAULT = 300
+CONNECTIONS_ENV = "FOLDEX_CONNECTIONS"
+# Binance names no such number. A fifth of the streams' 1,000: no address can keep all others out, and one
+# connection carries 1,024 streams, or as many requests at a time as a bot has.
+CONNECTIONS_DEFAULT = 200
 LEGACY_CONDITIONAL_ORDERS_ENV = "FOLDEX_LEGACY_CONDITIONAL_ORDERS"
 REPLICAS_ENV = "FOLDEX_REPLICAS"
 # Of the house taker, in all markets together.

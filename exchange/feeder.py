@@ -12,7 +12,7 @@ from events.values import MarketSpec
 from exchange.aggregate.state import Exchange
 from exchange.feed import PriceSource, open_calm, open_recorded, run_feed
 from exchange.fold import Fold
-from exchange.runtime import Runtime
+from exchange.runtime import Runtime, until_one_ends
 
 logger = structlog.get_logger(__name__)
 
@@ -46,13 +46,8 @@ class Feeder:
         following = asyncio.create_task(self.fold.run(self._runtime.stop), name="fold")
         feeding = asyncio.create_task(self._feed(), name="feed")
         try:
-            done, _ = await asyncio.wait({following, feeding}, return_when=asyncio.FIRST_COMPLETED)
-            for task in done:
-                task.result()
+            await until_one_ends(feeding, following)
         finally:
-            feeding.cancel()
-            following.cancel()
-            await asyncio.wait({following, feeding})
             await self._appender.close()
 
     def _on_entry(self, verified: VerifiedEvents) -> None:

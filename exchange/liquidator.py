@@ -16,7 +16,7 @@ from events.events import Event
 from events.log import LogFullError, VerifiedEvents
 from exchange.aggregate.state import Exchange
 from exchange.fold import Fold
-from exchange.runtime import Host
+from exchange.runtime import Host, until_one_ends
 from exchange.watch import Bucket, Watch
 
 FULL_RETRY_S = 1.0
@@ -135,11 +135,6 @@ async def run_liquidator(runtime: Host) -> None:
     asking = asyncio.create_task(liquidator.ask(), name="ask")
     runtime.ready(lambda: fold.head.seq)
     try:
-        done, _ = await asyncio.wait({following, asking}, return_when=asyncio.FIRST_COMPLETED)
-        for task in done:
-            task.result()
+        await until_one_ends(asking, following)
     finally:
-        asking.cancel()
-        following.cancel()
-        await asyncio.wait({following, asking})
         await appender.close()

@@ -118,7 +118,7 @@ def intake(
         Enforce,
         typer.Option(
             envvar=config.LIMITS_ENV,
-            help="Whom request weights and order counts bind: callers on other machines, all, or nobody.",
+            help="Whom request limits bind: callers on other machines, all, or nobody.",
         ),
     ] = Enforce.REMOTE,
     weight_1m: Annotated[
@@ -137,6 +137,22 @@ def intake(
         int,
         typer.Option(min=0, envvar=config.ORDERS_1M_ENV, help="Orders of an account in a minute; 0: any."),
     ] = config.ORDERS_1M_DEFAULT,
+    connects_5m: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            envvar=config.CONNECTS_5M_ENV,
+            help="WebSocket connections that an address may ask for in five minutes; 0: any.",
+        ),
+    ] = config.CONNECTS_5M_DEFAULT,
+    connections: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            envvar=config.CONNECTIONS_ENV,
+            help="WebSocket connections that an address may have at a time; 0: any.",
+        ),
+    ] = config.CONNECTIONS_DEFAULT,
     legacy_conditional_orders: Annotated[
         bool,
         typer.Option(
@@ -175,7 +191,12 @@ def intake(
                 stop=runtime.stop,
                 lag_frames=lag_frames,
                 limits=Limits(
-                    weight_1m=weight_1m, orders_10s=orders_10s, orders_1m=orders_1m, enforce=limits
+                    weight_1m=weight_1m,
+                    orders_10s=orders_10s,
+                    orders_1m=orders_1m,
+                    connects_5m=connects_5m,
+                    connections=connections,
+                    enforce=limits,
                 ),
                 snapshots=runtime.snapshots,
                 consumers=runtime.read_consumers,

@@ -348,6 +348,18 @@ async def until_available(step: Callable[[], Awaitable[None]], stop: asyncio.Eve
     return False
 
 
+async def until_one_ends(*tasks: asyncio.Task[None]) -> None:
+    """Wait until one of these ends; raise what it raised. The others are cancelled and have ended, too."""
+    try:
+        done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in done:
+            task.result()
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.wait(tasks)
+
+
 async def wait_set(event: asyncio.Event, timeout_s: float) -> bool:
     """Wait until the event is set, at most `timeout_s`; return whether it is."""
     try:

@@ -5,14 +5,14 @@ from dataclasses import dataclass
 
 import redis
 
-from events.events import Event
+from events.events import Event, TradeExecuted
 from events.frame import GENESIS_HASH, SCHEMA_VERSION, EventEntry, Groups, chain_hash, encode_groups
 from events.log import CommandEntry, Head, VerifiedEvents
 from events.memory import MemoryLog
 from events.redis import RedisLog
 from exchange.aggregate.state import Exchange
 from exchange.audit.evidence import Auditor, Evidence
-from tests.venue import Trader, Venue, spec
+from tests.venue import Trader, Venue, only, spec
 
 BTC, ETH = "BTCUSDT", "ETHUSDT"
 # Gives what stands in an event's place.
@@ -33,7 +33,7 @@ class Scene:
             self.alice.mode(symbol, mode)
         self.alice.leverage(symbol, leverage)
         self.bob.place("SELL" if side == "BUY" else "BUY", symbol, size, price)
-        self.alice.place(side, symbol, size, price)
+        only(TradeExecuted, self.alice.place(side, symbol, size, price))
 
 
 def scene(fund: str = "100000") -> Scene:
@@ -43,6 +43,17 @@ def scene(fund: str = "100000") -> Scene:
     venue.index(BTC, "50000")
     venue.index(ETH, "3000")
     return Scene(venue, venue.account("1000"), venue.account("1000000"))
+
+
+def pooled() -> Scene:
+    """Return a story: BTC and ETH longs on one wallet, both gap down, the fund takes both."""
+    s = scene()
+    s.open(BTC, "BUY", "0.1", "50000", mode="CROSS", leverage=20)
+    s.open(ETH, "BUY", "2", "3000", mode="CROSS", leverage=20)
+    s.venue.index(BTC, "46000")
+    s.venue.index(ETH, "2650")
+    s.venue.liquidate(s.alice)
+    return s
 
 
 def log_of(venue: Venue) -> MemoryLog:

@@ -3,7 +3,6 @@
 import asyncio
 import hashlib
 import hmac
-import socket
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
@@ -21,8 +20,17 @@ from exchange.intake.admin_cli import app as admin_cli
 from exchange.intake.process import run_intake
 from exchange.writer import run_writer
 from tests.integration.in_memory import MemoryHost
+from tests.integration.processes import free_ports
 
 DEADLINE_S = 20.0
+BID: dict[str, object] = {
+    "symbol": "BTCUSDT",
+    "side": "BUY",
+    "type": "LIMIT",
+    "timeInForce": "GTC",
+    "quantity": "0.010",
+    "price": "50000.0",
+}
 NOBODY = "a" * 64
 
 
@@ -53,15 +61,7 @@ class Account:
 
     async def order(self, **parameters: object) -> Any:
         """Place an order, by default to buy 0.01 BTC at 50,000."""
-        wanted = {
-            "symbol": "BTCUSDT",
-            "side": "BUY",
-            "type": "LIMIT",
-            "timeInForce": "GTC",
-            "quantity": "0.010",
-            "price": "50000.0",
-        } | parameters
-        given = {name: value for name, value in wanted.items() if value is not None}
+        given = {name: value for name, value in (BID | parameters).items() if value is not None}
         return await self.call("POST", "/fapi/v1/order", parameters=given)
 
 
@@ -108,19 +108,12 @@ class Venue:
         return sum(len(entry.frame.commands()) for entry in self.log.commands)
 
 
-def free_ports() -> tuple[int, int]:
-    """Return two ports that were free a moment ago."""
-    with socket.socket() as one, socket.socket() as other:
-        one.bind(("127.0.0.1", 0))
-        other.bind(("127.0.0.1", 0))
-        return one.getsockname()[1], other.getsockname()[1]
-
-
 async def start_intake(
     log: MemoryLog, key_file: Path, stop: asyncio.Event, **settings: Any
 ) -> tuple["asyncio.Task[None]", str, str]:
     """Start an intake with these settings; return its task and addresses once it listens."""
-    port, admin_port = free_ports()
+    port = free_ports()
+    admin_port = port + 1
     listening = asyncio.Event()
     task = asyncio.create_task(
         run_intake(

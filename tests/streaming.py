@@ -4,7 +4,7 @@ import asyncio
 import json
 import os
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -14,24 +14,19 @@ from aiohttp import web
 from events.commands import AnyCommand, ListMarket, OpenAccount, PlaceOrder, SetIndexPrice
 from events.memory import MemoryLog
 from events.values import IndexSource, OrderType, Side, TimeInForce
-from exchange.intake.front import Front, FrontServer
+from exchange.intake.front import Front
 from exchange.intake.gate import Gate
 from exchange.intake.keys import KeyRing
+from exchange.intake.limits import DEFAULT_LIMITS, Limits
+from exchange.intake.listener import FrontServer, ListenerLimits
 from exchange.intake.service import Intake
 from exchange.intake.streams.connection import StreamLimits
 from exchange.intake.streams.front import PATHS, StreamFront
 from tests.recorded import Recorded
 from tests.venue import spec
+from tests.waiting import until
 
 DEADLINE_S = 20.0
-
-
-async def until(is_there: Callable[[], bool]) -> None:
-    """Wait for something within this process that has no event to wait for."""
-    deadline = time.monotonic() + DEADLINE_S
-    while not is_there():
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.001)
 
 
 class Socket:
@@ -95,7 +90,7 @@ class Stage:
 
     async def caught_up(self) -> None:
         """Wait until the intake has every entry."""
-        await until(lambda: self.intake.state.seq == self.record.state.seq)
+        await until(lambda: self.intake.state.seq == self.record.state.seq, "end of the record")
 
     async def index(self, symbol: str, price_ticks: int) -> None:
         """Report an index price."""
@@ -137,16 +132,22 @@ class Stage:
 
 
 @asynccontextmanager
-async def streaming(*, limits: StreamLimits | None = None) -> AsyncIterator[Stage]:
+async def streaming(
+    *,
+    limits: StreamLimits | None = None,
+    listener: ListenerLimits | None = None,
+    request_limits: Limits = DEFAULT_LIMITS,
+) -> AsyncIterator[Stage]:
     """Run an intake with two markets and a few funded accounts, numbers 2 to 7, at the time that it is."""
     record = Recorded(MemoryLog(), now_ns=time.time_ns())
     await record.begin()
-    intake = Intake(record.log, "intake-test", KeyRing(os.urandom(32)))
+    intake = Intake(record.log, "intake-test", KeyRing(os.urandom(32)), limits=request_limits)
     await intake.catch_up()
-    streams = StreamFront(intake, limits)
-    front = Front(Gate(intake), dict.fromkeys(PATHS, streams.handle))
+    gate = Gate(intake)
+    streams = StreamFront(gate, limits)
+    front = Front(gate, dict.fromkeys(PATHS, streams.handle))
     folding = asyncio.create_task(intake.run())
-    runner = web.ServerRunner(FrontServer(front.handle, access_log=None))
+    runner = web.ServerRunner(FrontServer(front.handle, gate.usage, listener, access_log=None))
     await runner.setup()
     await web.TCPSite(runner, "127.0.0.1", 0).start()
     host, port = runner.addresses[0][:2]

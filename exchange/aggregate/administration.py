@@ -1,4 +1,7 @@
-"""Markets, accounts, money in and out, leverage and position mode."""
+"""Markets, accounts, money in and out, leverage and position mode.
+
+Each function here decides one command: it emits what becomes of it, or raises `Refused`.
+"""
 
 from events.commands import (
     AddApiKey,

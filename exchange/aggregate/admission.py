@@ -1,7 +1,8 @@
 """Admission: which orders the contract and the account allow.
 
 Two questions are asked of every order. Does it keep the contract's filters, whoever asks? And does the
-account hold what it could open? Refusals name the field, and the filter by the exchange's own name for it.
+account hold what it could open? Refusals (`Refused` is raised) name the field, and the filter by the
+exchange's own name for it.
 """
 
 from events.commands import PlaceConditional, PlaceOrder

@@ -125,7 +125,11 @@ def set_countdown(turn: Turn, command: SetCountdown) -> None:
 
 
 def do_overdue(turn: Turn) -> None:
-    """End the orders whose time has come, and run out the countdowns, oldest first."""
+    """End the orders whose time has come, and run out the countdowns, oldest first.
+
+    Raises:
+        WorkError: one of them cannot be done, which is a fault of the exchange (see `failing`).
+    """
     state = turn.state
     for _ in range(TIMERS_PER_FRAME_MAX):
         timer = next(iter(state.overdue), None)
@@ -154,7 +158,11 @@ def _end(turn: Turn, work: Work) -> None:
 
 
 def do_due(turn: Turn) -> None:
-    """Place the orders of conditional orders whose price was reached, in the order of firing."""
+    """Place the orders of conditional orders whose price was reached, in the order of firing.
+
+    Raises:
+        WorkError: one of them cannot be done, which is a fault of the exchange (see `failing`).
+    """
     state = turn.state
     for _ in range(TRIGGERS_PER_COMMAND_MAX):
         if not state.due or len(turn.events) > EVENTS_PER_COMMAND_AIM:

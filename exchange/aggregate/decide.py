@@ -205,7 +205,15 @@ def decide_frame(
         if state.due:
             conditional.do_due(turn)
     groups = [turn.events]
-    order_id = first_id = seq * ORDERS_PER_FRAME
+    groups += _decide_each(turn, commands, seq * ORDERS_PER_FRAME, failures)
+    halting.check_sums(turn)
+    return groups
+
+
+def _decide_each(turn: Turn, commands: list[AnyCommand], first_id: int, failures: Failures | None) -> Groups:
+    """Decide a frame's commands in order, the first under the order id `first_id`; a group for each."""
+    groups: Groups = []
+    order_id = first_id
     count = 0
     for command in commands:
         try:
@@ -222,7 +230,6 @@ def decide_frame(
         groups.append(turn.events)
         count += len(turn.events)
         order_id += 1
-    halting.check_sums(turn)
     return groups
 
 

@@ -1,4 +1,8 @@
-"""One command's turn: the state it meets, the events it makes, and how it is refused."""
+"""One command's turn: the state it meets, the events it makes, and how it is refused.
+
+A function that decides a command emits what becomes of it, or raises `Refused`; so does every function whose
+docstring says that it refuses something.
+"""
 
 from __future__ import annotations
 

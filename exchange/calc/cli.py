@@ -84,7 +84,10 @@ def margin(
     if steps:
         result["what_if"] = try_steps(scenario, steps)
     encoded = msgspec.json.encode(result)
-    text = (encoded if as_json else msgspec.json.format(encoded, indent=2)).decode()
+    _print_result((encoded if as_json else msgspec.json.format(encoded, indent=2)).decode())
+
+
+def _print_result(text: str) -> None:
     try:
         typer.echo(text)
         sys.stdout.flush()

@@ -31,6 +31,11 @@ NEEDED: dict[Security, KeyPermission] = {
 logger = structlog.get_logger(__name__)
 
 
+def permissions_of(added: ApiKeyAdded) -> int:
+    """Return what a key may do, a sum of `KeyPermission`: what it was given, and to read, as at Binance."""
+    return added.permissions | KeyPermission.READ.value
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Caller:
     """The owner of a key. `verify` checks what is signed with it; with no `networks` it may come from any."""
@@ -68,7 +73,7 @@ class Access:
         caller = self._callers.get(api_key)
         if caller is None or caller.added is not added:
             caller = self._callers[api_key] = self._make(added)
-        if not added.permissions & NEEDED[security]:
+        if not permissions_of(added) & NEEDED[security]:
             raise BAD_KEY.error()
         if caller.networks and not is_within(remote, caller.networks):
             raise BAD_KEY.error()

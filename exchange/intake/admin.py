@@ -2,6 +2,8 @@
 
 It has no authentication of its own: it is bound to loopback, and whoever can reach it rules the exchange.
 Bodies must say that they are JSON, which keeps web pages in a local browser from posting to it.
+
+Forms hold amounts and prices as decimal strings, in USDT. What a form asks in vain is an `ApiError`.
 """
 
 from collections.abc import Awaitable, Callable

@@ -9,6 +9,7 @@ from events.commands import AddApiKey, RemoveApiKey
 from events.events import ApiKeyAdded
 from events.values import KeyKind, KeyPermission, permission_names
 from exchange.aggregate.administration import NETWORKS_CHARS_MAX
+from exchange.intake.access import permissions_of
 from exchange.intake.errors import ApiError
 from exchange.intake.keys import new_api_key, new_secret, read_public_key
 from exchange.intake.networks import parse_networks
@@ -27,7 +28,10 @@ class Form(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
 
 
 class KeyTerms(Form, frozen=True):
-    """What a key may do and from where. A `public_key` (PEM or base64): requests are signed by Ed25519."""
+    """What a key may do beside reading, and from where.
+
+    With a `public_key` (PEM or base64) requests are signed by Ed25519.
+    """
 
     permissions: tuple[Permission, ...] = PERMISSIONS_DEFAULT
     networks: tuple[str, ...] = ()
@@ -139,7 +143,7 @@ def key_row(added: ApiKeyAdded) -> dict[str, Any]:
     return {
         "api_key": added.api_key,
         "kind": added.kind.name.lower(),
-        "permissions": permission_names(added.permissions),
+        "permissions": permission_names(permissions_of(added)),
         "networks": added.networks.split(),
     }
 

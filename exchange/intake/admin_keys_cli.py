@@ -32,8 +32,8 @@ Permissions = Annotated[
     list[PermissionOption] | None,
     typer.Option(
         "--permission",
-        help="What the key may do: ask; trade; take money out; look after the account's keys. Can be given "
-        "more than once.  [default: read and trade]",
+        help="What the key may do: trade; take money out; look after the account's keys. Every key may read, "
+        "and with `read` alone nothing else. Can be given more than once.  [default: read and trade]",
     ),
 ]
 Networks = Annotated[

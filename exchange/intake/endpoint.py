@@ -20,7 +20,7 @@ class Security(Enum):
 
     NONE = "anybody"
     KEY = "the owner of an API key, named in the header and not signed with"
-    READ = "the signer with a key that may read"
+    READ = "the signer with any key"
     TRADE = "the signer with a key that may trade"
     WITHDRAW = "the signer with a key that may take money out"
     ADMINISTER = "the signer with a key that may administer the account's keys"

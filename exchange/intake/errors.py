@@ -8,6 +8,8 @@ Clients act on the codes, and some on the exact texts (ccxt knows -4046 by its t
 from dataclasses import dataclass
 from typing import Any
 
+import msgspec
+
 from events.events import Rejected
 from events.values import RejectCode
 
@@ -43,6 +45,14 @@ class Fault:
         return ApiError(self.code, self.text.format(**fields), self.status)
 
 
+_encode = msgspec.json.Encoder().encode
+
+
+def error_body(error: ApiError) -> bytes:
+    """Return the body of the answer to a request that is not granted."""
+    return _encode({"code": error.code, "msg": error.text})
+
+
 UNKNOWN = Fault(-1000, "An unknown error occurred while processing the request.", 500)
 NOT_EXECUTED = Fault(-1001, "Internal error; unable to process your request. Please try again.", 503)
 LOG_FULL = Fault(
@@ -61,6 +71,16 @@ BANNED = Fault(
     "Way too many requests; IP({address}) banned until {until}. "
     "Please use the websocket for live updates to avoid bans.",
     418,
+)
+TOO_MANY_CONNECTS = Fault(
+    -1003,
+    "Too many connection attempts; current limit of IP({address}) is {limit} attempts per 5 minutes.",
+    429,
+)
+TOO_MANY_CONNECTIONS = Fault(
+    -1003,
+    "Too many connections; current limit of IP({address}) is {limit} connections at a time.",
+    429,
 )
 PAST_UNREAD = Fault(
     -1001,

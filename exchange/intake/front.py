@@ -15,7 +15,7 @@ from exchange.intake.access import Caller
 from exchange.intake.auth import AUTH_PARAMETERS, check_signature, check_timestamp
 from exchange.intake.endpoint import Endpoint, Security
 from exchange.intake.endpoints import ROUTES
-from exchange.intake.errors import BAD_REQUEST, BODY_TOO_LARGE, NO_SUCH_PATH, UNKNOWN, ApiError
+from exchange.intake.errors import BAD_REQUEST, BODY_TOO_LARGE, NO_SUCH_PATH, ApiError, error_body
 from exchange.intake.gate import Call, Gate
 from exchange.intake.limits import LimitError
 from exchange.intake.parameters import split_form
@@ -26,9 +26,9 @@ API_KEY_HEADER = "X-MBX-APIKEY"
 
 # What each call is counted under.
 _NAMES = {row: " ".join(row) for row in ROUTES}
-# Answers a request whose path begins with the socket's, given the whole path without the query string. Until
-# it has answered, an `ApiError` may come out of it.
-Socket = Callable[[web.BaseRequest, str], Awaitable[web.StreamResponse]]
+# Answers a request whose path begins with the socket's, given the whole path without the query string and the
+# call that it is. Until it has answered, an `ApiError` may come out of it.
+Socket = Callable[[web.BaseRequest, str, Call], Awaitable[web.StreamResponse]]
 
 logger = structlog.get_logger(__name__)
 
@@ -56,14 +56,14 @@ class Front:
                 if socket is not None:
                     # What follows may be a listen key, which is not for the log.
                     whole, path = path, f"/{first}"
-                    return await socket(request, whole)
+                    return await socket(request, whole, call)
                 gate.usage.charge(gate.check_address(call), 1, call.now_ms)
                 raise NO_SUCH_PATH.error(path=path[:PATH_SHOWN_CHARS_MAX], method=request.method)
             call.name = _NAMES[request.method, path]
             status, body = 200, _encode(await self._call(call, endpoint, request, query))
             gate.answered(call, path)
         except ApiError as error:
-            status, body = error.status, _error_body(error)
+            status, body = error.status, error_body(error)
             gate.refused(call, path, error)
             if not call.is_admitted:
                 # Until it is answered, the connection's next request is not looked at.
@@ -72,7 +72,7 @@ class Front:
                 headers["Retry-After"] = str(error.retry_s)
         except Exception as error:
             failure = gate.failed(call, path, error)
-            status, body = failure.status, _error_body(failure)
+            status, body = failure.status, error_body(failure)
         self._tell_usage(headers, call, endpoint)
         return web.Response(body=body, status=status, headers=headers, content_type="application/json")
 
@@ -110,35 +110,6 @@ class Front:
             headers["X-MBX-ORDER-COUNT-1M"] = str(in_1m)
 
 
-class FrontServer(web.Server):
-    """The server for `Front.handle`, which answers even what is not HTTP in the form of all answers."""
-
-    def __call__(self) -> web.RequestHandler:
-        """Return the protocol of a new connection."""
-        return _FrontProtocol(self, loop=self._loop, **self._kwargs)
-
-
-class _FrontProtocol(web.RequestHandler):
-    __slots__ = ()
-
-    def handle_error(
-        self,
-        request: web.BaseRequest,
-        status: int = 500,
-        exc: BaseException | None = None,
-        message: str | None = None,
-    ) -> web.StreamResponse:
-        """Answer what the parser could not read, or a defect outside `Front.handle`."""
-        if status >= 500:
-            logger.error("connection_failed", exc_info=exc)
-            error = UNKNOWN.error()
-        else:
-            error = BAD_REQUEST.error(what=type(exc).__name__)
-        response = web.Response(body=_error_body(error), status=status, content_type="application/json")
-        response.force_close()
-        return response
-
-
 async def _read_body(request: web.BaseRequest) -> bytes:
     """Read a body, but not more than is ever needed.
 
@@ -157,7 +128,3 @@ async def _read_body(request: web.BaseRequest) -> bytes:
     except (ConnectionError, web.RequestPayloadError):
         raise BAD_REQUEST.error(what="its body breaks off") from None
     return bytes(body)
-
-
-def _error_body(error: ApiError) -> bytes:
-    return _encode({"code": error.code, "msg": error.text})

@@ -8,7 +8,8 @@ import asyncio
 import itertools
 import secrets
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 import structlog
 
@@ -83,6 +84,23 @@ class Gate:
             raise SHUTTING_DOWN.error()
         use = call.use = self.usage.address(call.remote, call.now_ms)
         return use
+
+    @contextmanager
+    def connection(self, call: Call, weight: int = 0) -> Iterator[None]:
+        """Let a WebSocket connection in, for as long as the context lasts: from its handshake to its end.
+
+        Raises:
+            ApiError: as `check_address`; -1003, its address has used up its weight, asks for too many
+                connections or has too many.
+        """
+        use = self.check_address(call)
+        if weight:
+            self.usage.charge(use, weight, call.now_ms)
+        self.usage.connect(use, call.now_ms)
+        try:
+            yield
+        finally:
+            self.usage.disconnect(use)
 
     def admit(
         self,

@@ -1,9 +1,10 @@
-"""How much one address and one account may ask: Binance's request weights and order counts.
+"""How much one address and one account may ask: Binance's request weights, order counts, connections.
 
 Weights are counted by address and minute, orders by account, ten seconds and minute; the windows are those
-of the clock, as the headers of every answer tell. Cancels have a budget of their own, as large: whoever has
-used up the one for everything else can still take risk away. An address that goes on after being told 429
-is shut out (418), each time for twice as long.
+of the clock, as the headers of every answer tell. WebSocket connections are counted by address: attempts in
+five minutes, and those open at a time. Cancels have a budget of their own, as large: whoever has used up the
+one for everything else can still take risk away. An address that goes on after being told 429 is shut out
+(418), each time for twice as long.
 
 What is limited protects callers from each other. On one machine all of them are one's own, so by default
 only what comes from another machine is refused; what comes from loopback is counted and told, and passes.
@@ -16,18 +17,26 @@ Memory is bounded: the addresses seen last are remembered, an IPv6 network of 64
 """
 
 import math
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from dataclasses import dataclass
 from ipaddress import IPv6Address
 from typing import Any, Final
 
 from exchange import config
 from exchange.config import Enforce
-from exchange.intake.errors import BANNED, TOO_MANY_ORDERS, TOO_MANY_REQUESTS, ApiError
+from exchange.intake.errors import (
+    BANNED,
+    TOO_MANY_CONNECTIONS,
+    TOO_MANY_CONNECTS,
+    TOO_MANY_ORDERS,
+    TOO_MANY_REQUESTS,
+    ApiError,
+)
 from exchange.intake.networks import parse_address
 
 MS_PER_MINUTE = 60_000
 MS_PER_10_S = 10_000
+MS_PER_5_MINUTES = 300_000
 ADDRESSES_MAX = 10_000
 # So many requests after the first 429 of a minute are answered 429 too; the next one is banned.
 REFUSALS_MAX = 50
@@ -49,6 +58,8 @@ class Limits:
     weight_1m: int = config.WEIGHT_1M_DEFAULT
     orders_10s: int = config.ORDERS_10S_DEFAULT
     orders_1m: int = config.ORDERS_1M_DEFAULT
+    connects_5m: int = config.CONNECTS_5M_DEFAULT
+    connections: int = config.CONNECTIONS_DEFAULT
     enforce: Enforce = Enforce.REMOTE
 
     def rows(self) -> list[dict[str, Any]]:
@@ -67,9 +78,24 @@ DEFAULT_LIMITS: Final = Limits()
 
 
 class AddressUse:
-    """What an address has used in its minute, and until when it is banned (ms)."""
+    """What an address has used in its minute, and until when it is banned (ms).
 
-    __slots__ = ("bans", "cancels", "is_bound", "minute", "name", "paced_s", "refusals", "unban_ms", "weight")
+    `connects` are the connections that it asked for in its five minutes.
+    """
+
+    __slots__ = (
+        "bans",
+        "cancels",
+        "connects",
+        "five_minutes",
+        "is_bound",
+        "minute",
+        "name",
+        "paced_s",
+        "refusals",
+        "unban_ms",
+        "weight",
+    )
 
     def __init__(self, name: str, *, is_bound: bool) -> None:
         self.name = name
@@ -80,6 +106,8 @@ class AddressUse:
         self.refusals = 0
         self.bans = 0
         self.unban_ms = 0
+        self.five_minutes = 0
+        self.connects = 0
         self.paced_s = 0.0
 
 
@@ -97,6 +125,8 @@ class Usage:
     def __init__(self, limits: Limits) -> None:
         self.limits = limits
         self._addresses: OrderedDict[str, AddressUse] = OrderedDict()
+        # Beside what is remembered of addresses: it holds until the last connection is closed.
+        self._open: Counter[str] = Counter()
         self._minute = 0
         self._ten_seconds = 0
         self._orders_1m: dict[int, int] = {}
@@ -108,11 +138,7 @@ class Usage:
         Raises:
             LimitError: 418, it is banned.
         """
-        use = self._addresses.get(remote)
-        if use is None:
-            use = self._remember(remote)
-        elif len(self._addresses) > ADDRESSES_MAX // 2:
-            self._addresses.move_to_end(use.name)
+        use = self.peer(remote)
         minute = now_ms // MS_PER_MINUTE
         if use.minute != minute:
             use.minute = minute
@@ -121,12 +147,21 @@ class Usage:
             raise _banned(use, now_ms)
         return use
 
+    def peer(self, remote: str) -> AddressUse:
+        """Return what is known of an address, banned or not; its counts may be of a minute that is over."""
+        use = self._addresses.get(remote)
+        if use is None:
+            use = self._remember(remote)
+        elif len(self._addresses) > ADDRESSES_MAX // 2:
+            self._addresses.move_to_end(use.name)
+        return use
+
     def refusal_wait_s(self, remote: str, now_s: float) -> float:
         """Count a refusal of an address; return how long its answer has to wait. `now_s` is monotonic.
 
         It is a leaky bucket: `paced_s` is when the refusals so far are through at their pace.
         """
-        use = self._addresses.get(remote) or self._remember(remote)
+        use = self.peer(remote)
         use.paced_s = max(use.paced_s, now_s - PACE_BURST / PACE_PER_S) + 1 / PACE_PER_S
         if use.paced_s <= now_s:
             return 0.0
@@ -146,7 +181,34 @@ class Usage:
             use.weight += weight
             used = use.weight
         if use.is_bound and used > self.limits.weight_1m > 0 and weight:
-            raise self._refuse(use, now_ms)
+            error = TOO_MANY_REQUESTS.error(address=use.name, limit=self.limits.weight_1m)
+            raise self._refuse(use, error, now_ms, MS_PER_MINUTE)
+
+    def connect(self, use: AddressUse, now_ms: int) -> None:
+        """Count a WebSocket connection that an address asks for, and as open until `disconnect`.
+
+        Raises:
+            ApiError: 429, it has asked for too many, or has too many open; or 418, it went on too long. Then
+                it does not count as open.
+        """
+        five_minutes = now_ms // MS_PER_5_MINUTES
+        if use.five_minutes != five_minutes:
+            use.five_minutes = five_minutes
+            use.connects = 0
+        use.connects += 1
+        limits = self.limits
+        if use.is_bound and use.connects > limits.connects_5m > 0:
+            error = TOO_MANY_CONNECTS.error(address=use.name, limit=limits.connects_5m)
+            raise self._refuse(use, error, now_ms, MS_PER_5_MINUTES)
+        if use.is_bound and self._open[use.name] >= limits.connections > 0:
+            raise TOO_MANY_CONNECTIONS.error(address=use.name, limit=limits.connections)
+        self._open[use.name] += 1
+
+    def disconnect(self, use: AddressUse) -> None:
+        """Count a connection of an address as closed."""
+        self._open[use.name] -= 1
+        if not self._open[use.name]:
+            del self._open[use.name]
 
     def count_order(self, account_id: int, orders: int, use: AddressUse, now_ms: int) -> None:
         """Count the orders of an account that came from an address.
@@ -202,15 +264,14 @@ class Usage:
                 self._addresses.popitem(last=False)
         return use
 
-    def _refuse(self, use: AddressUse, now_ms: int) -> LimitError:
+    def _refuse(self, use: AddressUse, error: ApiError, now_ms: int, window_ms: int) -> LimitError:
         use.refusals += 1
         if use.refusals > REFUSALS_MAX:
             use.unban_ms = now_ms + min(BAN_MAX_MS, BAN_FIRST_MS << min(use.bans, 20))
             use.bans += 1
             use.refusals = 0
             return _banned(use, now_ms)
-        error = TOO_MANY_REQUESTS.error(address=use.name, limit=self.limits.weight_1m)
-        return LimitError(error, _left_s(now_ms, MS_PER_MINUTE))
+        return LimitError(error, _left_s(now_ms, window_ms))
 
 
 def _banned(use: AddressUse, now_ms: int) -> LimitError:

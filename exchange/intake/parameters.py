@@ -31,6 +31,7 @@ _DECIMAL = re.compile(r"-?[0-9]{1,20}(\.[0-9]{1,20})?", re.ASCII)
 _CLIENT_ID = re.compile(r"[.A-Z:/a-z0-9_-]+", re.ASCII)
 _BOOLEANS = {"true": True, "false": False}
 
+# Reads a value; raises ValueError when it is malformed, which becomes the parameter's fault.
 Parse = Callable[[str], Any]
 
 

@@ -11,10 +11,11 @@ from events.log import Log
 from exchange import config
 from exchange.fold import NO_SNAPSHOTS, Snapshots
 from exchange.intake.admin import admin_app
-from exchange.intake.front import Front, FrontServer
+from exchange.intake.front import Front
 from exchange.intake.gate import Gate
 from exchange.intake.keys import KeyRing, load_key_file
 from exchange.intake.limits import DEFAULT_LIMITS, Limits
+from exchange.intake.listener import FrontServer, ListenerLimits, connections_max
 from exchange.intake.metrics import Consumers
 from exchange.intake.service import ANSWER_DEADLINE_S, Intake
 from exchange.intake.streams.front import PATHS as STREAM_PATHS
@@ -123,11 +124,17 @@ class _Listeners:
     ) -> None:
         self._gate = Gate(intake)
         self._socket_api = WebSocketApi(self._gate)
-        self._streams = StreamFront(intake)
+        self._streams = StreamFront(self._gate)
         streams = dict.fromkeys(STREAM_PATHS, self._streams.handle)
         front = Front(self._gate, {"ws-fapi": self._socket_api.handle} | streams)
         self._public = web.ServerRunner(
-            FrontServer(front.handle, access_log=None, keepalive_timeout=KEEPALIVE_S),
+            FrontServer(
+                front.handle,
+                self._gate.usage,
+                ListenerLimits(connections_max=connections_max()),
+                access_log=None,
+                keepalive_timeout=KEEPALIVE_S,
+            ),
             shutdown_timeout=SHUTDOWN_DEADLINE_S,
         )
         self._admin = web.AppRunner(

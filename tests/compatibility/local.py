@@ -1,6 +1,7 @@
 """An exchange for clients that know nothing of it but an address, a key and a secret."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -88,7 +89,12 @@ def localised(exchange: Any, base: str) -> Any:
 def professional(there: Local) -> Any:
     """Return ccxt.pro for the account under test."""
     pro = pytest.importorskip("ccxt.pro", reason=REASON)
-    settings = {
+    return localised(pro.binanceusdm(ccxt_settings(there)), there.venue.url)
+
+
+def ccxt_settings(there: Local) -> dict[str, Any]:
+    """Return the settings of ccxt, and of ccxt.pro, for the account under test."""
+    return {
         "apiKey": there.account.api_key,
         "secret": there.account.secret,
         "enableRateLimit": False,
@@ -98,7 +104,6 @@ def professional(there: Local) -> Any:
             "fetchOpenOrders": {"warnWithoutSymbol": False},
         },
     }
-    return localised(pro.binanceusdm(settings), there.venue.url)
 
 
 def asynchronous(there: Local) -> Any:
@@ -121,3 +126,18 @@ def socket_manager(client: Any, there: Local) -> Any:
     sockets = BinanceSocketManager(client)
     sockets.FSTREAM_URL = f"ws://{there.host}/"
     return sockets
+
+
+async def connector_socket(there: Local) -> tuple[Any, asyncio.Queue[dict[str, Any]]]:
+    """Return a socket of the older connector, which reads in a thread, and the messages as they come."""
+    sockets = pytest.importorskip("binance.websocket.um_futures.websocket_client", reason=REASON)
+    got: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
+    loop = asyncio.get_running_loop()
+
+    def on_message(_: object, text: str) -> None:
+        loop.call_soon_threadsafe(got.put_nowait, json.loads(text))
+
+    socket = await call(
+        sockets.UMFuturesWebsocketClient, stream_url=f"ws://{there.host}", on_message=on_message
+    )
+    return socket, got

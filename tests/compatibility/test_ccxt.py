@@ -9,7 +9,7 @@ import msgspec
 import pytest
 
 from exchange.intake.specs import DEFAULT_FORMS
-from tests.compatibility.local import BTC, Local, call, local, localised
+from tests.compatibility.local import BTC, Local, call, ccxt_settings, local, localised
 
 ccxt = pytest.importorskip("ccxt", reason="ccxt is not installed (pip install -e '.[compatibility]')")
 
@@ -19,21 +19,7 @@ class Bot:
 
     def __init__(self, there: Local) -> None:
         self.there = there
-        self.exchange = localised(
-            ccxt.binanceusdm(
-                {
-                    "apiKey": there.account.api_key,
-                    "secret": there.account.secret,
-                    "enableRateLimit": False,
-                    "options": {
-                        "fetchCurrencies": False,
-                        "fetchMarkets": {"types": ["linear"]},
-                        "fetchOpenOrders": {"warnWithoutSymbol": False},
-                    },
-                }
-            ),
-            there.venue.url,
-        )
+        self.exchange = localised(ccxt.binanceusdm(ccxt_settings(there)), there.venue.url)
 
     async def do(self, method: str, *arguments: Any, **named: Any) -> Any:
         """Call a method of ccxt."""

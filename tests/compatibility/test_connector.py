@@ -1,13 +1,11 @@
 """binance-futures-connector, unchanged: everything it sends goes in the query string."""
 
 import time
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.compatibility.local import Local, call, local
+from tests.compatibility.local import Local, call
 
 um_futures = pytest.importorskip(
     "binance.um_futures", reason="binance-futures-connector is not installed (the compatibility extra)"
@@ -16,13 +14,6 @@ error = pytest.importorskip("binance.error")
 
 BTC = {"symbol": "BTCUSDT"}
 BID = BTC | {"side": "BUY", "type": "LIMIT", "timeInForce": "GTC", "quantity": 0.01, "price": 49_000}
-
-
-@pytest.fixture
-async def there(tmp_path: Path) -> AsyncIterator[Local]:
-    """Run an exchange."""
-    async with local(tmp_path) as made:
-        yield made
 
 
 def client_of(there: Local) -> Any:

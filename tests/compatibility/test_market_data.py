@@ -1,7 +1,6 @@
 """Market data by every client, unchanged: the calls, and the streams while somebody trades."""
 
 import asyncio
-import json
 import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -15,6 +14,7 @@ from tests.compatibility.local import (
     Local,
     asynchronous,
     call,
+    connector_socket,
     local,
     professional,
     socket_manager,
@@ -136,17 +136,8 @@ async def test_python_binance(there: Local) -> None:
 async def test_connector(there: Local) -> None:
     """The older client: its calls, and its socket in a thread, to which streams are added one by one."""
     futures = pytest.importorskip("binance.um_futures", reason=REASON)
-    sockets = pytest.importorskip("binance.websocket.um_futures.websocket_client", reason=REASON)
     client = futures.UMFutures(key=there.account.api_key, base_url=there.venue.url)
-    got: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-    loop = asyncio.get_running_loop()
-
-    def on_message(_: object, text: str) -> None:
-        loop.call_soon_threadsafe(got.put_nowait, json.loads(text))
-
-    socket = await call(
-        sockets.UMFuturesWebsocketClient, stream_url=f"ws://{there.host}", on_message=on_message
-    )
+    socket, got = await connector_socket(there)
     try:
         await call(socket.agg_trade, symbol="BTCUSDT", id=1)
         await call(socket.diff_book_depth, symbol="BTCUSDT", speed=100, id=2)

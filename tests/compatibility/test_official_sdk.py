@@ -1,13 +1,11 @@
 """The official derivatives SDK, unchanged: its models are strict, and say so when an answer is not theirs."""
 
 import logging
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.compatibility.local import Local, call, local
+from tests.compatibility.local import Local, call
 
 sdk = pytest.importorskip(
     "binance_sdk_derivatives_trading_usds_futures.derivatives_trading_usds_futures",
@@ -15,13 +13,6 @@ sdk = pytest.importorskip(
 )
 enums = pytest.importorskip("binance_sdk_derivatives_trading_usds_futures.rest_api.models.enums")
 common = pytest.importorskip("binance_common.errors")
-
-
-@pytest.fixture
-async def there(tmp_path: Path) -> AsyncIterator[Local]:
-    """Run an exchange."""
-    async with local(tmp_path) as made:
-        yield made
 
 
 class Sdk:

@@ -1,20 +1,11 @@
 """Orders over a socket, by every client that sends them so, unchanged."""
 
 import logging
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.compatibility.local import BTC, REASON, SDK, Local, asynchronous, local, professional, soon
-
-
-@pytest.fixture
-async def there(tmp_path: Path) -> AsyncIterator[Local]:
-    """Run an exchange."""
-    async with local(tmp_path) as made:
-        yield made
+from tests.compatibility.local import BTC, REASON, SDK, Local, asynchronous, professional, soon
 
 
 async def test_ccxt(there: Local) -> None:

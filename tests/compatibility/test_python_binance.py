@@ -1,12 +1,10 @@
 """python-binance, unchanged: form bodies, Python's own booleans, conditional types routed by itself."""
 
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.compatibility.local import Local, call, local
+from tests.compatibility.local import Local, call
 
 binance = pytest.importorskip(
     "binance.client", reason="python-binance is not installed (the compatibility extra)"
@@ -15,13 +13,6 @@ exceptions = pytest.importorskip("binance.exceptions")
 
 BTC = {"symbol": "BTCUSDT"}
 BID = BTC | {"side": "BUY", "type": "LIMIT", "timeInForce": "GTC", "quantity": 0.01, "price": 49_000}
-
-
-@pytest.fixture
-async def there(tmp_path: Path) -> AsyncIterator[Local]:
-    """Run an exchange."""
-    async with local(tmp_path) as made:
-        yield made
 
 
 def client_of(there: Local) -> Any:

@@ -1,11 +1,9 @@
 """What an account's own stream tells every client, unchanged: orders, trades, positions, balances."""
 
 import asyncio
-import json
 import logging
 import re
-from collections.abc import AsyncIterator, Awaitable, Callable
-from pathlib import Path
+from collections.abc import Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -17,7 +15,7 @@ from tests.compatibility.local import (
     Local,
     asynchronous,
     call,
-    local,
+    connector_socket,
     professional,
     socket_manager,
     soon,
@@ -32,13 +30,6 @@ STOP = {
     "triggerPrice": "48000",
     "closePosition": "true",
 }
-
-
-@pytest.fixture
-async def there(tmp_path: Path) -> AsyncIterator[Local]:
-    """Run an exchange."""
-    async with local(tmp_path) as made:
-        yield made
 
 
 async def act(there: Local) -> None:
@@ -136,18 +127,9 @@ async def test_python_binance(there: Local) -> None:
 async def test_connector(there: Local) -> None:
     """A listen key is subscribed to by its name."""
     futures = pytest.importorskip("binance.um_futures", reason=REASON)
-    sockets = pytest.importorskip("binance.websocket.um_futures.websocket_client", reason=REASON)
     client = futures.UMFutures(key=there.account.api_key, base_url=there.venue.url)
     key = (await call(client.new_listen_key))["listenKey"]
-    got: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-    loop = asyncio.get_running_loop()
-
-    def on_message(_: object, text: str) -> None:
-        loop.call_soon_threadsafe(got.put_nowait, json.loads(text))
-
-    socket = await call(
-        sockets.UMFuturesWebsocketClient, stream_url=f"ws://{there.host}", on_message=on_message
-    )
+    socket, got = await connector_socket(there)
     try:
         await call(socket.user_data, key, id=1)
         assert {"id": 1, "result": None} == await soon(got.get())

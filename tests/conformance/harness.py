@@ -1,8 +1,6 @@
 """What the suite needs of a log implementation besides the `Log` protocol: to damage it, and to wait."""
 
-import asyncio
-import time
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 import redis
@@ -24,12 +22,12 @@ from events.memory import MemoryLog
 from events.redis import RedisLog
 from events.values import Outcome
 from exchange.simulation.server import Connection, Server
+from tests.waiting import until
 
 LOG_ID = "0123456789abcdef0123456789abcdef"
 ORIGIN = "test:" + 32 * "0"
 LEASE_MS = 60_000
 SHORT_LEASE_MS = 50
-DEADLINE_S = 20.0
 
 
 class Harness(Protocol):
@@ -164,11 +162,11 @@ class ServerHarness:
         self.admin.client_kill_filter(_type="normal", skipme=True)
 
     async def let_lease_expire(self) -> None:
-        await until(lambda: not self.admin.exists(self.PREFIX + "lease"))
+        await until(lambda: not self.admin.exists(self.PREFIX + "lease"), "end of the lease")
 
     async def until_blocked(self) -> None:
         """Return when a client waits on the server for an entry."""
-        await until(lambda: self.admin.info("clients")["blocked_clients"] > 0)
+        await until(lambda: self.admin.info("clients")["blocked_clients"] > 0, "blocked reader")
 
     def restart(self) -> None:
         """Stop the server in good order and start it on the same directory."""
@@ -179,14 +177,6 @@ class ServerHarness:
         for handle in self._handles:
             await handle.close()
         self.admin.close()
-
-
-async def until(is_so: Callable[[], bool]) -> None:
-    """Return when `is_so`, fail after a deadline."""
-    deadline = time.monotonic() + DEADLINE_S
-    while not is_so():
-        assert time.monotonic() < deadline, "did not come about in time"
-        await asyncio.sleep(0.002)
 
 
 def command_frame(n: int, origin: str = ORIGIN) -> CommandFrame:

@@ -24,8 +24,9 @@ from events.log import (
 from events.redis import RedisLog
 from tests.integration.processes import free_ports
 from tests.page_cache import unwritten_pages
+from tests.waiting import until
 
-from .harness import ServerHarness, answered, answers_for, command_frame, filled, until
+from .harness import ServerHarness, answered, answers_for, command_frame, filled
 
 GOOD_COMMAND: dict[str, object] = {"v": 1, "o": "a:b", "n": 1, "t": 1, "b": b"\x90", "c": b"c"}
 GOOD_EVENT: dict[str, object] = {"v": 1, "b": b"\x90", "h": b"h", "w": "w:1", "x": b""}
@@ -270,7 +271,9 @@ async def test_events_are_read_when_enough_replicas_have_them(server: ServerHarn
         follower = redis.Redis(unix_socket_path=replica.socket_path)
         try:
             follower.replicaof("127.0.0.1", port)
-            await until(lambda: follower.info("replication")["master_link_status"] == "up")
+            await until(
+                lambda: follower.info("replication")["master_link_status"] == "up", "link to the master"
+            )
             assert [1, 2] == [entry.seq for entry in await log.read_events(0, 10)]
             os.kill(replica.pid, signal.SIGSTOP)
             with pytest.raises(LogUnavailableError, match="0 replicas"):

@@ -21,7 +21,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from exchange import config
-from tests.faults import flips, lost, others, repeats, servers, writers
+from tests.faults import flips, lost, repeats, servers, surroundings, writers
 from tests.faults.rig import Row, watching
 
 PIPE_COLUMNS = 140
@@ -39,7 +39,7 @@ class Driver:
 DRIVERS = {
     "writer-killed": Driver(writers.writer_killed, 100, 5),
     "append-killed": Driver(writers.killed_behind_append, 20, 2),
-    "rename-killed": Driver(others.killed_before_rename, 20, 2),
+    "rename-killed": Driver(surroundings.killed_before_rename, 20, 2),
     "server-relaxed": Driver(lambda count: servers.server_killed(count, "relaxed"), 20, 3),
     "server-strict": Driver(lambda count: servers.server_killed(count, "strict"), 20, 2),
     "failover": Driver(servers.failed_over, 20, 1),
@@ -49,9 +49,9 @@ DRIVERS = {
     "file-cut": Driver(servers.file_cut, 200, 10),
     "bits-flipped": Driver(flips.bits_flipped, 1_000, 100),
     "seconds-lost": Driver(lost.seconds_lost, 30, 3),
-    "clock-off": Driver(others.clock_off, 10, 2),
+    "clock-off": Driver(surroundings.clock_off, 10, 2),
     "repeated-and-lost": Driver(repeats.repeated_and_lost, 20_000, 1_000),
-    "interpreters": Driver(others.other_interpreters, 9, 3),
+    "interpreters": Driver(surroundings.other_interpreters, 9, 3),
 }
 
 

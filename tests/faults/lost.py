@@ -27,7 +27,8 @@ from exchange.audit.replay import replay
 from tests.faults.replica import Replica
 from tests.faults.rig import Load, Rig, Row, loaded, rigged, row, settle
 from tests.faults.servers import log_file
-from tests.integration.processes import Process, environment, foldex, until
+from tests.integration.processes import Process, environment, foldex
+from tests.waiting import until
 
 SNAPSHOT_EVENTS = 100
 GONE_BACK = (config.EXIT_REWOUND, config.EXIT_FENCED)

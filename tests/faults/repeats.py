@@ -26,8 +26,9 @@ from exchange.aggregate.decide import decide
 from exchange.aggregate.state import RULES_VERSION, Exchange
 from tests.faults.proxy import proxied
 from tests.faults.rig import Load, Row, rigged, row
-from tests.integration.processes import eventually, has_events
+from tests.integration.processes import has_events
 from tests.venue import money, spec
+from tests.waiting import eventually
 
 LOSS = 0.05
 REPEATS_MAX = 4

@@ -15,7 +15,8 @@ import redis.asyncio
 
 from events.embedded import EmbeddedServer
 from tests.faults.rig import Rig
-from tests.integration.processes import eventually, free_ports, until
+from tests.integration.processes import free_ports
+from tests.waiting import eventually, until
 
 
 class Replica:

@@ -30,8 +30,9 @@ from events.values import IndexSource, Outcome
 from exchange.audit.replay import replay
 from exchange.fold import Fold
 from tests.flow import SPECS, random_command
-from tests.integration.processes import Process, eventually, free_ports, has_events, until
+from tests.integration.processes import Process, free_ports, has_events
 from tests.venue import money
+from tests.waiting import eventually, until
 
 LEASE_MS = 500
 ENTRIES_PER_READ = 256
@@ -307,6 +308,13 @@ async def settle(load: Load) -> str:
     load.is_paused = True
     await load.all_answered()
     return await load.prove()
+
+
+async def settled(load: Load, result: Row) -> bool:
+    """Settle, with a note of what does not hold or of what was acknowledged; return whether all holds."""
+    failure = await settle(load)
+    result.notes.append(failure or f"{len(load.answers)} commands acknowledged, lost 0, doubled 0")
+    return not failure
 
 
 async def row(fault: str, count: int, work: Callable[[Row], Awaitable[None]]) -> Row:

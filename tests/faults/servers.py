@@ -13,7 +13,7 @@ from events.redis import RedisLog
 from exchange.fold import Fold
 from exchange.writer import rebuild
 from tests.faults.replica import Replica
-from tests.faults.rig import Row, loaded, rigged, row, settle
+from tests.faults.rig import Row, loaded, rigged, row, settle, settled
 
 CUT_BYTES_MAX = 200
 # So many entries at the end of a log cannot all be in the bytes that are cut off.
@@ -32,12 +32,8 @@ async def server_killed(count: int, durability: Durability) -> Row:
                     await load.more(random.randint(1, 60))
                     await rig.kill_server()
                     result.tick()
-                failure = await settle(load)
-            if failure:
-                result.notes.append(failure)
-                return
-            result.passed = count
-            result.notes.append(f"{len(load.answers)} commands acknowledged, lost 0, doubled 0")
+                if await settled(load, result):
+                    result.passed = count
 
     return await row(f"kill -9 the server, {durability}", count, work)
 

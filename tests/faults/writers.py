@@ -8,8 +8,9 @@ from random import Random
 
 from exchange import config
 from tests.faults.proxy import proxied
-from tests.faults.rig import LEASE_MS, Load, Rig, Row, loaded, rigged, row, settle
-from tests.integration.processes import ROOT, Process, environment, is_frozen, until
+from tests.faults.rig import LEASE_MS, Load, Rig, Row, loaded, rigged, row, settle, settled
+from tests.integration.processes import ROOT, Process, environment, is_frozen
+from tests.waiting import until
 
 DYING = ROOT / "tests" / "faults" / "dying.py"
 KILLS_PER_LOG = 25
@@ -115,12 +116,8 @@ async def killed_behind_append(count: int) -> Row:
                         dying.end()
                     result.tick()
                 rig.writer()
-                failure = await settle(load)
-                if failure:
-                    result.notes.append(failure)
-                    return
-                result.passed = count
-                result.notes.append(f"{len(load.answers)} commands acknowledged, lost 0, doubled 0")
+                if await settled(load, result):
+                    result.passed = count
 
     return await row("kill -9 between append and everything after", count, work)
 
@@ -146,13 +143,9 @@ async def writer_frozen(count: int) -> Row:
                         return
                     active, standby = standby, rig.writer("--standby")
                     result.tick()
-                failure = await settle(load)
-                if failure:
-                    result.notes.append(failure)
-                    return
-                result.passed = count
-                acknowledged = f"{len(load.answers)} commands acknowledged, lost 0, doubled 0"
-                result.notes += [f"{count} old writers fenced, {acknowledged}", take_overs.note]
+                if await settled(load, result):
+                    result.passed = count
+                    result.notes += [f"{count} old writers fenced", take_overs.note]
 
     return await row("SIGSTOP the writer, standby, SIGCONT", count, work)
 
@@ -174,13 +167,9 @@ async def writer_overtaken(count: int) -> Row:
                         return
                     result.tick()
                 rig.writer()
-                failure = await settle(load)
-                if failure:
-                    result.notes.append(failure)
-                    return
-                result.passed = count
-                acknowledged = f"{len(load.answers)} commands acknowledged, lost 0, doubled 0"
-                result.notes.append(f"{count} late appends refused by the term alone, {acknowledged}")
+                if await settled(load, result):
+                    result.passed = count
+                    result.notes.append(f"{count} late appends refused by the term alone")
 
     return await row("SIGCONT an overtaken writer before the new one appends", count, work)
 

@@ -6,8 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
-import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from pathlib import Path
 from random import SystemRandom
@@ -20,9 +19,8 @@ from events.events import Event
 from events.redis import RedisLog
 from exchange import config
 from exchange.fold import Fold
+from tests.waiting import DEADLINE_S, eventually, until, within
 
-# Far more than anything takes: it only says when to give up, on however slow a machine.
-DEADLINE_S = 60.0
 # Below those that systems give to outgoing connections.
 UNASSIGNED_PORTS = (10_000, 32_000)
 ROOT = Path(__file__).resolve().parents[2]
@@ -97,28 +95,6 @@ class Process:
         """Kill the process if it lives."""
         self._process.kill()
         self._process.wait()
-
-
-async def until(is_there: Callable[[], bool], what: str, deadline_s: float = DEADLINE_S) -> None:
-    """Wait for something outside this process that has no event to wait for."""
-    deadline = time.monotonic() + deadline_s
-    while not is_there():
-        assert time.monotonic() < deadline, f"no {what} after {deadline_s} s"
-        await asyncio.sleep(0.01)
-
-
-async def eventually(check: Callable[[], Awaitable[bool]], what: str) -> None:
-    """Wait for something that has to be asked for."""
-    deadline = time.monotonic() + DEADLINE_S
-    while not await check():
-        assert time.monotonic() < deadline, f"no {what} after {DEADLINE_S} s"
-        await asyncio.sleep(0.01)
-
-
-async def within(awaitable: Awaitable[object]) -> None:
-    """Wait for something at most as long as a test may."""
-    async with asyncio.timeout(DEADLINE_S):
-        await awaitable
 
 
 def is_running(pid: int) -> bool:

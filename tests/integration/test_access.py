@@ -5,20 +5,23 @@ import base64
 import hashlib
 import hmac
 import time
+from contextlib import AsyncExitStack
 from typing import Any
 from urllib.parse import quote
 
+import aiohttp
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 from typer.testing import CliRunner
+from yarl import URL
 
 from exchange.intake.access import NEEDED
 from exchange.intake.admin_cli import app as admin_cli
 from exchange.intake.endpoint import Endpoint, Security
 from exchange.intake.endpoints import ENDPOINTS, ROUTES
 from exchange.intake.wsapi.methods import METHODS
-from tests.running_venue import NOBODY, Account, Venue
+from tests.running_venue import DEADLINE_S, NOBODY, Account, Venue
 
 Refusal = tuple[int, int]
 
@@ -42,9 +45,14 @@ def refusal(answer: Any) -> Refusal:
     return status, body["code"]
 
 
+def needed(row: Endpoint) -> str:
+    """Return the name of the permission that a row needs."""
+    return str(NEEDED[row.security].name).lower()
+
+
 def lacking(row: Endpoint) -> list[str]:
-    """Return all permissions but the one that a row needs."""
-    return [name for name in EVERY if name != str(NEEDED[row.security].name).lower()]
+    """Return all permissions but the one that a row needs; none where it is to read, which every key may."""
+    return [] if needed(row) == "read" else [name for name in EVERY if name != needed(row)]
 
 
 def request(secret: str, *, age_ms: int = 0) -> str:
@@ -71,19 +79,21 @@ async def test_nobody_gets_in(venue: Venue) -> None:
     partial = {
         row.security: await key(venue, alice.account_id, permissions=lacking(row))
         for row in {row.security: row for row in OWNED}.values()
+        if lacking(row)
     }
     await venue.admin("key/remove", {"account_id": alice.account_id, "api_key": gone.api_key})
     before = venue.commands()
 
     async def refusals(row: Endpoint) -> dict[str, Refusal]:
-        good, lacks = request(whole.secret), partial[row.security]
+        good, lacks = request(whole.secret), partial.get(row.security)
         cases = {
             "no key": ("", good),
             "a key of nobody": (NOBODY, good),
             "a removed key": (gone.api_key, request(gone.secret)),
-            "without the permission": (lacks.api_key, request(lacks.secret)),
             "wrong address": (elsewhere.api_key, request(elsewhere.secret)),
         }
+        if lacks is not None:
+            cases["without the permission"] = (lacks.api_key, request(lacks.secret))
         if row.security.is_signed:
             cases |= {
                 "another account's key": (bob.api_key, good),
@@ -101,7 +111,6 @@ async def test_nobody_gets_in(venue: Venue) -> None:
         "no key": (401, -2014),
         "a key of nobody": (401, -2015),
         "a removed key": (401, -2015),
-        "without the permission": (401, -2015),
         "wrong address": (401, -2015),
     }
     of_a_signature = {
@@ -112,6 +121,8 @@ async def test_nobody_gets_in(venue: Venue) -> None:
     }
     for row in OWNED:
         wanted = of_a_key | of_a_signature if row.security.is_signed else of_a_key
+        if lacking(row):
+            wanted = wanted | {"without the permission": (401, -2015)}
         if row.security in (Security.WITHDRAW, Security.ADMINISTER):
             # Bob's key lacks the permission itself, which is found first.
             wanted = wanted | {"another account's key": (401, -2015)}
@@ -131,37 +142,135 @@ async def test_the_owner_gets_in(venue: Venue) -> None:
         assert code not in NOT_ADMITTED, f"{row.method} {row.path}: {body}"
 
 
+async def test_a_key_may_read_and_what_it_was_given(venue: Venue) -> None:
+    """With one permission alone: every call that reads, those that need it, and no other."""
+    alice = await venue.account()
+    for permission in EVERY:
+        one = await key(venue, alice.account_id, permissions=[permission])
+        for row in OWNED:
+            answer = await venue.send(row.method, row.path, request(one.secret), api_key=one.api_key)
+            code = answer[1].get("code") if isinstance(answer[1], dict) else None
+            is_admitted = needed(row) in ("read", permission)
+            assert is_admitted == (code not in NOT_ADMITTED), (
+                f"{permission}: {row.method} {row.path}: {answer}"
+            )
+
+
+async def test_a_key_that_trades_sees_its_order(venue: Venue) -> None:
+    """Over HTTP, over the WebSocket API and on its account's stream; it is listed as one that may read."""
+    alice = await venue.account()
+    trader = await key(venue, alice.account_id, permissions=["trade"])
+    status, placed = await trader.order()
+    assert 200 == status
+    which = {"symbol": "BTCUSDT", "orderId": placed["orderId"]}
+    status, seen = await trader.call("GET", "/fapi/v1/order", parameters=which)
+    assert (200, "NEW") == (status, seen["status"])
+    async with venue.session.ws_connect(f"{venue.url}/ws-fapi/v1") as socket:
+        logged_on = await ask(socket, "session.logon", params(trader))
+        assert trader.api_key == logged_on["result"]["apiKey"]
+        now_ms = time.time_ns() // 1_000_000
+        assert seen == (await ask(socket, "order.status", {**which, "timestamp": now_ms}))["result"]
+    _, listed = await venue.admin("key/list", {"account_id": alice.account_id})
+    assert ["read", "trade"] in [
+        row["permissions"] for row in listed["keys"] if row["api_key"] == trader.api_key
+    ]
+
+
+def params(account: Account, age_ms: int = 0) -> dict[str, Any]:
+    """Return signed parameters for the WebSocket API."""
+    sent = {"apiKey": account.api_key, "timestamp": time.time_ns() // 1_000_000 - age_ms}
+    text = "&".join(f"{name}={sent[name]}" for name in sorted(sent))
+    signature = hmac.new(account.secret.encode(), text.encode(), hashlib.sha256).hexdigest()
+    return {**sent, "signature": signature}
+
+
+async def ask(socket: aiohttp.ClientWebSocketResponse, method: str, sent: dict[str, Any]) -> Any:
+    """Send a request over the WebSocket API and return the answer."""
+    await socket.send_str(msgspec.json.encode({"id": 1, "method": method, "params": sent}).decode())
+    return msgspec.json.decode(await socket.receive_str(timeout=DEADLINE_S))
+
+
 async def test_no_method_lets_nobody_in(venue: Venue) -> None:
-    """The same over the WebSocket API, with and without a session."""
+    """The same over the WebSocket API, `session.logon` included; what is public asks for no key there."""
     alice = await venue.account()
     elsewhere = await key(venue, alice.account_id, permissions=EVERY, networks=["10.0.0.0/8"])
+    gone = await key(venue, alice.account_id, permissions=EVERY)
+    others = {
+        name: await key(venue, alice.account_id, permissions=[each for each in EVERY if each != name])
+        for name in EVERY
+    }
+    await venue.admin("key/remove", {"account_id": alice.account_id, "api_key": gone.api_key})
     before = venue.commands()
-
-    def params(account: Account, age_ms: int = 0) -> dict[str, Any]:
-        sent = {"apiKey": account.api_key, "timestamp": time.time_ns() // 1_000_000 - age_ms}
-        text = "&".join(f"{name}={sent[name]}" for name in sorted(sent))
-        signature = hmac.new(account.secret.encode(), text.encode(), hashlib.sha256).hexdigest()
-        return {**sent, "signature": signature}
-
-    async with venue.session.ws_connect(f"{venue.url.replace('http', 'ws')}/ws-fapi/v1") as socket:
-        for method, row in METHODS.items():
-            if row.security is Security.NONE:
+    async with venue.session.ws_connect(f"{venue.url}/ws-fapi/v1") as socket:
+        for method in [*METHODS, "session.logon"]:
+            row = METHODS.get(method)
+            if row is not None and row.security is Security.NONE:
+                answer = await ask(socket, method, {"symbol": "BTCUSDT"} if row.parameters else {})
+                assert 200 == answer["status"], (method, answer)
                 continue
-            lacks = await key(venue, alice.account_id, permissions=lacking(row))
-            before += 1
-            cases = [({}, -1102), (params(lacks), -2015), (params(elsewhere), -2015)]
+            cases = [({}, -1102), (params(elsewhere), -2015), (params(gone), -2015)]
             cases.append(({**params(alice), "apiKey": NOBODY}, -2015))
-            if row.security.is_signed:
+            cases.append(({**params(alice), "apiKey": "short"}, -2014))
+            if row is not None and lacking(row):
+                cases.append((params(others[needed(row)]), -2015))
+            if row is None or row.security.is_signed:
                 cases.append((params(alice, age_ms=5_001), -1021))
                 cases.append(({**params(alice), "recvWindow": 6_000}, -1022))
+                cases.append(({**params(alice), "signature": ""}, -1102))
             for sent, code in cases:
-                message = msgspec.json.encode({"id": 1, "method": method, "params": sent})
-                await socket.send_str(message.decode())
-                answer = msgspec.json.decode(await socket.receive_str())
+                answer = await ask(socket, method, sent)
                 assert code == answer["error"]["code"], (method, sent, answer)
-            await venue.admin("key/remove", {"account_id": alice.account_id, "api_key": lacks.api_key})
-            before += 1
+        assert (await ask(socket, "session.status", {}))["result"]["apiKey"] is None
     assert before == venue.commands()
+
+
+async def test_a_session_may_what_its_key_may(venue: Venue) -> None:
+    """Logged on with one permission alone: every method that reads, those that need it, and no other."""
+    alice = await venue.account()
+    assert {"read", "trade"} == {needed(row) for row in METHODS.values() if row.security is not Security.NONE}
+    async with venue.session.ws_connect(f"{venue.url}/ws-fapi/v1") as socket:
+        for permission in EVERY:
+            one = await key(venue, alice.account_id, permissions=[permission])
+            assert 200 == (await ask(socket, "session.logon", params(one)))["status"]
+            for method, row in METHODS.items():
+                if row.security is Security.NONE:
+                    continue
+                sent = {"timestamp": time.time_ns() // 1_000_000} if row.security.is_signed else {}
+                answer = await ask(socket, method, sent)
+                code = answer.get("error", {}).get("code")
+                is_admitted = needed(row) in ("read", permission)
+                assert is_admitted == (code not in NOT_ADMITTED), (permission, method, answer)
+
+
+async def test_an_accounts_stream_opens_by_its_listen_key_alone(venue: Venue) -> None:
+    """On every route: not by an API key, another account's listen key, a part of it or one that ended."""
+    alice, bob = await venue.account(), await venue.account()
+    ended = (await alice.call("POST", "/fapi/v1/listenKey"))[1]["listenKey"]
+    await alice.call("DELETE", "/fapi/v1/listenKey")
+    live = (await alice.call("POST", "/fapi/v1/listenKey"))[1]["listenKey"]
+    foreign = (await bob.call("POST", "/fapi/v1/listenKey"))[1]["listenKey"]
+    wrong = [ended, foreign, alice.api_key, NOBODY, live[:-1], live.upper(), f"{live} ", f"{live}@depth"]
+    assert live not in wrong
+    routes = [
+        f"{place}/{kind}" for place in ("", "/public", "/market", "/private") for kind in ("ws", "stream")
+    ]
+    async with AsyncExitStack() as opened:
+        listening, deaf = [], []
+        for route in routes:
+            for address in (f"{route}/{live}", f"{route}?listenKey={live}"):
+                url = f"{venue.url}{address}"
+                listening.append(await opened.enter_async_context(venue.session.ws_connect(url)))
+            names = "/".join(map(quote, wrong))
+            for address in (f"{route}/{names}", f"{route}?streams={names}", f"{route}?listenKey={live[:-1]}"):
+                url = URL(f"{venue.url}{address}", encoded=True)
+                deaf.append(await opened.enter_async_context(venue.session.ws_connect(url)))
+        assert 200 == (await alice.order())[0]
+        for socket in listening:
+            assert "ORDER_TRADE_UPDATE" in await socket.receive_str(timeout=DEADLINE_S)
+        for socket in deaf:
+            # Whatever the order had sent there would stand before this answer.
+            await socket.send_str('{"id": 1, "method": "GET_PROPERTY", "params": ["combined"]}')
+            assert 1 == msgspec.json.decode(await socket.receive_str(timeout=DEADLINE_S))["id"]
 
 
 async def test_ed25519_signs_requests(venue: Venue) -> None:
@@ -210,7 +319,9 @@ async def test_keys_from_a_terminal(venue: Venue, tmp_path: Any) -> None:
     added = more["api_key"]
     listed = await run("key", "list", number, "--json")
     keys = {row["api_key"]: row for row in listed["keys"]}
-    assert ("ed25519", ["withdraw"], []) == tuple(keys[added][n] for n in ("kind", "permissions", "networks"))
+    assert ("ed25519", ["read", "withdraw"], []) == tuple(
+        keys[added][n] for n in ("kind", "permissions", "networks")
+    )
     assert ("hmac", ["read"], ["127.0.0.1"]) == tuple(
         keys[owner.api_key][n] for n in ("kind", "permissions", "networks")
     )

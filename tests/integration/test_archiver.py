@@ -12,8 +12,7 @@ from events.appender import Appender
 from events.commands import Checkpoint, Deposit, OpenAccount
 from events.embedded import EmbeddedServer
 from events.events import CheckpointPassed, Deposited
-from events.frame import CommandFrame
-from events.log import LogFullError, Place, VerifiedEvents
+from events.log import VerifiedEvents
 from events.memory import MemoryLog
 from events.snapshot import KEPT, Snapshot, find, load, save
 from exchange.archiver import Archiver, run_archiver
@@ -22,8 +21,10 @@ from exchange.fold import Fold, Snapshots
 from exchange.liquidator import run_liquidator
 from exchange.runtime import Runtime
 from exchange.writer import run_writer
-from tests.integration.processes import DEADLINE_S, Client, connected, until
+from tests.full_log import FullLog
+from tests.integration.processes import Client, connected
 from tests.recorded import Recorded
+from tests.waiting import DEADLINE_S, until
 
 EVERY_EVENTS = 40
 ACCOUNT = 2
@@ -235,17 +236,6 @@ async def test_a_full_disk_is_said_and_the_next_mark_tries_again(record: Recorde
         await until(lambda: bool(kept.checkpoints()), "checkpoint")
     assert ("snapshot_not_saved", first.seq) == (lines[0]["event"], lines[0]["seq"])
     assert [second.seq] == kept.checkpoints()
-
-
-class FullLog(MemoryLog):
-    """A log that takes nothing while it is full."""
-
-    is_full = False
-
-    async def append_command(self, frame: CommandFrame, *, behind: Place | None = None) -> int:
-        if self.is_full:
-            raise LogFullError("no room")
-        return await super().append_command(frame, behind=behind)
 
 
 async def test_a_full_server_costs_the_checkpoint_only() -> None:

@@ -2,7 +2,6 @@
 
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -16,7 +15,8 @@ from exchange.intake.errors import ApiError
 from exchange.intake.keys import KeyRing
 from exchange.intake.service import Intake
 from exchange.runtime import heartbeat_client, read_alive
-from tests.integration.processes import Process, connected, eventually, free_ports
+from tests.integration.processes import Process, connected, free_ports
+from tests.waiting import eventually
 
 LAG_FRAMES = 4
 DEADLINE_S = 0.02
@@ -68,13 +68,6 @@ async def test_cancels_have_a_reserved_share() -> None:
 
 
 # Real processes
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[EmbeddedServer]:
-    """Run a server of its own for each test."""
-    with EmbeddedServer(tmp_path / "data") as server:
-        yield server
 
 
 async def has_reached(url: str, name: str, seq: int) -> bool:

@@ -33,8 +33,9 @@ from exchange.cli import app
 from exchange.runtime import Runtime, alive_key
 from exchange.telemetry import REDACTED, redact
 from exchange.writer import run_writer
-from tests.integration.processes import DEADLINE_S, SECRET, Client, connected, environment, foldex, secret_key
+from tests.integration.processes import SECRET, Client, connected, environment, foldex, secret_key
 from tests.venue import money, spec
+from tests.waiting import DEADLINE_S
 
 ALICE, BOB = 2, 3
 

@@ -106,9 +106,7 @@ def test_a_record_of_somebody_elses_process_does_not_block(tmp_path: Path) -> No
 
 
 def test_a_copy_of_a_directory_leaves_the_servers_of_others_alone(tmp_path: Path) -> None:
-    """Copied under a running server, a directory has its record; neither socket nor any other file it names
-    is touched.
-    """
+    """The record of a server that a copied directory has names files of others; none of them is touched."""
     precious = tmp_path / "precious"
     precious.write_text("mine")
     with EmbeddedServer(tmp_path / "data") as live:

@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from tests.running_venue import Account, Venue
+from tests.running_venue import BID, Account, Venue
 
 EVERY = ["read", "trade", "withdraw", "administer"]
 
@@ -77,14 +77,7 @@ async def test_what_if_is_what_happens(venue: Venue) -> None:
     alice, bob = await long_position(venue), await venue.account("100000")
     before = await health(alice)
     commands = venue.commands()
-    order = {
-        "symbol": "BTCUSDT",
-        "side": "BUY",
-        "type": "LIMIT",
-        "timeInForce": "GTC",
-        "quantity": "0.1",
-        "price": "50000",
-    }
+    order = BID | {"quantity": "0.1"}
     status, shown = await alice.call("GET", "/foldex/v1/whatIf/order", parameters=order)
     assert (200, True, before) == (status, shown["accepted"], shown["before"])
     _, resting = await alice.call("GET", "/foldex/v1/whatIf/order", parameters={**order, "fill": "BOOK"})
@@ -110,14 +103,7 @@ async def test_what_if_is_what_happens(venue: Venue) -> None:
 async def test_a_what_if_that_would_be_refused_says_why(venue: Venue) -> None:
     """Code and text are those of the request itself, and the account stays as it is."""
     alice = await long_position(venue)
-    order = {
-        "symbol": "BTCUSDT",
-        "side": "BUY",
-        "type": "LIMIT",
-        "timeInForce": "GTC",
-        "quantity": "90",
-        "price": "50000",
-    }
+    order = BID | {"quantity": "90"}
     _, shown = await alice.call("GET", "/foldex/v1/whatIf/order", parameters=order)
     status, real = await alice.call("POST", "/fapi/v1/order", parameters=order)
     assert (False, 400) == (shown["accepted"], status)
@@ -132,16 +118,7 @@ async def test_an_order_brings_its_margin(venue: Venue) -> None:
     """Mode and margin come with the first order; then money goes into the bucket and out of it again."""
     alice, bob = await owner(venue), await venue.account("100000")
     await bob.order(side="SELL", quantity="0.1")
-    order = {
-        "symbol": "BTCUSDT",
-        "side": "BUY",
-        "type": "LIMIT",
-        "timeInForce": "GTC",
-        "quantity": "0.1",
-        "price": "50000",
-        "marginMode": "ISOLATED",
-        "margin": "1000",
-    }
+    order = BID | {"quantity": "0.1", "marginMode": "ISOLATED", "margin": "1000"}
     status, placed = await alice.call("POST", "/foldex/v1/order", parameters=order)
     assert 200 == status, placed
     assert "1000.00000000" == (await health(alice))["buckets"][1]["wallet"]

@@ -16,16 +16,10 @@ from events.frame import CommandFrame
 from events.log import LogFullError, Place
 from events.memory import MemoryLog
 from exchange.client import ApiUnavailable, Connection
-from tests.integration.processes import Client, Process, connected, eventually, free_ports, until, within
+from tests.integration.processes import Client, Process, connected, free_ports
+from tests.waiting import eventually, until, within
 
 ACCOUNT = 2
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[EmbeddedServer]:
-    """Run a server of its own for each test."""
-    with EmbeddedServer(tmp_path / "data") as server:
-        yield server
 
 
 @pytest.fixture

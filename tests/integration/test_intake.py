@@ -22,8 +22,10 @@ from exchange.decimals import money_text
 from exchange.fold import Fold
 from exchange.intake.admin_cli import app as admin_cli
 from exchange.intake.specs import DEFAULT_FORMS
+from tests.integration.processes import free_ports
 from tests.planted import IN_DECIDING, plant
-from tests.running_venue import DEADLINE_S, NOBODY, Account, Venue, free_ports, start_intake
+from tests.running_venue import DEADLINE_S, NOBODY, Account, Venue, start_intake
+from tests.waiting import eventually
 
 
 async def test_public_calls_describe_the_market(venue: Venue) -> None:
@@ -417,7 +419,7 @@ async def test_the_admin_command_line(venue: Venue, tmp_path: Path) -> None:
     assert "refused: amount" in refused.stderr
     assert 2 == (await run("market", "status", "BTCUSDT", "sideways")).exit_code
     assert 2 == (await run("deposit", "two", "1")).exit_code
-    closed = f"http://127.0.0.1:{free_ports()[0]}"
+    closed = f"http://127.0.0.1:{free_ports()}"
     assert 3 == (await run("state", "--admin-url", closed)).exit_code
 
 
@@ -539,12 +541,13 @@ async def test_a_countdown_runs_out_in_a_quiet_market(venue: Venue) -> None:
     )
 
     assert (200, {"symbol": "BTCUSDT", "countdownTime": "700"}) == (status, countdown)
-    deadline_s = time.monotonic() + 10
-    while True:
-        _, found = await alice.call("GET", "/fapi/v1/order", symbol="BTCUSDT", orderId=order["orderId"])
-        if found["status"] != "NEW":
-            break
-        assert time.monotonic() < deadline_s
-        await asyncio.sleep(0.05)
+
+    async def is_over() -> bool:
+        _, order_now = await alice.call("GET", "/fapi/v1/order", symbol="BTCUSDT", orderId=order["orderId"])
+        found.update(order_now)
+        return found["status"] != "NEW"
+
+    found: dict[str, Any] = {}
+    await eventually(is_over, "end of the countdown")
     assert "CANCELED" == found["status"]
     assert ends_ms <= found["updateTime"]

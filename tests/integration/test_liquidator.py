@@ -26,8 +26,9 @@ from exchange.aggregate.account import FUND_ACCOUNT_ID
 from exchange.liquidator import run_liquidator
 from exchange.runtime import Runtime
 from exchange.writer import run_writer
-from tests.integration.processes import DEADLINE_S, Client, connected
+from tests.integration.processes import Client, connected
 from tests.venue import money, spec
+from tests.waiting import DEADLINE_S
 
 ALICE, BOB = 2, 3
 BTC = "BTCUSDT"

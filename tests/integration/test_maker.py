@@ -16,7 +16,8 @@ from exchange.audit.replay import replay
 from exchange.client import AccountApi, Connection, house_connection, open_account
 from exchange.maker import MakerSettings
 from exchange.supervisor import Supervisor
-from tests.integration.processes import ROOT, eventually, free_ports
+from tests.integration.processes import ROOT, free_ports
+from tests.waiting import eventually
 
 pytestmark = pytest.mark.slow
 

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
 
+import aiohttp
 import msgspec
 import pytest
 from yarl import URL
@@ -13,7 +14,9 @@ from yarl import URL
 import exchange.intake.gate
 from exchange.config import Enforce
 from exchange.intake.limits import PACE_BURST, REFUSALS_MAX, Limits
+from exchange.intake.wsapi.socket import BANNED_ANSWERS_MAX
 from tests.running_venue import DEADLINE_S, Account, Venue, start_intake
+from tests.waiting import eventually
 
 DEPTH = "symbol=BTCUSDT&limit=100"
 DEPTH_WEIGHT = 5
@@ -96,6 +99,90 @@ async def test_a_socket_is_told_when_to_come_back(venue: Venue, monkeypatch: pyt
         assert (10, 11) == (weight["limit"], weight["count"])
 
 
+async def use_up(venue: Venue) -> None:
+    """Ask until the address is banned."""
+    while (await venue.send("GET", "/fapi/v1/depth", DEPTH))[0] != 418:
+        pass
+
+
+async def test_a_ban_meets_open_connections(venue: Venue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Each request over the WebSocket API is 418, and who goes on is disconnected; a stream is told on."""
+    async with (
+        limited(venue, monkeypatch, 60_000, weight_1m=20) as small,
+        small.session.ws_connect(f"{small.url}/ws/btcusdt@markPrice@1s") as stream,
+        small.session.ws_connect(f"{small.url}/ws-fapi/v1") as socket,
+    ):
+        await use_up(small)
+        for n in range(BANNED_ANSWERS_MAX + 1):
+            await socket.send_str(f'{{"id": {n}, "method": "{("ping", "session.status")[n % 2]}"}}')
+            answer = msgspec.json.decode(await socket.receive_str(timeout=DEADLINE_S))
+            assert (418, -1003) == (answer["status"], answer["error"]["code"])
+            times = answer["error"]["data"]
+            assert 0 < times["retryAfter"] - times["serverTime"] <= 120_000
+        await socket.receive(timeout=DEADLINE_S)
+        assert 1008 == socket.close_code
+        await venue.admin("index", {"symbol": "BTCUSDT", "price": "50001"})
+        told = msgspec.json.decode(await stream.receive_str(timeout=DEADLINE_S))
+        while not told["i"].startswith("50001"):
+            told = msgspec.json.decode(await stream.receive_str(timeout=DEADLINE_S))
+        assert 418 == (await refusal(small, "/ws"))[0]
+
+
+SOCKETS = ("/ws", "/stream", "/public/ws", "/market/stream", "/private/ws", "/ws-fapi/v1")
+
+
+async def refusal(venue: Venue, path: str) -> tuple[int, int]:
+    """Ask for a WebSocket that is not granted; return the status, and the seconds of Retry-After."""
+    with pytest.raises(aiohttp.WSServerHandshakeError) as caught:
+        await venue.session.ws_connect(f"{venue.url}{path}")
+    assert caught.value.headers is not None
+    return caught.value.status, int(caught.value.headers.get("Retry-After", 0))
+
+
+async def test_connection_attempts_are_limited(venue: Venue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All paths of sockets count together, with what is no handshake; then 429, at last 418 everywhere."""
+    async with limited(venue, monkeypatch, 300_000, connects_5m=len(SOCKETS) + 1) as small:
+        for path in SOCKETS:
+            async with small.session.ws_connect(f"{small.url}{path}"):
+                pass
+        async with small.session.get(f"{small.url}/ws") as response:
+            assert (400, "5") == (response.status, response.headers["X-MBX-USED-WEIGHT-1M"])
+        async with small.session.get(f"{small.url}/ws/nothing") as response:
+            assert (429, -1003) == (response.status, (await response.json())["code"])
+        for n in range(REFUSALS_MAX - 1):
+            status, retry_s = await refusal(small, SOCKETS[n % len(SOCKETS)])
+            assert 429 == status
+            assert 0 < retry_s <= 300
+        assert 418 == (await refusal(small, "/ws"))[0]
+        for path in SOCKETS:
+            status, retry_s = await refusal(small, path)
+            assert 418 == status
+            assert 0 < retry_s <= 120
+        async with small.session.get(f"{small.url}/fapi/v1/ping") as response:
+            assert 418 == response.status
+
+
+async def test_connections_at_a_time_are_limited(venue: Venue, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Those of streams and of the WebSocket API together; when one is closed there is room."""
+    async with limited(venue, monkeypatch, 60_000, connections=2) as small:
+        stream = await small.session.ws_connect(f"{small.url}/ws/btcusdt@trade")
+        async with small.session.ws_connect(f"{small.url}/ws-fapi/v1"):
+            for path in SOCKETS:
+                assert (429, 0) == await refusal(small, path)
+            await stream.close()
+
+            async def is_let_in() -> bool:
+                try:
+                    async with small.session.ws_connect(f"{small.url}/ws"):
+                        return True
+                except aiohttp.WSServerHandshakeError:
+                    return False
+
+            await eventually(is_let_in, "room for another connection")
+        async with small.session.get(f"{small.url}/fapi/v1/ping") as response:
+            assert 200 == response.status
+
+
 async def test_exchange_info_tells_the_numbers(venue: Venue, monkeypatch: pytest.MonkeyPatch) -> None:
     """What is refused by is what is told."""
     async with limited(venue, monkeypatch, 60_000, weight_1m=77, orders_10s=5, orders_1m=6) as small:
@@ -173,8 +260,6 @@ async def test_what_a_flood_sends_beyond_its_pace_stays_with_its_sender(venue: V
         for _ in range(PACE_BURST + 100):
             await reader.readuntil(b"}")
     # The rest is the kernel's, whose buffers between two sockets take some megabytes.
-    unsent = (
-        writer.transport.get_write_buffer_size() if isinstance(writer.transport, asyncio.Transport) else 0
-    )
+    unsent = writer.transport.get_write_buffer_size()
     assert unsent > len(request) * FLOOD_REQUESTS // 2
     writer.transport.abort()

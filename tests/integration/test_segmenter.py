@@ -19,8 +19,8 @@ from exchange.archiving import verify_archive
 from exchange.audit.replay import replay
 from exchange.fold import Fold, Snapshots
 from exchange.segmenter import Segmenter
-from tests.integration.processes import until
 from tests.recorded import Recorded
+from tests.waiting import until
 
 
 async def recorded(entries: int = 30) -> tuple[MemoryLog, Recorded]:

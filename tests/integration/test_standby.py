@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pytest
@@ -18,29 +18,13 @@ from exchange.audit.replay import replay
 from exchange.runtime import Runtime, heartbeat_client, read_alive
 from exchange.supervisor import Supervisor
 from exchange.writer import run_writer
-from tests.integration.processes import (
-    DEADLINE_S,
-    Client,
-    Process,
-    connected,
-    environment,
-    eventually,
-    foldex,
-    free_ports,
-    until,
-)
+from tests.integration.processes import Client, Process, connected, environment, foldex, free_ports
+from tests.waiting import DEADLINE_S, eventually, until
 
 pytestmark = pytest.mark.slow
 
 LEASE_MS = 500
 ACCOUNT = 2
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[EmbeddedServer]:
-    """Run a server of its own for each test."""
-    with EmbeddedServer(tmp_path / "data") as server:
-        yield server
 
 
 class Writing:
@@ -71,6 +55,11 @@ async def heartbeat(url: str, name: str, pid: int) -> bool:
     return alive is not None and alive.pid == pid
 
 
+def standing_by(lines: Sequence[Mapping[str, object]]) -> int:
+    """Return how often a writer has said that it stands by."""
+    return sum(line.get("role") == "standby" for line in lines)
+
+
 async def deposit(client: Client, count: int) -> None:
     """Make `count` entries of one deposit each."""
     for amount in range(1, count + 1):
@@ -85,7 +74,7 @@ async def test_a_standby_follows_and_has_little_left_to_do(server: EmbeddedServe
         await client.ask(OpenAccount())
         with capture_logs() as lines:
             second = Writing(url, standby=True)
-            await until(lambda: any(line.get("role") == "standby" for line in lines), "standby")
+            await until(lambda: standing_by(lines) == 1, "standby")
             await deposit(client, 20)
             await first.end()
             await deposit(client, 5)
@@ -104,7 +93,7 @@ async def test_a_standby_waits_for_a_log(server: EmbeddedServer) -> None:
         second = Writing(url, standby=True)
         await until(lambda: any(line["event"] == "waiting_for_log" for line in lines), "wait")
         first = Writing(url, standby=False)
-        await until(lambda: any(line.get("role") == "standby" for line in lines), "standby")
+        await until(lambda: standing_by(lines) == 1, "standby")
         await first.end()
         await until(lambda: any(line["event"] == "took_over" for line in lines), "take-over")
         await second.end()
@@ -119,11 +108,11 @@ async def test_a_standby_does_not_begin_a_new_log_on_an_emptied_server(server: E
         await client.ask(OpenAccount())
     with capture_logs() as lines:
         second = Writing(url, standby=True)
-        await until(lambda: any(line.get("role") == "standby" for line in lines), "standby")
+        await until(lambda: standing_by(lines) == 1, "standby")
         await first.end()
         await until(lambda: any(line["event"] == "took_over" for line in lines), "take-over")
         third = Writing(url, standby=True)
-        await until(lambda: sum(line.get("role") == "standby" for line in lines) == 2, "second standby")
+        await until(lambda: standing_by(lines) == 2, "second standby")
         wipe = heartbeat_client(url)
         await wipe.flushall()
         await wipe.aclose()

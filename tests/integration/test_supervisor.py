@@ -21,15 +21,8 @@ from exchange import config
 from exchange.archiving import recover
 from exchange.client import Connection
 from exchange.supervisor import Supervisor, SupervisorError
-from tests.integration.processes import (
-    DEADLINE_S,
-    connected,
-    environment,
-    foldex,
-    free_ports,
-    is_running,
-    until,
-)
+from tests.integration.processes import connected, environment, foldex, free_ports, is_running
+from tests.waiting import DEADLINE_S, until
 
 pytestmark = pytest.mark.slow
 

@@ -3,7 +3,6 @@
 import asyncio
 import json
 import signal
-from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 from random import Random
@@ -24,10 +23,11 @@ from exchange.cli import app
 from tests.fixtures.make_schema_v1 import OTHER_RULES, record
 from tests.fixtures.recorder import Recorder, flip, traded
 from tests.integration.other_rules import OTHER_VERSION
-from tests.integration.processes import Process, connected, within
+from tests.integration.processes import Process, connected
 from tests.integration.test_cli import trade
 from tests.unit.test_archive import lie_about_amounts
 from tests.venue import money
+from tests.waiting import within
 
 NEWER = "tests.integration.other_rules"
 
@@ -176,13 +176,6 @@ def test_verify_of_a_server_with_a_range(tmp_path: Path) -> None:
     assert (digest, token) == (line["digest"], line["head"])
     assert (1, 3) == (part["from"], part["to"])
     assert config.EXIT_UNAVAILABLE == run("verify", "--data-dir", tmp_path / "none").exit_code
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[EmbeddedServer]:
-    """Lend a server of its own."""
-    with EmbeddedServer(tmp_path / "data") as server:
-        yield server
 
 
 @pytest.mark.slow

@@ -16,18 +16,12 @@ from events.redis import RedisLog
 from events.values import Outcome
 from exchange import config
 from exchange.audit.replay import replay
-from tests.integration.processes import Client, Process, connected, eventually, until
+from tests.integration.processes import Client, Process, connected
+from tests.waiting import eventually, until
 
 pytestmark = pytest.mark.slow
 
 ACCOUNT = 2
-
-
-@pytest.fixture
-def server(tmp_path: Path) -> Iterator[EmbeddedServer]:
-    """Run a server of its own for each test."""
-    with EmbeddedServer(tmp_path / "data") as server:
-        yield server
 
 
 @pytest.fixture

@@ -17,10 +17,14 @@ from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat
 
 import exchange.intake.wsapi.server
 import exchange.intake.wsapi.socket
+from events.commands import AddApiKey
+from events.values import KeyPermission
 from exchange.intake.endpoint import Security
+from exchange.intake.keys import KeyRing, Secret, load_key_file
 from exchange.intake.wsapi.methods import METHODS
-from tests.integration.processes import eventually
+from tests.integration.test_statements import decided
 from tests.running_venue import DEADLINE_S, NOBODY, Account, Venue
+from tests.waiting import eventually
 
 ORDER = {
     "symbol": "BTCUSDT",
@@ -131,6 +135,58 @@ async def test_a_session_signs_once(venue: Venue, kind: str) -> None:
         await venue.admin("key/remove", {"account_id": alice.account_id, "api_key": api_key})
         gone = await wire.ask("order.place", {**ORDER, "timestamp": now_ms()})
         assert (401, -2015) == (gone["status"], gone["error"]["code"])
+
+
+async def test_a_session_is_over_with_its_key(venue: Venue) -> None:
+    """A removed key is refused as over HTTP, the session says nobody is logged on, and a logon is refused."""
+    alice = await venue.account()
+    async with connected(venue) as wire:
+        await wire.ask("session.logon", signed(alice))
+        status = (await wire.ask("session.status"))["result"]
+        assert (alice.api_key, True) == (status["apiKey"], status["authorizedSince"] > 0)
+        await venue.admin("key/remove", {"account_id": alice.account_id, "api_key": alice.api_key})
+        status = (await wire.ask("session.status"))["result"]
+        assert (None, None) == (status["apiKey"], status["authorizedSince"])
+        for method in ("order.place", "account.status", "userDataStream.start"):
+            asked = await wire.ask(method, {"timestamp": now_ms(), **(ORDER if "order" in method else {})})
+            over_http = await alice.call(METHODS[method].method, METHODS[method].path)
+            assert (401, -2015) == (asked["status"], asked["error"]["code"])
+            assert (401, asked["error"]) == over_http
+        assert -2015 == (await wire.ask("session.logon", signed(alice)))["error"]["code"]
+        logged_out = await wire.ask("session.logout")
+        assert (200, None) == (logged_out["status"], logged_out["result"]["apiKey"])
+        assert -1102 == (await wire.ask("order.place", {**ORDER, "timestamp": now_ms()}))["error"]["code"]
+
+
+@pytest.mark.parametrize("change", ["permissions", "networks", "owner", "nothing"])
+async def test_a_session_is_over_when_its_key_changes(venue: Venue, change: str) -> None:
+    """Terms change by a new key of the same text: who logged on with the old one did not with the new."""
+    alice, bob = await venue.account(), await venue.account()
+    terms: dict[str, Any] = {
+        "permissions": {"permissions": KeyPermission.READ.value},
+        "networks": {"networks": "10.0.0.0/8"},
+        "owner": {"account_id": bob.account_id},
+        "nothing": {},
+    }[change]
+    ring, api_key = KeyRing(load_key_file(venue.key_file)), alice.api_key
+    sealed = ring.seal(api_key, Secret(alice.secret.encode()))
+    added = {"account_id": alice.account_id, "api_key": api_key, "sealed_secret": sealed} | terms
+    async with connected(venue) as wire:
+        await wire.ask("session.logon", signed(alice))
+        await venue.admin("key/remove", {"account_id": alice.account_id, "api_key": api_key})
+        await decided(venue, AddApiKey(**added))
+
+        async def is_read() -> bool:
+            _, found = await venue.admin("key/list", {"account_id": added["account_id"]})
+            return api_key in {row["api_key"] for row in found["keys"]}
+
+        await eventually(is_read, "key of the same text")
+        assert (await wire.ask("session.status"))["result"]["apiKey"] is None
+        for method, params in (("order.place", ORDER), ("account.status", {})):
+            asked = await wire.ask(method, {**params, "timestamp": now_ms()})
+            assert (401, -2015) == (asked["status"], asked["error"]["code"])
+        again = await wire.ask("session.logon", signed(alice))
+        assert (401 if change == "networks" else 200) == again["status"]
 
 
 @pytest.mark.parametrize(

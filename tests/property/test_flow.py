@@ -34,9 +34,11 @@ KINDS_COMMANDS_MAX = 100_000
 @pytest.mark.soak
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_money_contracts_and_books_always_add_up(seed: int) -> None:
-    """After every command both identities hold, the state is sound, every lot that came in is filled, open or
-    cancelled, no reduce-only order has opened anything, and a refusal has changed nothing. Nobody healthy is
-    liquidated, no loss goes further than its bucket, and there is trade to the end.
+    """After every command both identities hold, and the state is sound.
+
+    Every lot that came in is filled, open or cancelled, no reduce-only order has opened anything, and a
+    refusal has changed nothing. Nobody healthy is liquidated, no loss goes further than its bucket, and there
+    is trade to the end.
     """
     venue, random = market_venue(seed)
     ledger = Ledger()
@@ -162,9 +164,7 @@ class Request:
 
 
 def test_flow_meets_every_kind_of_event() -> None:
-    """The random trading reaches all of the language and every end of a liquidation, so that the invariants
-    mean something.
-    """
+    """So that the invariants mean something: all of the language, and every end of a liquidation."""
     missing = {kind.__name__ for kind in get_args(AnyEvent)}
     missing |= {result.name for result in LiquidationResult} | {step.name for step in DeleverageStep}
     # Only an intake adds and removes keys; it takes more positions than there are here to exhaust one

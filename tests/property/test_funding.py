@@ -153,6 +153,32 @@ def quote(trader: Trader, side: Side, levels: list[tuple[int, int]]) -> list[tup
     return book
 
 
+def clamped(value: int, limit: int) -> int:
+    """Return the value, at most the limit away from zero."""
+    return max(-limit, min(limit, value))
+
+
+def premium_of(changed: MarkPriceChanged, index_ticks: int) -> int:
+    """Return what the impact prices are away from the index, as a rate of it rounded toward zero."""
+    index = Fraction(index_ticks * 65_536)
+    above = max(Fraction(0), changed.impact_bid - index)
+    below = max(Fraction(0), index - changed.impact_ask)
+    return int((above - below) / index * RATE_ONE)
+
+
+def mark_of(index_ticks: int, rate: int, left: Fraction, basis: int, band: int) -> int:
+    """Return the mark without a last price: the median of its three inputs, in the band around the index.
+
+    `left` is the part of the funding interval that is still to come.
+    """
+    inputs = [
+        floor(index_ticks * (1 + Fraction(rate, RATE_ONE) * left)),
+        index_ticks + floor(Fraction(basis, 65_536)),
+        index_ticks,
+    ]
+    return index_ticks + clamped(median(inputs) - index_ticks, index_ticks * band // RATE_ONE)
+
+
 @given(LEVELS, LEVELS, st.integers(1, 60_000_000), UPDATES)
 @settings(max_examples=120)
 def test_a_mark_follows_from_its_event(
@@ -194,11 +220,7 @@ def test_a_mark_follows_from_its_event(
             changed.ask_ticks,
         )
 
-        index = Fraction(index_ticks * 65_536)
-        above = max(Fraction(0), changed.impact_bid - index)
-        below = max(Fraction(0), index - changed.impact_ask)
-        premium = int((above - below) / index * RATE_ONE) if bid and ask else 0
-        assert premium == changed.premium
+        assert (premium_of(changed, index_ticks) if bid and ask else 0) == changed.premium
         premiums.append(changed.premium)
 
         mid = Fraction(changed.bid_ticks + changed.ask_ticks, 2)
@@ -207,18 +229,12 @@ def test_a_mark_follows_from_its_event(
         assert (basis, rate) == (changed.basis_average, changed.funding_rate)
 
         left = Fraction(max(0, changed.next_funding_ns - now_ns), INTERVAL_NS)
-        inputs = [
-            floor(index_ticks * (1 + Fraction(rate, RATE_ONE) * left)),
-            index_ticks + floor(Fraction(basis, 65_536)),
-            index_ticks,
-        ]
-        width = index_ticks * terms.mark_band // RATE_ONE
-        assert min(max(median(inputs), index_ticks - width), index_ticks + width) == changed.mark_ticks
+        assert mark_of(index_ticks, rate, left, basis, terms.mark_band) == changed.mark_ticks
 
         for settled in every(FundingSettled, events):
             average = int(Fraction(sum(premiums), len(premiums)))
-            pulled = average + max(-50_000, min(50_000, 10_000 - average))
-            rate = max(-300_000, min(300_000, pulled))
+            pulled = average + clamped(10_000 - average, 50_000)
+            rate = clamped(pulled, 300_000)
             assert (average, len(premiums), rate) == (
                 settled.premium_average,
                 settled.premium_count,

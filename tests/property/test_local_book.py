@@ -9,7 +9,8 @@ import pytest
 from exchange.aggregate.state import Exchange
 from exchange.decimals import lots_text, price_text
 from tests.flow import SYMBOLS
-from tests.streaming import Socket, Stage, streaming, until
+from tests.streaming import Socket, Stage, streaming
+from tests.waiting import until
 
 EVENTS = int(os.environ.get("FOLDEX_BOOK_EVENTS", "2500"))
 COMMANDS_AT_ONCE = 4
@@ -114,7 +115,8 @@ async def test_a_local_book_is_the_exchanges_book() -> None:
             lambda: (
                 any(task.done() for task in tasks)
                 or all(book.sides == sides_of(state, book.symbol) for book in books)
-            )
+            ),
+            "end of the books",
         )
         for task, book in zip(tasks, books, strict=True):
             assert not task.done(), task.exception()

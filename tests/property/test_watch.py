@@ -116,8 +116,9 @@ def buckets_of(watch: Watch) -> list[Bucket]:
 
 @pytest.mark.parametrize("seed", range(FLOWS))
 def test_the_watch_agrees_with_a_full_scan_in_random_trading(seed: int) -> None:
-    """After any commands, with a look after each or after many, it knows exactly the buckets that are due; it
-    returned each that became due, unless a liquidation of it came and went meanwhile.
+    """After any commands, with a look after each or after many, it knows exactly the buckets that are due.
+
+    It returned each that became due, unless a liquidation of it came and went meanwhile.
     """
     venue, random = eventful_venue(seed)
     watch = watch_of(venue)

@@ -42,8 +42,10 @@ MET = (
 
 @pytest.mark.soak
 def test_every_seed_keeps_every_promise() -> None:
-    """Whatever is lost, repeated, late, killed, frozen or cut off: each acknowledged command has its one
-    outcome, all who fold have the writer's state, money adds up, nobody healthy is liquidated, order is kept.
+    """Whatever is lost, repeated, late, killed, frozen or cut off, the promises are kept.
+
+    Each acknowledged command has its one outcome, all who fold have the writer's state, money adds up, nobody
+    healthy is liquidated, order is kept.
     """
     counts: Counter[str] = Counter()
     failures = []
@@ -59,8 +61,9 @@ def test_every_seed_keeps_every_promise() -> None:
 
 @pytest.mark.slow
 def test_one_seed_is_one_run_to_the_byte() -> None:
-    """Two interpreters with different hash seeds, locales and time zones run some seeds: the bytes of both
-    streams, of all files, and the order of every call are the same; another seed is another run.
+    """The bytes of both streams, of all files, and the order of every call are the same in two interpreters.
+
+    These have different hash seeds, locales and time zones; another seed is another run.
     """
     settings = ({"PYTHONHASHSEED": "1"}, {"PYTHONHASHSEED": "2", "TZ": "Asia/Kathmandu", "LC_ALL": "C"})
     digests = [_digest_of_runs(first=0, environment=each) for each in settings]

@@ -1,4 +1,4 @@
-"""Shared by unit tests: a venue without fees, and somebody on the other side."""
+"""Shared by unit tests: a venue without fees, a trader, and somebody on the other side."""
 
 import pytest
 
@@ -13,6 +13,12 @@ def venue() -> Venue:
     venue.index("BTCUSDT", "50000")
     venue.index("ETHUSDT", "3000")
     return venue
+
+
+@pytest.fixture
+def alice(venue: Venue) -> Trader:
+    """A trader with 10,000."""
+    return venue.account("10000")
 
 
 @pytest.fixture

@@ -17,18 +17,6 @@ def venue() -> Venue:
     return venue
 
 
-@pytest.fixture
-def alice(venue: Venue) -> Trader:
-    """A trader with 10,000."""
-    return venue.account("10000")
-
-
-@pytest.fixture
-def bob(venue: Venue) -> Trader:
-    """Another trader with 10,000."""
-    return venue.account("10000")
-
-
 @pytest.mark.parametrize(
     ("size", "price", "yields_priority", "keeps_place"),
     [

@@ -19,7 +19,7 @@ from events.events import (
 )
 from events.values import IndexSource, LiquidationResult, RankRow
 from exchange.aggregate import deleverage, index, liquidation, mark, ranking, waterfall
-from tests.audited import BTC, ETH, Change, Scene, audit, scene
+from tests.audited import BTC, Change, Scene, audit, pooled, scene
 from tests.planted import IS_COMPILED
 from tests.unit.test_purity import ROOT, imports
 from tests.venue import Trader, Venue, every, money, only, spec
@@ -58,17 +58,6 @@ def deleveraged() -> Scene:
         s.alice.buy(BTC, "0.05", "50000")
     s.venue.index(BTC, "44000")
     s.venue.liquidate(s.alice, BTC)
-    return s
-
-
-def pooled() -> Scene:
-    """Return a story: BTC and ETH longs on one wallet, both gap down, the fund takes both."""
-    s = scene()
-    s.open(BTC, "BUY", "0.1", "50000", mode="CROSS", leverage=20)
-    s.open(ETH, "BUY", "2", "3000", mode="CROSS", leverage=20)
-    s.venue.index(BTC, "46000")
-    s.venue.index(ETH, "2650")
-    s.venue.liquidate(s.alice)
     return s
 
 

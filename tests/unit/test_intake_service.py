@@ -8,27 +8,16 @@ import pytest
 
 from events.commands import AnyCommand, CreateLog, Deposit, Tick
 from events.events import Event
-from events.frame import CommandFrame, close_command_frame
-from events.log import LogFullError, Place
+from events.frame import close_command_frame
 from events.machine import Machine
 from events.memory import MemoryLog
 from exchange.intake.errors import ApiError
 from exchange.intake.keys import KeyRing
 from exchange.intake.service import Intake
 from exchange.simulation.loops import NS_PER_S, Scheduler
+from tests.full_log import FullLog
 
 DEADLINE_S = 0.05
-
-
-class FullLog(MemoryLog):
-    """A log that takes what it has, and then no more."""
-
-    is_full = False
-
-    async def append_command(self, frame: CommandFrame, *, behind: Place | None = None) -> int:
-        if self.is_full:
-            raise LogFullError("no room")
-        return await super().append_command(frame, behind=behind)
 
 
 async def opened(log: MemoryLog) -> Intake:

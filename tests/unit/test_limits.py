@@ -191,13 +191,20 @@ def test_an_order_that_only_reduces_brings_no_margin() -> None:
 # Collateral
 
 
-def test_nothing_leaves_a_pool_whose_mark_nobody_knows() -> None:
-    """While an index is stale, nobody can liquidate: no withdrawal, no higher leverage, until it is back."""
-    venue = Venue(specs=(spec(BTC, index_age_ms_max=1000),))
+def in_the_dark() -> Trader:
+    """Return a trader with 10,000 who is long a BTC whose index has been silent for an hour; ETH has one."""
+    venue = Venue(specs=(spec(BTC, index_age_ms_max=1000), spec(ETH)))
     venue.index(BTC, "50000")
+    venue.index(ETH, "3000")
     alice, bob = venue.account("10000"), venue.account("100000")
     hold(venue, BTC, "1", "50000", alice, bob)
     venue.after(3_600_000)
+    return alice
+
+
+def test_nothing_leaves_a_pool_whose_mark_nobody_knows() -> None:
+    """While an index is stale, nobody can liquidate: no withdrawal, no higher leverage, until it is back."""
+    alice = in_the_dark()
 
     assert RejectCode.STALE_INDEX == refusal(alice.withdraw("100"))
     assert RejectCode.STALE_INDEX == refusal(alice.leverage(BTC, 125))
@@ -206,12 +213,7 @@ def test_nothing_leaves_a_pool_whose_mark_nobody_knows() -> None:
 
 def test_an_isolated_order_takes_nothing_from_such_a_pool() -> None:
     """Its margin would leave the pool as a withdrawal does; a cross order takes nothing out."""
-    venue = Venue(specs=(spec(BTC, index_age_ms_max=1000), spec(ETH)))
-    venue.index(BTC, "50000")
-    venue.index(ETH, "3000")
-    alice, bob = venue.account("10000"), venue.account("100000")
-    hold(venue, BTC, "1", "50000", alice, bob)
-    venue.after(3_600_000)
+    alice = in_the_dark()
 
     assert RejectCode.STALE_INDEX == refusal(alice.buy(ETH, "0.1", "3000", margin_mode="ISOLATED"))
     assert every(OrderAccepted, alice.buy(ETH, "0.1", "3000"))
@@ -219,12 +221,7 @@ def test_an_isolated_order_takes_nothing_from_such_a_pool() -> None:
 
 def test_a_mode_that_moves_nothing_can_be_set_meanwhile() -> None:
     """Where nothing is open no collateral leaves."""
-    venue = Venue(specs=(spec(BTC, index_age_ms_max=1000), spec(ETH)))
-    venue.index(BTC, "50000")
-    venue.index(ETH, "3000")
-    alice, bob = venue.account("10000"), venue.account("100000")
-    hold(venue, BTC, "1", "50000", alice, bob)
-    venue.after(3_600_000)
+    alice = in_the_dark()
 
     assert not isinstance(alice.mode(ETH, "ISOLATED")[0], Rejected)
     assert RejectCode.STALE_INDEX == refusal(alice.switch(BTC, "ISOLATED"))

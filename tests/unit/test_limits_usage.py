@@ -4,6 +4,7 @@ import pytest
 
 from exchange.config import Enforce
 from exchange.intake import limits
+from exchange.intake.errors import ApiError
 from exchange.intake.limits import (
     PACE_BURST,
     PACE_PER_S,
@@ -107,6 +108,48 @@ def test_whom_the_limits_bind(enforce: Enforce, remote: str, is_bound: bool) -> 
     else:
         usage.charge(use, 1, START_MS)
     assert 2 == use.weight
+
+
+def test_connection_attempts_are_429_until_the_five_minutes_end() -> None:
+    """Attempts count whether the connection is still there or not; going on is banned as with weights."""
+    usage = Usage(Limits(connects_5m=3))
+    use = usage.address(FAR, START_MS)
+    for _ in range(3):
+        usage.connect(use, START_MS)
+        usage.disconnect(use)
+    with pytest.raises(LimitError, match="is 3 attempts per 5 minutes") as caught:
+        usage.connect(use, START_MS)
+    assert (429, -1003, 300 - START_MS // 1_000 % 300) == (
+        caught.value.status,
+        caught.value.code,
+        caught.value.retry_s,
+    )
+    later_ms = START_MS + caught.value.retry_s * 1_000
+    use = usage.address(FAR, later_ms)
+    for _ in range(3):
+        usage.connect(use, later_ms)
+        usage.disconnect(use)
+    for status in [429] * limits.REFUSALS_MAX + [418]:
+        with pytest.raises(LimitError) as caught:
+            usage.connect(use, later_ms)
+        assert status == caught.value.status
+    with pytest.raises(LimitError):
+        usage.address(FAR, later_ms + 1)
+
+
+def test_connections_open_at_a_time() -> None:
+    """One more is refused until another is closed; whom limits do not bind is counted and let in."""
+    usage = Usage(Limits(connections=2))
+    for remote in (FAR, "127.0.0.1"):
+        use = usage.address(remote, START_MS)
+        for _ in range(2):
+            usage.connect(use, START_MS)
+    with pytest.raises(ApiError, match="is 2 connections at a time") as caught:
+        usage.connect(usage.address(FAR, START_MS), START_MS)
+    assert (429, -1003) == (caught.value.status, caught.value.code)
+    usage.connect(use, START_MS)
+    usage.disconnect(usage.address(FAR, START_MS))
+    usage.connect(usage.address(FAR, START_MS), START_MS)
 
 
 def test_many_addresses_take_bounded_memory(monkeypatch: pytest.MonkeyPatch) -> None:

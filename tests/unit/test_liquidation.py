@@ -1,7 +1,5 @@
 """The waterfall: cancel, reduce, take over. Deleveraging has its own tests."""
 
-from dataclasses import dataclass
-
 from events.commands import SetMarketStatus
 from events.events import (
     LiquidationFeeCharged,
@@ -17,33 +15,8 @@ from events.events import (
 from events.values import Bracket, CloseReason, LiquidationResult, MarketStatus
 from exchange.aggregate.account import FUND_ACCOUNT_ID
 from exchange.aggregate.margin import bucket_equity
-from tests.venue import Trader, Venue, every, money, only, spec
-
-
-@dataclass
-class Scene:
-    """A venue with a trader to liquidate and one to trade with."""
-
-    venue: Venue
-    alice: Trader
-    bob: Trader
-
-    def open(self, symbol: str, side: str, size: str, price: str, *, mode: str, leverage: int) -> None:
-        """Let alice open a position against bob."""
-        if mode == "ISOLATED":
-            self.alice.mode(symbol, mode)
-        self.alice.leverage(symbol, leverage)
-        self.bob.place("SELL" if side == "BUY" else "BUY", symbol, size, price)
-        only(TradeExecuted, self.alice.place(side, symbol, size, price))
-
-
-def scene(fund: str = "100000") -> Scene:
-    """Return a venue without trading fees, BTC at 50,000, ETH at 3,000, alice with 1,000."""
-    free = {"maker_fee": 0, "taker_fee": 0}
-    venue = Venue(specs=(spec(**free), spec("ETHUSDT", **free)), fund=fund)
-    venue.index("BTCUSDT", "50000")
-    venue.index("ETHUSDT", "3000")
-    return Scene(venue, venue.account("1000"), venue.account("1000000"))
+from tests.audited import scene
+from tests.venue import Venue, every, money, only, spec
 
 
 def test_isolated_loss_stops_at_the_bucket() -> None:

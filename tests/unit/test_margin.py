@@ -18,16 +18,6 @@ from exchange.aggregate.market import Brackets, Market, spec_problem
 from tests.venue import Trader, Venue, money, spec
 
 
-@pytest.fixture
-def venue() -> Venue:
-    """A venue without fees, with BTC at 50,000 and ETH at 3,000."""
-    free = {"maker_fee": 0, "taker_fee": 0}
-    venue = Venue(specs=(spec(**free), spec("ETHUSDT", **free)), fund="100000")
-    venue.index("BTCUSDT", "50000")
-    venue.index("ETHUSDT", "3000")
-    return venue
-
-
 def hold(trader: Trader, other: Trader, symbol: str, side: str, size: str, price: str) -> None:
     """Let `trader` open a position against `other` at a price."""
     opposite = "SELL" if side == "BUY" else "BUY"

@@ -25,12 +25,6 @@ def venue() -> Venue:
 
 
 @pytest.fixture
-def alice(venue: Venue) -> Trader:
-    """A trader with 10,000."""
-    return venue.account("10000")
-
-
-@pytest.fixture
 def bob(venue: Venue) -> Trader:
     """Another trader with 10,000."""
     return venue.account("10000")

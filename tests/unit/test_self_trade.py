@@ -16,18 +16,6 @@ def venue() -> Venue:
     return venue
 
 
-@pytest.fixture
-def alice(venue: Venue) -> Trader:
-    """A trader with 10,000."""
-    return venue.account("10000")
-
-
-@pytest.fixture
-def bob(venue: Venue) -> Trader:
-    """Another trader with 10,000."""
-    return venue.account("10000")
-
-
 def test_without_prevention_an_account_trades_with_itself(alice: Trader) -> None:
     """The position does not change, and both fees are paid: 1 as maker, 2.5 as taker."""
     resting = order_id(alice.sell("BTCUSDT", "0.1", "50000"))

@@ -28,7 +28,7 @@ from exchange.audit.travel import (
     seq_of_moment,
     travel,
 )
-from tests.audited import BTC, ETH, Scene, log_of, scene
+from tests.audited import BTC, ETH, Scene, log_of, pooled, scene
 from tests.venue import every
 
 LABEL = "<script>alert('x')</script>"
@@ -113,13 +113,7 @@ async def test_what_is_not_what_the_commands_make_is_said() -> None:
 
 async def test_a_pool_is_told_with_all_its_positions() -> None:
     """Two markets on one wallet: both rows, both marks relative to their first, the sums."""
-    s = scene()
-    s.open(BTC, "BUY", "0.1", "50000", mode="CROSS", leverage=20)
-    s.open(ETH, "BUY", "2", "3000", mode="CROSS", leverage=20)
-    s.venue.index(BTC, "46000")
-    s.venue.index(ETH, "2650")
-    s.venue.liquidate(s.alice)
-    story = await story_of(s)
+    story = await story_of(pooled())
 
     assert "equity       = wallet + Σ uPnL = 1000 − 700 − 400 = -100" in worksheet_lines(story)
     lines = worksheet_lines(story)

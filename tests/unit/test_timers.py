@@ -16,12 +16,6 @@ def venue() -> Venue:
     return venue
 
 
-@pytest.fixture
-def alice(venue: Venue) -> Trader:
-    """A trader with 10,000."""
-    return venue.account("10000")
-
-
 def buy_until(alice: Trader, expires_ns: int) -> int:
     """Place a good-till-date buy order below the price; return its id."""
     return order_id(alice.buy("BTCUSDT", "0.1", "49000", tif="GTD", expires_ns=expires_ns))

@@ -6,6 +6,7 @@ import msgspec
 
 from events.commands import RemoveApiKey
 from events.values import permission_names
+from exchange.intake.access import permissions_of
 from exchange.intake.admin_keys import KeyTerms, Permission, check_terms, new_key
 from exchange.intake.endpoint import Values
 from exchange.intake.foldex.health import Shape
@@ -42,7 +43,7 @@ async def keys(intake: Intake, account_id: int, values: Values) -> list[Key]:
         Key(
             api_key=added.api_key,
             kind=added.kind.name,
-            permissions=permission_names(added.permissions),
+            permissions=permission_names(permissions_of(added)),
             networks=added.networks.split(),
         )
         for added in intake.account(account_id).api_keys.values()

@@ -23,7 +23,8 @@ class StreamLimits:
 
     After `life_s` it is closed. It is pinged every `ping_s`, and closed when no pong came for `pong_s`. It
     may send `messages_per_s`, of `message_bytes_max` each, and subscribe to `streams_max` streams. No more
-    than `waiting_bytes_max` may wait for it to be read.
+    than `waiting_bytes_max` may wait for it to be read, and no more than `all_waiting_bytes_max` for all
+    connections together.
     """
 
     life_s: float = 24 * 3600.0
@@ -34,16 +35,38 @@ class StreamLimits:
     streams_max: int = 1024
     connections_max: int = 1_000
     waiting_bytes_max: int = 8 * 1024 * 1024
+    all_waiting_bytes_max: int = 256 * 1024 * 1024
+
+
+class Backlog:
+    """The connections there are, and what waits on all of them: when it is too much, the worst is cut off."""
+
+    def __init__(self, limits: StreamLimits) -> None:
+        self.connections: dict[Connection, None] = {}
+        self._limits = limits
+        self._waiting_bytes = 0
+
+    def change(self, by_bytes: int) -> None:
+        """Count what waits from now on, or (negative) no longer."""
+        self._waiting_bytes += by_bytes
+        while self._waiting_bytes > self._limits.all_waiting_bytes_max:
+            worst = max(self.connections, key=lambda each: each.waiting_bytes)
+            logger.warning("slowest_reader_cut_off", waiting_bytes=worst.waiting_bytes)
+            worst.cut_off()
 
 
 class Connection:
-    """A subscriber over a WebSocket. `names` are its streams, in the order of subscription."""
+    """A subscriber over a WebSocket. `names` are its streams, in the order of subscription.
+
+    `waiting_bytes` is what waits to be sent. It must be among `backlog.connections` while it is used.
+    """
 
     def __init__(
         self,
         socket: web.WebSocketResponse,
-        transport: asyncio.BaseTransport | None,
+        transport: asyncio.Transport | None,
         limits: StreamLimits,
+        backlog: Backlog,
         *,
         is_combined: bool,
     ) -> None:
@@ -53,7 +76,8 @@ class Connection:
         self._transport = transport
         self._limits = limits
         self._waiting: deque[bytes] = deque()
-        self._waiting_bytes = 0
+        self.waiting_bytes = 0
+        self._backlog = backlog
         self._has_more = asyncio.Event()
         self._is_cut_off = False
         loop = asyncio.get_running_loop()
@@ -66,20 +90,24 @@ class Connection:
         if self._is_cut_off:
             return
         self._waiting.append(payload)
-        self._waiting_bytes += len(payload)
-        if self._waiting_bytes > self._limits.waiting_bytes_max:
-            logger.warning("slow_reader_cut_off", waiting_bytes=self._waiting_bytes, streams=len(self.names))
+        self._count(len(payload))
+        if self.waiting_bytes > self._limits.waiting_bytes_max:
+            logger.warning("slow_reader_cut_off", waiting_bytes=self.waiting_bytes, streams=len(self.names))
             self.cut_off()
         else:
             self._has_more.set()
 
     def cut_off(self) -> None:
         """End the connection at once, without a word: whoever does not read would not read that either."""
+        self.forget()
+        if self._transport is not None:
+            self._transport.abort()
+
+    def forget(self) -> None:
+        """Take nothing more to send, and let go of what waits."""
         self._is_cut_off = True
         self._waiting.clear()
-        self._waiting_bytes = 0
-        if isinstance(self._transport, asyncio.WriteTransport):
-            self._transport.abort()
+        self._count(-self.waiting_bytes)
 
     async def write(self) -> None:
         """Write what is queued until cancelled, or until the connection is gone."""
@@ -89,10 +117,10 @@ class Connection:
                 self._has_more.clear()
                 while self._waiting:
                     payload = self._waiting.popleft()
-                    self._waiting_bytes -= len(payload)
+                    self._count(-len(payload))
                     await self._socket.send_frame(payload, WSMsgType.TEXT)
         except ConnectionError:
-            self._is_cut_off = True
+            self.forget()
 
     def count_message(self) -> bool:
         """Count something that came in; return whether it was too much for this second."""
@@ -125,6 +153,10 @@ class Connection:
                 await self._socket.ping()
             next_s = min(ends_s, dies_s, self._pinged_s + limits.ping_s)
             await asyncio.sleep(max(0.0, next_s - now_s))
+
+    def _count(self, by_bytes: int) -> None:
+        self.waiting_bytes += by_bytes
+        self._backlog.change(by_bytes)
 
     async def end(self, code: WSCloseCode, reason: bytes) -> None:
         """Close the connection, with a reason."""

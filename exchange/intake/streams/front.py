@@ -18,11 +18,11 @@ import msgspec
 import structlog
 from aiohttp import WSCloseCode, WSMessage, WSMsgType, web
 
-from exchange.intake.errors import BAD_REQUEST, NO_SUCH_PATH, OVERLOADED, PAST_UNREAD, SHUTTING_DOWN
-from exchange.intake.service import Intake
+from exchange.intake.errors import BAD_REQUEST, NO_SUCH_PATH, OVERLOADED, PAST_UNREAD
+from exchange.intake.gate import Call, Gate
 from exchange.intake.streams.accounts import AccountStreams
 from exchange.intake.streams.channel import encode
-from exchange.intake.streams.connection import WRITE_BUFFER_BYTES, Connection, StreamLimits
+from exchange.intake.streams.connection import WRITE_BUFFER_BYTES, Backlog, Connection, StreamLimits
 from exchange.intake.streams.hub import Hub
 
 _KINDS: Final = ("ws", "stream")
@@ -57,32 +57,40 @@ def invalid(what: str) -> RequestError:
 
 
 class StreamFront:
-    """Accepts stream connections and serves their requests. `hub` has the streams."""
+    """Accepts stream connections and serves their requests. `hub` has the streams.
 
-    def __init__(self, intake: Intake, limits: StreamLimits | None = None) -> None:
-        self._intake = intake
-        self.hub = Hub(intake)
-        self.hub.add(AccountStreams(intake, self.hub))
+    A ban that comes while a connection is open leaves it alone: it asks for nothing, and being told is what a
+    banned address is advised to do instead of asking.
+    """
+
+    def __init__(self, gate: Gate, limits: StreamLimits | None = None) -> None:
+        self._gate = gate
+        self.hub = Hub(gate.intake)
+        self.hub.add(AccountStreams(gate.intake, self.hub))
         self._limits = limits or StreamLimits()
-        self._connections: dict[Connection, None] = {}
-        self._is_closing = False
+        self._backlog = Backlog(self._limits)
+        self._connections = self._backlog.connections
 
     @property
     def connection_count(self) -> int:
         """How many connections there are."""
         return len(self._connections)
 
-    async def handle(self, request: web.BaseRequest, path: str) -> web.StreamResponse:
+    async def handle(self, request: web.BaseRequest, path: str, call: Call) -> web.StreamResponse:
         """Serve one connection until it ends.
 
         Raises:
-            ApiError: it is none, there is nothing at this path, or there are too many.
+            ApiError: it is none, there is nothing at this path, or there are too many; or as
+                `Gate.connection`.
         """
+        # A connection costs no weight at Binance: attempts are limited, and reading costs nothing.
+        with self._gate.connection(call):
+            return await self._connect(request, path)
+
+    async def _connect(self, request: web.BaseRequest, path: str) -> web.StreamResponse:
         if _route_of(path) is None:
             raise NO_SUCH_PATH.error(path=path[:PATH_SHOWN_CHARS_MAX], method=request.method)
-        if self._is_closing:
-            raise SHUTTING_DOWN.error()
-        if not self._intake.has_past:
+        if not self._gate.intake.has_past:
             raise PAST_UNREAD.error()
         limits = self._limits
         socket = web.WebSocketResponse(
@@ -98,7 +106,7 @@ class StreamFront:
             raise OVERLOADED.error()
         is_combined, names = opening(request.raw_path)
         await socket.prepare(request)
-        connection = Connection(socket, request.transport, limits, is_combined=is_combined)
+        connection = Connection(socket, request.transport, limits, self._backlog, is_combined=is_combined)
         self._connections[connection] = None
         tasks = [asyncio.create_task(work) for work in (connection.write(), connection.keep())]
         try:
@@ -110,6 +118,7 @@ class StreamFront:
             # It went away while it was answered; nobody is left to be told.
             pass
         finally:
+            connection.forget()
             del self._connections[connection]
             self._unsubscribe(connection, tuple(connection.names))
             for task in tasks:
@@ -118,8 +127,7 @@ class StreamFront:
         return socket
 
     async def close(self) -> None:
-        """Take no more connections, and end those there are."""
-        self._is_closing = True
+        """End the connections there are; the gate lets in no more when it is closing."""
         self.hub.close()
         ends = [
             connection.end(WSCloseCode.GOING_AWAY, b"the server stops")

@@ -5,7 +5,7 @@ import asyncio
 from aiohttp import web
 
 from exchange.intake.errors import BAD_REQUEST, NO_SUCH_PATH, OVERLOADED
-from exchange.intake.gate import Gate
+from exchange.intake.gate import Call, Gate
 from exchange.intake.wsapi.socket import RETURN_LIMITS, Socket
 
 PATHS = ("/ws-fapi/v1", "/ws-fapi/v1/")
@@ -25,14 +25,16 @@ class WebSocketApi:
         self._gate = gate
         self._open: set[Socket] = set()
 
-    async def handle(self, request: web.BaseRequest, path: str) -> web.StreamResponse:
+    async def handle(self, request: web.BaseRequest, path: str, call: Call) -> web.StreamResponse:
         """Serve a connection until it ends.
 
         Raises:
-            ApiError: it is none.
+            ApiError: it is none; or as `Gate.connection`.
         """
-        call = self._gate.call(request.remote or "")
-        self._gate.usage.charge(self._gate.check_address(call), CONNECT_WEIGHT, call.now_ms)
+        with self._gate.connection(call, CONNECT_WEIGHT):
+            return await self._connect(request, path, call.remote)
+
+    async def _connect(self, request: web.BaseRequest, path: str, remote: str) -> web.StreamResponse:
         if path not in PATHS:
             raise NO_SUCH_PATH.error(path=path[:PATH_SHOWN_CHARS_MAX], method=request.method)
         response = web.WebSocketResponse(
@@ -47,7 +49,7 @@ class WebSocketApi:
         except ConnectionError:
             return response  # whoever asked is gone
         tells_limits = f"{RETURN_LIMITS}=false" not in request.raw_path
-        socket = Socket(self._gate, call.remote, response, tells_limits=tells_limits)
+        socket = Socket(self._gate, remote, response, tells_limits=tells_limits)
         transport = request.transport
         if transport is None:
             return response

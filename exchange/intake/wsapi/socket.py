@@ -3,6 +3,9 @@
 Nothing waits for another request's answer, so a caller may have many under way; their number is bounded by
 not reading on. Answers that are ready in the same turn of the loop leave in one write. Who does not read
 what he asked for is disconnected: the memory for it is the exchange's.
+
+A ban of the address that comes meanwhile is the answer to each request (418); who goes on asking all the same
+is disconnected.
 """
 
 import asyncio
@@ -16,7 +19,7 @@ from aiohttp import WSCloseCode, WSMsgType, web
 from exchange.intake.access import Caller
 from exchange.intake.auth import AUTH_PARAMETERS, check_payload, check_timestamp
 from exchange.intake.endpoint import Endpoint, Security
-from exchange.intake.errors import MANDATORY, NO_SUCH_METHOD, ApiError
+from exchange.intake.errors import BAD_KEY, BANNED, MANDATORY, NO_SUCH_METHOD, ApiError
 from exchange.intake.gate import Call, Gate
 from exchange.intake.market.data import wall_clock_ms
 from exchange.intake.wsapi.leftovers import drop_leftovers
@@ -36,6 +39,8 @@ from exchange.intake.wsapi.stepping import Stepper
 
 IN_FLIGHT_MAX = 1_024
 UNREAD_BYTES_MAX = 1024 * 1024
+# So many requests in a row are answered 418; behind them the connection ends.
+BANNED_ANSWERS_MAX = 50
 METHOD_SHOWN_CHARS_MAX = 40
 SESSION_WEIGHT = 2
 API_KEY = "apiKey"
@@ -50,7 +55,7 @@ logger = structlog.get_logger(__name__)
 
 
 class Socket:
-    """A caller's connection. `session` is who logged on, until he logs out."""
+    """A caller's connection. `session` is who logged on, until he logs out or his key is removed."""
 
     def __init__(self, gate: Gate, remote: str, socket: web.WebSocketResponse, *, tells_limits: bool) -> None:
         self.session: Caller | None = None
@@ -64,6 +69,7 @@ class Socket:
         self._loop = asyncio.get_running_loop()
         self._out: list[bytes] = []
         self._in_flight = 0
+        self._banned_answers = 0
         self._room = asyncio.Event()
         self._room.set()
 
@@ -74,7 +80,12 @@ class Socket:
             if message.type is not WSMsgType.TEXT:
                 await self._socket.close(code=WSCloseCode.UNSUPPORTED_DATA, message=b"text only")
                 break
-            if not self.receive(message.data):
+            is_granted = self.receive(message.data)
+            if self._banned_answers > BANNED_ANSWERS_MAX:
+                self._flush()
+                await self._socket.close(code=WSCloseCode.POLICY_VIOLATION, message=b"the address is banned")
+                break
+            if not is_granted:
                 await self.gate.pace(self.remote, transport)
             if self._in_flight >= IN_FLIGHT_MAX:
                 self._room.clear()
@@ -148,7 +159,10 @@ class Socket:
             self.session = None
         elif method != "session.status":
             raise NO_SUCH_METHOD.error(method=method[:METHOD_SHOWN_CHARS_MAX])
-        session = self.session
+        try:
+            session = self._logged_on(Security.READ)
+        except ApiError:
+            session = None
         return SessionState(
             api_key=session.api_key if session is not None else None,
             authorized_since=self.session_since_ms if session is not None else None,
@@ -163,21 +177,33 @@ class Socket:
         Raises:
             ApiError: nobody did; the key may not; out of time; the signature is wrong.
         """
-        session = self.session
-        state = self.gate.intake.state
         api_key = parameters.get(API_KEY)
         if api_key is None:
-            if session is None:
+            caller = self._logged_on(security)
+            if caller is None:
                 raise MANDATORY.error(name=API_KEY)
-            # Looked up again: it may have been removed meanwhile.
-            caller = self.gate.access.caller(state, session.api_key, self.remote, security)
             if security.is_signed:
                 check_timestamp(parameters, call.now_ms)
             return caller
-        caller = self.gate.access.caller(state, api_key, self.remote, security)
+        caller = self.gate.access.caller(self.gate.intake.state, api_key, self.remote, security)
         if security.is_signed:
             check_timestamp(parameters, call.now_ms)
             _check_signature(caller, parameters)
+        return caller
+
+    def _logged_on(self, security: Security) -> Caller | None:
+        """Return who logged on, None if nobody did or he logged out.
+
+        Raises:
+            ApiError: -2015, his key is not what it was, or may not make calls of that kind.
+        """
+        session = self.session
+        if session is None:
+            return None
+        caller = self.gate.access.caller(self.gate.intake.state, session.api_key, self.remote, security)
+        if caller.added is not session.added:
+            # Removed, and added again under other terms or for somebody else: nobody has logged on with that.
+            raise BAD_KEY.error()
         return caller
 
     def _end(self, finish: Any, result: Any, error: Exception | None) -> None:
@@ -191,6 +217,7 @@ class Socket:
         gate, method = self.gate, request.method
         limits = self._limits(call, method) if tells_limits and call.use is not None else _UNSET
         if error is None:
+            self._banned_answers = 0
             gate.answered(call, method)
             self._send(Answer(request.id, 200, result, _UNSET, limits))
             return
@@ -199,6 +226,7 @@ class Socket:
         else:
             failure = error
             gate.refused(call, method, failure)
+        self._banned_answers = self._banned_answers + 1 if failure.status == BANNED.status else 0
         body = error_body(failure, failure.code, failure.text, call.now_ms)
         self._send(Answer(request.id, failure.status, _UNSET, body, limits))
 

@@ -1,4 +1,4 @@
-"""Clocks that are an hour off, a snapshot that never got its name, interpreters set up in other ways."""
+"""What surrounds the exchange: clocks an hour off, a snapshot that never got its name, odd interpreters."""
 
 import asyncio
 import os
