@@ -14,6 +14,7 @@ from events.values import (
     MarketSpec,
     MarketStatus,
     OrderType,
+    PriceMatch,
     SelfTrade,
     Side,
     TimeInForce,
@@ -132,7 +133,7 @@ class AdjustMargin(Command, frozen=True, tag="adjust_margin"):
 
 
 class PlaceOrder(Command, frozen=True, tag="place_order"):
-    """Asks for an order. `price_ticks` is the limit, 0 for a market order.
+    """Asks for an order. `price_ticks` is the limit, 0 for a market order and where `price_match` gives it.
 
     `client_order_id` may be empty; otherwise it is unique among the account's open orders. `leg` is BOTH in
     one-way mode and names the position in hedge mode. `expires_ns` is the end of a GTD order (ns since
@@ -155,13 +156,15 @@ class PlaceOrder(Command, frozen=True, tag="place_order"):
     expires_ns: int = 0
     margin_mode: MarginMode | None = None
     margin: int = 0
+    price_match: PriceMatch = PriceMatch.NONE
 
 
 class AmendOrder(Command, frozen=True, tag="amend_order"):
     """Changes an open limit order's price and whole quantity (the filled part included).
 
     The order keeps its place only when it shrinks at the same price and `yields_priority` is not set. It is
-    named by id, or by client order id when `order_id` is 0; `side` must be its own.
+    named by id, or by client order id when `order_id` is 0; `side` must be its own. With a `price_match` the
+    book gives the price, and `price_ticks` is 0.
     """
 
     account_id: int
@@ -172,6 +175,7 @@ class AmendOrder(Command, frozen=True, tag="amend_order"):
     order_id: int = 0
     client_order_id: str = ""
     yields_priority: bool = False
+    price_match: PriceMatch = PriceMatch.NONE
 
 
 class CancelOrder(Command, frozen=True, tag="cancel_order"):
@@ -195,7 +199,9 @@ class PlaceConditional(Command, frozen=True, tag="place_conditional"):
 
     `trigger_ticks` is that price for STOP and TAKE_PROFIT. TRAILING triggers when the price has turned by
     `callback_rate` (1e-8) from its best since it reached `activation_ticks` (0: since now).
-    `close_position` closes what the position is at that moment; then `quantity_lots` is 0.
+    `close_position` closes what the position is at that moment; then `quantity_lots` is 0. With a
+    `price_match` the book of that moment gives the limit, and `price_ticks` is 0. With `price_protect` no
+    order is placed if mark and last price are then further apart than the market's `trigger_protect`.
     """
 
     account_id: int
@@ -216,6 +222,8 @@ class PlaceConditional(Command, frozen=True, tag="place_conditional"):
     leg: Leg = Leg.BOTH
     self_trade: SelfTrade = SelfTrade.EXPIRE_MAKER
     expires_ns: int = 0
+    price_match: PriceMatch = PriceMatch.NONE
+    price_protect: bool = False
 
 
 class CancelConditional(Command, frozen=True, tag="cancel_conditional"):

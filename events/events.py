@@ -37,6 +37,7 @@ from events.values import (
     MarketStatus,
     ModeChange,
     OrderType,
+    PriceMatch,
     RejectCode,
     SelfTrade,
     Side,
@@ -233,7 +234,7 @@ class OrderAccepted(Event, frozen=True, tag="order_accepted"):
     `price_ticks` is the limit (for a market order the worst price it may trade at). `extras` is the open
     loss, the taker fee and the surplus of `margin` over the initial margin, reserved for the whole quantity.
     `liquidation_id` is 0 but for orders of the waterfall. `margin` is the collateral that the whole order's
-    opening fills bring, 0: what they need.
+    opening fills bring, 0: what they need. `price_match` says which level of the book gave the limit.
     """
 
     order_id: int
@@ -252,6 +253,7 @@ class OrderAccepted(Event, frozen=True, tag="order_accepted"):
     self_trade: SelfTrade = SelfTrade.EXPIRE_MAKER
     expires_ns: int = 0
     margin: int = 0
+    price_match: PriceMatch = PriceMatch.NONE
 
 
 class OrderAmended(Event, frozen=True, tag="order_amended"):
@@ -259,7 +261,8 @@ class OrderAmended(Event, frozen=True, tag="order_amended"):
 
     `quantity_lots` is its whole size, of which `open_lots` are unfilled; `extras` is reserved for these.
     Unless it `keeps_place` it stands at the end of its price level now. The reason is its owner (USER), or
-    REDUCE_ONLY when the position it may reduce has become smaller.
+    REDUCE_ONLY when the position it may reduce has become smaller. `price_match` says which level of the book
+    gave the price that it has now.
     """
 
     order_id: int
@@ -271,6 +274,7 @@ class OrderAmended(Event, frozen=True, tag="order_amended"):
     extras: int
     keeps_place: bool
     reason: CloseReason
+    price_match: PriceMatch = PriceMatch.NONE
 
 
 class OrderCancelled(Event, frozen=True, tag="order_cancelled"):
@@ -315,6 +319,8 @@ class ConditionalAccepted(Event, frozen=True, tag="conditional_accepted"):
     leg: Leg
     self_trade: SelfTrade
     expires_ns: int
+    price_match: PriceMatch = PriceMatch.NONE
+    price_protect: bool = False
 
 
 class ConditionalCancelled(Event, frozen=True, tag="conditional_cancelled"):
@@ -363,10 +369,10 @@ class CountdownExpired(Event, frozen=True, tag="countdown_expired"):
 class TradeExecuted(Event, frozen=True, tag="trade"):
     """A maker and a taker order met. Positions, wallets and buckets change by this event alone.
 
-    `price_ticks` is the maker's price. Fees are positive when paid, negative for a rebate; they and the
-    realised profit post to the bucket that owns the position. `…_margin_moved` went from the wallet to the
-    position's bucket (negative: back), 0 in cross. A position's entry cost changes by
-    signed quantity × price + realised.
+    `trade_id` counts the market's trades, from 1. `price_ticks` is the maker's price. Fees are positive when
+    paid, negative for a rebate; they and the realised profit post to the bucket that owns the position.
+    `…_margin_moved` went from the wallet to the position's bucket (negative: back), 0 in cross. A position's
+    entry cost changes by signed quantity × price + realised.
     """
 
     trade_id: int

@@ -70,6 +70,24 @@ class SelfTrade(IntEnum):
     EXPIRE_BOTH = 3
 
 
+class PriceMatch(IntEnum):
+    """Which level of the book gives an order its limit, when the order is decided; NONE: it brings its own.
+
+    OPPONENT: the best level of the other side, QUEUE: of the order's own. With a number: the level that is so
+    far from the best, which is the first.
+    """
+
+    NONE = 0
+    OPPONENT = 1
+    OPPONENT_5 = 2
+    OPPONENT_10 = 3
+    OPPONENT_20 = 4
+    QUEUE = 5
+    QUEUE_5 = 6
+    QUEUE_10 = 7
+    QUEUE_20 = 8
+
+
 class TriggerKind(IntEnum):
     """When a conditional order becomes an order.
 
@@ -263,6 +281,9 @@ class RejectCode(StrEnum):
     EXCHANGE_HALTED = "EXCHANGE_HALTED"
     EXCHANGE_NOT_HALTED = "EXCHANGE_NOT_HALTED"
     FRAME_LIMIT = "FRAME_LIMIT"
+    CLOSE_POSITION_EXISTS = "CLOSE_POSITION_EXISTS"
+    NO_DEPTH = "NO_DEPTH"
+    PRICE_PROTECTED = "PRICE_PROTECTED"
 
 
 class Value(msgspec.Struct, frozen=True, kw_only=True, array_like=True, forbid_unknown_fields=True, gc=False):
@@ -299,6 +320,9 @@ class MarketSpec(Value, frozen=True):
     never) is stale until `index_recovery_updates` have come in time. A source whose own time is older than
     `source_age_ms_max`, or whose price is further than `source_band` (1e-8) from the median of those that are
     not, is left out (0: never).
+
+    A conditional order with price protection is not placed while mark and last price are further apart than
+    `trigger_protect` (1e-8 of the last price; 0: however far).
     """
 
     symbol: str
@@ -333,6 +357,7 @@ class MarketSpec(Value, frozen=True):
     index_recovery_updates: int = 1
     source_age_ms_max: int = 0
     source_band: int = 0
+    trigger_protect: int = 0
 
 
 class IndexSource(Value, frozen=True):
@@ -467,5 +492,6 @@ IOC: Final = TimeInForce.IOC
 FOK: Final = TimeInForce.FOK
 GTX: Final = TimeInForce.GTX
 GTD: Final = TimeInForce.GTD
+NO_MATCH: Final = PriceMatch.NONE
 TRADING: Final = MarketStatus.TRADING
 USER: Final = CloseReason.USER

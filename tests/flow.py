@@ -47,6 +47,7 @@ from events.values import (
     MarginMode,
     MarketStatus,
     OrderType,
+    PriceMatch,
     SelfTrade,
     Side,
     TimeInForce,
@@ -68,6 +69,7 @@ FUNDING = {
     "funding_cap": 300_000,
     "impact_notional": money("1000"),
     "source_band": 5_000_000,
+    "trigger_protect": 1_000_000,
 }
 SPECS = (
     spec("BTCUSDT", **FUNDING),
@@ -139,6 +141,10 @@ class Chance:
         opening = {Leg.LONG: Side.BUY, Leg.SHORT: Side.SELL}
         return leg, opening.get(leg) or self.side(), False
 
+    def price_match(self) -> PriceMatch:
+        """Where a limit comes from: mostly it is the order's own."""
+        return self.random.choice(tuple(PriceMatch)) if self.random.random() < 0.1 else PriceMatch.NONE
+
     def order(self) -> Order | None:
         """One of the account's orders; mostly, when it has none, another account becomes the sender."""
         if not self.account.orders and self.random.random() < 0.8:
@@ -179,13 +185,15 @@ def _order(chance: Chance) -> PlaceOrder:
     brings_margin = random.random() < (0.3 if mode is MarginMode.ISOLATED else 0.02)
     margin = lots * market.mark_ticks * market.unit // random.randint(1, 20) if brings_margin else 0
     leg, side, reduce_only = chance.way()
+    match = PriceMatch.NONE if is_market else chance.price_match()
+    is_priced = not is_market and match is PriceMatch.NONE
     return PlaceOrder(
         account_id=chance.account_id,
         market=chance.symbol,
         side=side,
         order_type=OrderType.MARKET if is_market else OrderType.LIMIT,
         quantity_lots=lots,
-        price_ticks=0 if is_market else chance.price_near(market.mark_ticks),
+        price_ticks=chance.price_near(market.mark_ticks) if is_priced else 0,
         time_in_force=time_in_force,
         reduce_only=reduce_only,
         client_order_id=chance.client_id(),
@@ -194,6 +202,7 @@ def _order(chance: Chance) -> PlaceOrder:
         expires_ns=chance.expires_ns(time_in_force),
         margin_mode=random.choice((*[None] * 12, mode, mode, *MarginMode)),
         margin=margin,
+        price_match=match,
     )
 
 
@@ -201,14 +210,17 @@ def _amend(chance: Chance) -> AmendOrder:
     random, order = chance.random, chance.order()
     lots = order.quantity_lots if order else 1
     price_ticks = order.price_ticks if order else chance.market.mark_ticks
+    match = chance.price_match()
+    is_priced = match is PriceMatch.NONE
     return AmendOrder(
         account_id=chance.account_id,
         market=order.terms.market if order else chance.symbol,
         side=order.side if order and random.random() < 0.98 else chance.side(),
         quantity_lots=random.choice((lots, lots, lots // 2 + 1, lots * 2, 1)),
-        price_ticks=random.choice((price_ticks, chance.price_near(price_ticks))),
+        price_ticks=random.choice((price_ticks, chance.price_near(price_ticks))) if is_priced else 0,
         order_id=order.order_id if order else 1,
         yields_priority=random.random() < 0.2,
+        price_match=match,
     )
 
 
@@ -224,6 +236,8 @@ def _conditional(chance: Chance) -> PlaceConditional:
     closes = random.random() < 0.2
     is_market = closes or random.random() < 0.5
     time_in_force = TimeInForce.GTC if is_market else chance.time_in_force()
+    match = PriceMatch.NONE if is_market else chance.price_match()
+    is_priced = not is_market and match is PriceMatch.NONE
     return PlaceConditional(
         account_id=chance.account_id,
         market=chance.symbol,
@@ -232,7 +246,7 @@ def _conditional(chance: Chance) -> PlaceConditional:
         order_type=OrderType.MARKET if is_market else OrderType.LIMIT,
         quantity_lots=0 if closes else chance.lots(),
         trigger_ticks=0 if is_trailing else reached_at,
-        price_ticks=0 if is_market else chance.price_near(reached_at),
+        price_ticks=chance.price_near(reached_at) if is_priced else 0,
         working_price=working_price,
         time_in_force=time_in_force,
         reduce_only=not closes and reduce_only,
@@ -243,6 +257,8 @@ def _conditional(chance: Chance) -> PlaceConditional:
         leg=leg,
         self_trade=random.choice(tuple(SelfTrade)),
         expires_ns=chance.expires_ns(time_in_force),
+        price_match=match,
+        price_protect=random.random() < 0.3,
     )
 
 
@@ -453,6 +469,7 @@ class Ledger:
     def __init__(self) -> None:
         self.open: dict[int, Entry] = {}
         self.sizes: dict[tuple[int, str, Leg], int] = {}
+        self.last_trades: dict[str, int] = {}
 
     def follow(self, groups: list[list[Event]]) -> None:
         """Read one frame's events, asserting that each fits those before it."""
@@ -468,6 +485,8 @@ class Ledger:
                     entry = self.open.pop(event.order_id)
                     assert entry.filled_lots + event.open_lots == entry.whole_lots
                 case TradeExecuted():
+                    assert event.trade_id == self.last_trades.get(event.market, 0) + 1
+                    self.last_trades[event.market] = event.trade_id
                     self._fill(event.maker_order_id, event.quantity_lots, event.maker_margin_moved)
                     self._fill(event.taker_order_id, event.quantity_lots, event.taker_margin_moved)
                 case PositionTakenOver():

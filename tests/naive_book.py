@@ -44,6 +44,7 @@ from events.values import (
     Leg,
     MarketSpec,
     OrderType,
+    PriceMatch,
     RejectCode,
     SelfTrade,
     Side,
@@ -154,6 +155,7 @@ class NaiveBook:
     def _place(self, command: PlaceOrder, order_id: int, *, whole: bool = False) -> None:
         self._check_leg(command.account_id, command.leg)
         is_market = command.order_type is OrderType.MARKET
+        price_ticks = self._limit(command, command.side)
         reduces = command.reduce_only or closes(command.leg, command.side)
         position = (command.account_id, command.leg)
         self._check_form(command)
@@ -162,24 +164,27 @@ class NaiveBook:
         elif not command.quantity_lots:
             raise NaiveRefusal(RejectCode.REDUCE_ONLY)
         if not is_market:
-            self._check_price(command.price_ticks)
-        self._check_filters(command.side, command.quantity_lots, command.price_ticks, reduces)
-        if reduces and command.quantity_lots > self.reducible(position, command.side):
-            raise NaiveRefusal(RejectCode.REDUCE_ONLY)
+            self._check_price(price_ticks)
+        self._check_filters(command.side, command.quantity_lots, price_ticks, reduces)
+        lots = command.quantity_lots
+        if reduces:
+            lots = min(lots, self.reducible(position, command.side))
+            if not lots:
+                raise NaiveRefusal(RejectCode.REDUCE_ONLY)
         own = [order for order in self.orders if order["position"][0] == command.account_id]
         if command.client_order_id and command.client_order_id in [order["client"] for order in own]:
             raise NaiveRefusal(RejectCode.DUPLICATE_CLIENT_ORDER_ID)
         if len(own) >= self.spec.max_open_orders:
             raise NaiveRefusal(RejectCode.TOO_MANY_ORDERS)
         width = self.mark_ticks * self.spec.take_bound // ONE
-        limit_ticks = max(1, self.mark_ticks + command.side * width) if is_market else command.price_ticks
+        limit_ticks = max(1, self.mark_ticks + command.side * width) if is_market else price_ticks
         order: Row = {
             "id": order_id,
             "position": position,
             "side": command.side,
             "price": limit_ticks,
-            "lots": command.quantity_lots,
-            "open": command.quantity_lots,
+            "lots": lots,
+            "open": lots,
             "reduces": reduces,
             "client": command.client_order_id,
             "market": is_market,
@@ -193,7 +198,7 @@ class NaiveBook:
             raise NaiveRefusal(RejectCode.WOULD_TAKE)
         if command.time_in_force is TimeInForce.FOK and not self._would_fill(order):
             raise NaiveRefusal(RejectCode.WOULD_NOT_FILL)
-        self.out.append(("accepted", order_id, limit_ticks, command.quantity_lots))
+        self.out.append(("accepted", order_id, limit_ticks, lots))
         order["born"] = self._stamp()
         if order["rests"]:
             self._rest(order)
@@ -201,20 +206,23 @@ class NaiveBook:
 
     def _amend(self, command: AmendOrder) -> None:
         order = self._find(command)
+        price_ticks = self._limit(command, order["side"])
         if command.side is not order["side"]:
             raise NaiveRefusal(RejectCode.BAD_AMENDMENT)
-        price_ticks, lots = command.price_ticks, command.quantity_lots
+        asked = command.quantity_lots
+        filled = order["lots"] - order["open"]
+        lots = asked
+        if order["reduces"]:
+            lots = min(lots, filled + self.reducible(order["position"], order["side"]))
         if (price_ticks, lots) == (order["price"], order["lots"]):
             raise NaiveRefusal(RejectCode.NOTHING_TO_AMEND)
-        self._check_lots(lots, False)
+        self._check_lots(asked, False)
         self._check_price(price_ticks)
-        open_lots = lots - (order["lots"] - order["open"])
-        self._check_filters(order["side"], lots, price_ticks, order["reduces"] or open_lots <= 0)
+        open_lots = lots - filled
+        self._check_filters(order["side"], asked, price_ticks, order["reduces"] or open_lots <= 0)
         if open_lots <= 0:
             self._end("cancelled", order, CloseReason.AMENDED)
             return
-        if order["reduces"] and open_lots > self.reducible(order["position"], order["side"]):
-            raise NaiveRefusal(RejectCode.REDUCE_ONLY)
         wanted = order | {"price": price_ticks}
         if order["tif"] is TimeInForce.GTX and self._best_against(wanted) is not None:
             self._end("cancelled", order, CloseReason.AMENDED)
@@ -325,6 +333,19 @@ class NaiveBook:
                     return order
         raise NaiveRefusal(RejectCode.UNKNOWN_ORDER)
 
+    def _limit(self, command: PlaceOrder | AmendOrder, side: Side) -> int:
+        """Return a command's price, which a level of the book may give: OPPONENT_5 the fifth over there."""
+        if command.price_match is PriceMatch.NONE:
+            return command.price_ticks
+        is_market = isinstance(command, PlaceOrder) and command.order_type is OrderType.MARKET
+        if command.price_ticks or is_market:
+            raise NaiveRefusal(RejectCode.BAD_ORDER)
+        whose, _, place = command.price_match.name.partition("_")
+        levels = self.depth(side if whose == "QUEUE" else side.opposite)
+        if len(levels) < int(place or 1):
+            raise NaiveRefusal(RejectCode.NO_DEPTH)
+        return levels[int(place or 1) - 1][0]
+
     # Checks
 
     def reducible(self, position: tuple[int, Leg], side: Side) -> int:
@@ -370,7 +391,10 @@ class NaiveBook:
 
     def _place_conditional(self, command: PlaceConditional, new_id: int) -> None:
         self._check_leg(command.account_id, command.leg)
-        if command.order_type is OrderType.LIMIT:
+        if command.price_match is not PriceMatch.NONE:
+            if command.price_ticks or command.order_type is OrderType.MARKET:
+                raise NaiveRefusal(RejectCode.BAD_ORDER)
+        elif command.order_type is OrderType.LIMIT:
             self._check_price(command.price_ticks)
         self._check_form(command)
         if not command.close_position:
@@ -395,6 +419,14 @@ class NaiveBook:
         name = command.client_order_id
         if name and name in [each["terms"].client_order_id for each in own]:
             raise NaiveRefusal(RejectCode.DUPLICATE_CLIENT_ORDER_ID)
+        if command.close_position and any(
+            each["terms"].close_position
+            and each["terms"].leg is command.leg
+            and each["terms"].side is command.side
+            and each["terms"].kind is command.kind
+            for each in own
+        ):
+            raise NaiveRefusal(RejectCode.CLOSE_POSITION_EXISTS)
         if len(own) >= self.spec.max_conditional_orders:
             raise NaiveRefusal(RejectCode.TOO_MANY_CONDITIONALS)
         self.conditionals.append(row)
@@ -433,9 +465,8 @@ class NaiveBook:
             self.out.append(("triggered", row["id"], order_id))
             terms: PlaceConditional = row["terms"]
             lots = terms.quantity_lots
-            if terms.close_position or terms.reduce_only or closes(terms.leg, terms.side):
-                most = self.reducible((terms.account_id, terms.leg), terms.side)
-                lots = most if terms.close_position else min(lots, most or lots)
+            if terms.close_position:
+                lots = self.reducible((terms.account_id, terms.leg), terms.side)
             command = PlaceOrder(
                 account_id=terms.account_id,
                 market=terms.market,
@@ -449,11 +480,19 @@ class NaiveBook:
                 leg=terms.leg,
                 self_trade=terms.self_trade,
                 expires_ns=terms.expires_ns,
+                price_match=terms.price_match,
             )
             try:
+                if terms.price_protect:
+                    self._check_protection()
                 self._place(command, order_id, whole=terms.close_position)
             except NaiveRefusal as refusal:
                 self.out.append(("conditional rejected", row["id"], refusal.code))
+
+    def _check_protection(self) -> None:
+        last_ticks = self.last_ticks or self.mark_ticks
+        if abs(self.mark_ticks - last_ticks) * ONE > self.spec.trigger_protect * last_ticks:
+            raise NaiveRefusal(RejectCode.PRICE_PROTECTED)
 
     def _cancel_conditional(self, row: Row) -> None:
         self.conditionals.remove(row)

@@ -49,6 +49,7 @@ from events.values import (
     MarginMode,
     MarketSpec,
     OrderType,
+    PriceMatch,
     RejectCode,
     SelfTrade,
     Side,
@@ -244,14 +245,15 @@ class Trader:
         expires_ns: int = 0,
         margin_mode: str = "",
         margin: str = "0",
+        match: str = "NONE",
     ) -> list[Event]:
-        """Place a limit order, or a market order when no price is given."""
+        """Place a limit order, or a market order when neither a price nor a level (`match`) is given."""
         return self.venue.send(
             PlaceOrder(
                 account_id=self.account_id,
                 market=symbol,
                 side=Side[side],
-                order_type=OrderType.LIMIT if price else OrderType.MARKET,
+                order_type=OrderType.LIMIT if price or match != "NONE" else OrderType.MARKET,
                 quantity_lots=self.venue.lots(symbol, size),
                 price_ticks=self.venue.ticks(symbol, price) if price else 0,
                 time_in_force=TimeInForce[tif],
@@ -262,6 +264,7 @@ class Trader:
                 expires_ns=expires_ns,
                 margin_mode=MarginMode[margin_mode] if margin_mode else None,
                 margin=money(margin),
+                price_match=PriceMatch[match],
             )
         )
 
@@ -283,6 +286,7 @@ class Trader:
         side: str = "",
         client_id: str = "",
         yields_priority: bool = False,
+        match: str = "NONE",
     ) -> list[Event]:
         """Change an open order's whole size and price; its own side is named unless another is given."""
         known = self.account.orders.get(order_id or self.account.client_ids.get(client_id, 0))
@@ -296,6 +300,7 @@ class Trader:
                 order_id=order_id,
                 client_order_id=client_id,
                 yields_priority=yields_priority,
+                price_match=PriceMatch[match],
             )
         )
 
@@ -318,15 +323,17 @@ class Trader:
         leg: str = "BOTH",
         self_trade: str = "EXPIRE_MAKER",
         expires_ns: int = 0,
+        match: str = "NONE",
+        protect: bool = False,
     ) -> list[Event]:
-        """Let a market order, or a limit order when a price is given, wait; `callback` is in percent."""
+        """Let a market order, or with a price or level a limit order, wait; `callback` is in percent."""
         return self.venue.send(
             PlaceConditional(
                 account_id=self.account_id,
                 market=symbol,
                 side=Side[side],
                 kind=TriggerKind[kind],
-                order_type=OrderType.LIMIT if price else OrderType.MARKET,
+                order_type=OrderType.LIMIT if price or match != "NONE" else OrderType.MARKET,
                 quantity_lots=self.venue.lots(symbol, size),
                 trigger_ticks=self.venue.ticks(symbol, trigger),
                 price_ticks=self.venue.ticks(symbol, price) if price else 0,
@@ -340,6 +347,8 @@ class Trader:
                 leg=Leg[leg],
                 self_trade=SelfTrade[self_trade],
                 expires_ns=expires_ns,
+                price_match=PriceMatch[match],
+                price_protect=protect,
             )
         )
 

@@ -46,8 +46,10 @@ class Standing:
 class Position:
     """What an account holds and has on order in one market and leg, with its margin mode and leverage.
 
-    `size_lots` is signed; `entry_cost` is the exact signed money paid for it (not an average price);
-    `bucket` its own collateral (always 0 in cross). `bid_lots` and `ask_lots` count all resting orders.
+    `size_lots` is signed; `entry_cost` is the exact signed money paid for it (not an average price).
+    `break_even_cost` is the signed money that closing it has to bring for all of it to have cost nothing:
+    everything traded since it was last flat, fees, funding. It decides nothing.
+    `bucket` is its own collateral (always 0 in cross). `bid_lots` and `ask_lots` count all resting orders.
     `bid_value` and `ask_value` are Σ price × open lots in ticks × lots of those that can open something,
     `extras` the money reserved for their open loss and fees. `reducers` are the resting reduce-only orders.
     `standing` says what all this amounts to, when asked through `margin.standing`.
@@ -58,6 +60,7 @@ class Position:
         "ask_value",
         "bid_lots",
         "bid_value",
+        "break_even_cost",
         "bucket",
         "conditional_count",
         "entry_cost",
@@ -79,6 +82,7 @@ class Position:
         self.leverage = leverage
         self.size_lots = 0
         self.entry_cost = 0
+        self.break_even_cost = 0
         self.bucket = 0
         self.bid_lots = 0
         self.ask_lots = 0

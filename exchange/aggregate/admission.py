@@ -169,14 +169,10 @@ def _check_band_down(market: Market, price_ticks: int) -> None:
         )
 
 
-def check_reducible(position: Position, side: Side, lots: int) -> None:
-    """Refuse a reduce-only order for more than the position is."""
-    reducible = position.reducible_lots(side)
-    if lots > reducible:
-        raise Refused(
-            RejectCode.REDUCE_ONLY,
-            f"reduceOnly: the position can be reduced by {_size_text(position.market, reducible)}",
-        )
+def check_reducible(position: Position, side: Side) -> None:
+    """Refuse a reduce-only order where there is nothing that its side would reduce."""
+    if position.reducible_lots(side) == 0:
+        raise Refused(RejectCode.REDUCE_ONLY, f"reduceOnly: there is no position that a {side.name} reduces")
 
 
 def check_count(account: Account, position: Position) -> None:

@@ -5,7 +5,7 @@ Filters and margin are asked as of a new order with the old one gone; a refusal 
 
 from events.commands import AmendOrder
 from events.events import OrderAmended
-from events.values import BUY, GTX, ISOLATED, USER, CloseReason, RejectCode
+from events.values import BUY, GTX, ISOLATED, NO_MATCH, USER, CloseReason, RejectCode
 from exchange.aggregate.account import Account
 from exchange.aggregate.admission import (
     check_caps,
@@ -15,11 +15,11 @@ from exchange.aggregate.admission import (
     check_margin,
     check_may_leave,
     check_open_interest,
-    check_reducible,
 )
 from exchange.aggregate.margin import exposure_margin, exposure_with, order_extras, position_value, standing
 from exchange.aggregate.matching import cancel, crosses, find_order, match
 from exchange.aggregate.order import Order, extras_of, margin_of
+from exchange.aggregate.price_match import check_brings_no_price, matched_ticks
 from exchange.aggregate.turn import Refused, Turn
 
 AMENDMENTS_MAX = 10_000
@@ -29,56 +29,62 @@ def amend_order(turn: Turn, command: AmendOrder) -> None:
     """Change an open order, or refuse.
 
     It is cancelled instead when the new size is no more than what is filled, or when it is post-only and
-    the new price would trade at once. A new price that crosses makes it the taker.
+    the new price would trade at once. A new price that crosses makes it the taker. What stays open of a
+    reduce-only order is cut to what the position is.
     """
     account = turn.customer(command.account_id)
     market = turn.market(command.market)
     order = find_order(account, market, command.order_id, command.client_order_id)
+    price_ticks = command.price_ticks
+    if command.price_match is not NO_MATCH:
+        check_brings_no_price(price_ticks)
+        price_ticks = matched_ticks(market, order.side, command.price_match)
     filled = order.quantity_lots - order.open_lots
     open_lots = command.quantity_lots - filled
-    _check_change(command, order)
+    if order.reduce_only:
+        open_lots = min(open_lots, order.position.reducible_lots(order.side))
+    _check_change(command, order, price_ticks, filled + open_lots)
     check_filters(
         market,
         order.side,
         command.quantity_lots,
-        command.price_ticks,
+        price_ticks,
         is_market=False,
         reduces=order.reduce_only or open_lots <= 0,
     )
     if open_lots <= 0:
         cancel(turn, order, CloseReason.AMENDED)
         return
-    takes = crosses(market, order.side, command.price_ticks)
-    extras = _admit_change(account, order, open_lots, command.price_ticks, turn.state.now_ns, takes=takes)
+    takes = crosses(market, order.side, price_ticks)
+    extras = _admit_change(account, order, open_lots, price_ticks, turn.state.now_ns, takes=takes)
     if takes and order.terms.time_in_force is GTX:
         cancel(turn, order, CloseReason.AMENDED)
         return
     keeps_place = (
-        command.price_ticks == order.price_ticks
-        and open_lots < order.open_lots
-        and not command.yields_priority
+        price_ticks == order.price_ticks and open_lots < order.open_lots and not command.yields_priority
     )
     turn.emit(
         OrderAmended(
             order_id=order.order_id,
             account_id=account.account_id,
             market=market.symbol,
-            price_ticks=command.price_ticks,
-            quantity_lots=command.quantity_lots,
+            price_ticks=price_ticks,
+            quantity_lots=filled + open_lots,
             open_lots=open_lots,
             extras=extras,
             keeps_place=keeps_place,
             reason=USER,
+            price_match=command.price_match,
         )
     )
     if takes:
         match(turn, market, order)
 
 
-def _check_change(command: AmendOrder, order: Order) -> None:
+def _check_change(command: AmendOrder, order: Order, price_ticks: int, quantity_lots: int) -> None:
     if command.side is not order.side:
         raise Refused(RejectCode.BAD_AMENDMENT, f"side: the order is a {order.side.name}")
-    if command.price_ticks == order.price_ticks and command.quantity_lots == order.quantity_lots:
+    if price_ticks == order.price_ticks and quantity_lots == order.quantity_lots:
         raise Refused(RejectCode.NOTHING_TO_AMEND, "price, quantity: both are the order's already")
     if order.amendments >= AMENDMENTS_MAX:
         raise Refused(RejectCode.TOO_MANY_AMENDMENTS, f"orderId: amended {AMENDMENTS_MAX} times already")
@@ -93,7 +99,6 @@ def _admit_change(
     """
     position, side = order.position, order.side
     if order.reduce_only:
-        check_reducible(position, side, open_lots)
         return 0
     others = position.open_lots(side) - order.open_lots
     if others + open_lots <= position.reducible_lots(side):

@@ -149,6 +149,7 @@ def _terms_and_prices(market: Market) -> Tree:
         market.index_ticks,
         market.mark_ticks,
         market.last_ticks,
+        market.last_trade_id,
         market.basis_average,
         market.index_ns,
         market.index_wait,
@@ -177,6 +178,7 @@ def _order(order: Order) -> Tree:
         order.extras,
         order.extras_lots,
         order.amendments,
+        order.price_match,
     ]
 
 
@@ -217,4 +219,5 @@ def _position(position: Position) -> Tree:
         position.extras,
         position.order_count,
         position.conditional_count,
+        position.break_even_cost,
     ]

@@ -20,7 +20,16 @@ from events.events import (
     CountdownExpired,
     CountdownSet,
 )
-from events.values import LIMIT, MARKET, CloseReason, RejectCode, TimeInForce, TriggerKind
+from events.values import (
+    LIMIT,
+    MARKET,
+    NO_MATCH,
+    CloseReason,
+    RejectCode,
+    TimeInForce,
+    TriggerKind,
+    WorkingPrice,
+)
 from exchange.aggregate.account import BOTH, Account, Position, reducing_side
 from exchange.aggregate.admission import (
     check_leg,
@@ -33,6 +42,7 @@ from exchange.aggregate.admission import (
 from exchange.aggregate.failing import Work, WorkError, fail_work, known_failure, refuse_if_blocked
 from exchange.aggregate.market import Market
 from exchange.aggregate.matching import cancel_all, expire, place_order
+from exchange.aggregate.price_match import check_brings_no_price
 from exchange.aggregate.state import AGGREGATE_ORDER_BASE, Exchange
 from exchange.aggregate.triggers import rises_to_trigger
 from exchange.aggregate.turn import EVENTS_PER_COMMAND_AIM, Refused, Turn
@@ -59,6 +69,8 @@ def place_conditional(turn: Turn, command: PlaceConditional) -> None:
             RejectCode.DUPLICATE_CLIENT_ORDER_ID,
             f"clientAlgoId: {command.client_order_id!r} is an open conditional order's",
         )
+    if command.close_position:
+        _check_no_other_closes(account, command)
     _check_count(account, position)
     turn.emit(
         ConditionalAccepted(
@@ -81,6 +93,8 @@ def place_conditional(turn: Turn, command: PlaceConditional) -> None:
             leg=command.leg,
             self_trade=command.self_trade,
             expires_ns=command.expires_ns,
+            price_match=command.price_match,
+            price_protect=command.price_protect,
         )
     )
 
@@ -193,6 +207,8 @@ def _fire(turn: Turn, terms: ConditionalAccepted) -> None:
     )
     try:
         refuse_if_blocked(turn, terms.account_id)
+        if terms.price_protect:
+            _check_protection(state.markets[terms.market])
         place_order(turn, _order_of(state, terms), order_id, closes=terms.close_position)
     except Refused as refused:
         turn.emit(
@@ -208,11 +224,9 @@ def _fire(turn: Turn, terms: ConditionalAccepted) -> None:
 
 def _order_of(state: Exchange, terms: ConditionalAccepted) -> PlaceOrder:
     lots = terms.quantity_lots
-    if terms.reduce_only:
-        # The position may have shrunk since; what protects it shrinks with it.
+    if terms.close_position:
         position = state.accounts[terms.account_id].position(state.markets[terms.market], terms.leg)
-        reducible = position.reducible_lots(terms.side)
-        lots = reducible if terms.close_position else min(lots, reducible or lots)
+        lots = position.reducible_lots(terms.side)
     return PlaceOrder(
         account_id=terms.account_id,
         market=terms.market,
@@ -226,7 +240,25 @@ def _order_of(state: Exchange, terms: ConditionalAccepted) -> PlaceOrder:
         leg=terms.leg,
         self_trade=terms.self_trade,
         expires_ns=terms.expires_ns,
+        price_match=terms.price_match,
     )
+
+
+def _check_protection(market: Market) -> None:
+    """Refuse to place a protected order while mark and last price are too far apart.
+
+    Source: Binance, "How to Enable the Price Protection Function", where the distance is one from the last
+    price.
+    """
+    bound = market.spec.trigger_protect
+    mark_ticks, last_ticks = market.mark_ticks, market.working_ticks(WorkingPrice.LAST)
+    if bound and abs(mark_ticks - last_ticks) * RATE_ONE > bound * last_ticks:
+        tick_size = market.spec.tick_size
+        raise Refused(
+            RejectCode.PRICE_PROTECTED,
+            f"priceProtect: mark {decimal_text(mark_ticks * tick_size)} and last price "
+            f"{decimal_text(last_ticks * tick_size)} are further apart than {decimal_text(bound)}",
+        )
 
 
 def _cancel(turn: Turn, terms: ConditionalAccepted, reason: CloseReason) -> None:
@@ -243,7 +275,13 @@ def _cancel(turn: Turn, terms: ConditionalAccepted, reason: CloseReason) -> None
 def _check_terms(command: PlaceConditional, market: Market, now_ns: int) -> None:
     """Refuse an order that could not be placed whatever the price does."""
     is_market = command.order_type is MARKET
-    if command.order_type is LIMIT:
+    if command.price_match is not NO_MATCH:
+        if is_market:
+            raise Refused(
+                RejectCode.BAD_ORDER, "priceMatch: only a limit order takes its price from the book"
+            )
+        check_brings_no_price(command.price_ticks)
+    elif command.order_type is LIMIT:
         check_price(market, command.price_ticks)
     elif not is_market:
         raise Refused(RejectCode.BAD_ORDER, "type: only LIMIT and MARKET can be placed")
@@ -292,6 +330,17 @@ def _activation(command: PlaceConditional, market: Market) -> int:
     rises = rises_to_trigger(command.kind, command.side)
     wanted = command.activation_ticks
     return wanted if (wanted > price_ticks if rises else 0 < wanted < price_ticks) else 0
+
+
+def _check_no_other_closes(account: Account, command: PlaceConditional) -> None:
+    """Refuse a second order that closes the same position on the same side when the same happens."""
+    wanted = (command.market, command.leg, command.side, command.kind)
+    for terms in account.conditionals.values():
+        if terms.close_position and (terms.market, terms.leg, terms.side, terms.kind) == wanted:
+            raise Refused(
+                RejectCode.CLOSE_POSITION_EXISTS,
+                f"closePosition: {terms.kind.name} order {terms.conditional_id} closes this position already",
+            )
 
 
 def _check_count(account: Account, position: Position) -> None:

@@ -15,7 +15,7 @@ from typing import Final
 import msgspec
 
 from events.events import ApiKeyAdded, ConditionalAccepted, ExchangeHalted, OrderAccepted
-from events.values import BUY, Leg, MarginMode, MarketSpec, MarketStatus, RankRow, Side
+from events.values import BUY, Leg, MarginMode, MarketSpec, MarketStatus, PriceMatch, RankRow, Side
 from exchange.aggregate.account import Account, Position, position_key
 from exchange.aggregate.canonical import (
     canonical_trial,
@@ -48,13 +48,14 @@ MarketRow = tuple[
     int,
     int,
     int,
+    int,
     list[RankingRow],
     HalfRow,
     HalfRow,
 ]
-OrderRow = tuple[OrderAccepted, int, int, int, int, int, int]
+OrderRow = tuple[OrderAccepted, int, int, int, int, int, int, PriceMatch]
 ConditionalRow = tuple[ConditionalAccepted, int]
-PositionRow = tuple[str, Leg, MarginMode, int, int, int, int, int, int, int, int, int, int, int]
+PositionRow = tuple[str, Leg, MarginMode, int, int, int, int, int, int, int, int, int, int, int, int]
 AccountRow = tuple[
     int,
     str,
@@ -180,6 +181,7 @@ def _restore_market(state: Exchange, row: MarketRow) -> None:
         market.index_ticks,
         market.mark_ticks,
         market.last_ticks,
+        market.last_trade_id,
         market.basis_average,
         market.index_ns,
         market.index_wait,
@@ -236,6 +238,7 @@ def _restore_position(state: Exchange, account: Account, row: PositionRow) -> No
     market, leg = state.markets[row[0]], row[1]
     position = Position(market, leg, row[2], row[3])
     position.size_lots, position.entry_cost, position.bucket = row[4], row[5], row[6]
+    position.break_even_cost = row[14]
     account.positions[position_key(market.symbol, leg)] = position
     hold(market, account, position)
 
@@ -252,6 +255,7 @@ def _restore_order(account: Account, row: OrderRow) -> Order:
         order.extras,
         order.extras_lots,
         order.amendments,
+        order.price_match,
     ) = row
     order.key = order.price_ticks if order.side is BUY else -order.price_ticks
     account.orders[order.order_id] = order

@@ -84,7 +84,8 @@ class Market:
     (1e-8) since. `open_interest_lots` is what all longs hold together. `holders` are the open positions by
     (account, leg), in no order that means anything; `rankings` are the orders in which the positions of a
     side (BUY: longs) are deleveraged, as far as somebody asked for one at this mark.
-    `mark_triggers` and `last_triggers` hold the conditional orders that watch a price.
+    `mark_triggers` and `last_triggers` hold the conditional orders that watch a price. `last_trade_id` is the
+    number of the last trade; the next is one higher.
     """
 
     __slots__ = (
@@ -97,6 +98,7 @@ class Market:
         "index_ticks",
         "index_wait",
         "last_ticks",
+        "last_trade_id",
         "last_triggers",
         "mark_ticks",
         "mark_triggers",
@@ -121,6 +123,7 @@ class Market:
         self.index_ticks = 0
         self.mark_ticks = 0
         self.last_ticks = 0
+        self.last_trade_id = 0
         self.basis_average = 0
         self.index_ns = 0
         self.index_wait = 0
@@ -199,6 +202,7 @@ def _index_problem(spec: MarketSpec) -> str | None:
         (spec.index_recovery_updates < 1, "index_recovery_updates: must be at least 1"),
         (spec.source_age_ms_max < 0, "source_age_ms_max: must not be negative"),
         (spec.source_band < 0, "source_band: must not be negative"),
+        (not 0 <= spec.trigger_protect < RATE_ONE, "trigger_protect: must be in [0, 1)"),
     ):
         if broken:
             return problem

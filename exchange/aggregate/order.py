@@ -18,10 +18,10 @@ RESTING: Final = (GTC, GTX, GTD)
 class Order(BookOrder):
     """An order that is open, or being matched.
 
-    `terms` are those it was accepted with; `price_ticks`, `quantity_lots` and `extras` may have been amended
-    since. `quantity_lots` is its whole size; `extras` is the money reserved for open loss, taker fee and
-    the surplus of its margin, of `extras_lots`, which is what was open when it was accepted or amended.
-    `rests` tells whether an unfilled part stays in the book. `position` is what it adds to.
+    `terms` are those it was accepted with; `price_ticks`, `price_match`, `quantity_lots` and `extras` may
+    have been amended since. `quantity_lots` is its whole size; `extras` is the money reserved for open loss,
+    taker fee and the surplus of its margin, of `extras_lots`, which is what was open when it was accepted or
+    amended. `rests` tells whether an unfilled part stays in the book. `position` is what it adds to.
     """
 
     __slots__ = (
@@ -29,6 +29,7 @@ class Order(BookOrder):
         "extras",
         "extras_lots",
         "position",
+        "price_match",
         "quantity_lots",
         "reduce_only",
         "rests",
@@ -57,6 +58,7 @@ class Order(BookOrder):
         self.reduce_only = terms.reduce_only
         self.rests = terms.time_in_force in RESTING
         self.amendments = 0
+        self.price_match = terms.price_match
 
 
 def margin_of(order: Order, lots: int) -> int:

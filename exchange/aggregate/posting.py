@@ -6,6 +6,7 @@ Money goes to the bucket that the position stands on: its own in isolated, the a
 from events.values import ISOLATED
 from exchange.aggregate.account import Account, Position
 from exchange.aggregate.market import Market
+from exchange.aggregate.units import ceil_div
 
 
 def long_lots(position: Position) -> int:
@@ -36,9 +37,17 @@ def lots_of(one: Position, other: Position) -> int:
 def post(account: Account, position: Position, signed_lots: int, cost: int, realised: int, fee: int) -> None:
     """Let a position trade `signed_lots` for `cost`; profit and fee go to the bucket it stands on."""
     position.standing.mark_ticks = -1
-    position.size_lots += signed_lots
+    size_lots = position.size_lots
+    position.size_lots = left_lots = size_lots + signed_lots
+    if left_lots * size_lots < 0:
+        # Turned round: what is left was opened by this trade, for its share of cost and fee.
+        position.break_even_cost = ceil_div((cost + fee) * abs(left_lots), abs(signed_lots))
+    elif left_lots:
+        position.break_even_cost += cost + fee
+    else:
+        position.break_even_cost = 0
     position.entry_cost += cost + realised
-    assert position.size_lots != 0 or position.entry_cost == 0, (account.account_id, position.entry_cost)
+    assert left_lots != 0 or position.entry_cost == 0, (account.account_id, position.entry_cost)
     if position.mode is ISOLATED:
         position.bucket += realised - fee
     else:

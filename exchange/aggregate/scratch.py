@@ -45,6 +45,7 @@ def _copy_position(position: Position) -> Position:
     copy = Position(position.market, position.leg, position.mode, position.leverage)
     copy.size_lots = position.size_lots
     copy.entry_cost = position.entry_cost
+    copy.break_even_cost = position.break_even_cost
     copy.bucket = position.bucket
     copy.bid_lots = position.bid_lots
     copy.ask_lots = position.ask_lots

@@ -404,6 +404,7 @@ class Exchange:
         position = order.position
         position.shrink_order(order, order.open_lots)
         order.quantity_lots = event.quantity_lots
+        order.price_match = event.price_match
         order.extras = event.extras
         order.extras_lots = event.open_lots
         if event.reason is USER:
@@ -484,7 +485,9 @@ class Exchange:
     def _trade(self, event: TradeExecuted) -> None:
         market = self.markets[event.market]
         self.trade_count += 1
-        assert event.trade_id == self.trade_count, (event.trade_id, self.trade_count)
+        # Not "one higher": in logs of older builds one count ran through all markets.
+        assert event.trade_id > market.last_trade_id, (event.trade_id, market.last_trade_id)
+        market.last_trade_id = event.trade_id
         lots = event.quantity_lots
         signed_lots = lots if event.taker_side is BUY else -lots
         maker = self.accounts[event.maker_account_id]
@@ -562,6 +565,7 @@ class Exchange:
         for key, position in market.holders.items():
             gain = position.size_lots * gain_of_lot // RATE_ONE
             gained += gain
+            position.break_even_cost -= gain
             if position.mode is ISOLATED:
                 position.bucket += gain
             else:

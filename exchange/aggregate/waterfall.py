@@ -49,6 +49,8 @@ class Waterfall:
             position.bucket -= event.amount
         else:
             account.wallet -= event.amount
+        if position.size_lots:
+            position.break_even_cost += event.amount
         self._state.accounts[FUND_ACCOUNT_ID].stored_position(market).bucket += event.amount
 
     def taken_over(self, event: PositionTakenOver) -> None:

@@ -52,6 +52,7 @@ _FIXED = frozenset(
         "ratio_after",
         "ratio_before",
         "source_band",
+        "trigger_protect",
         "take_bound",
         "tick_size",
     }

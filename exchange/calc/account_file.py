@@ -14,14 +14,13 @@ from events.commands import PlaceOrder
 from events.events import AccountOpened, MarketListed, OrderAccepted, PositionModeSet
 from events.values import CROSS, GTC, ISOLATED, LIMIT, Bracket, Leg, MarginMode, MarketSpec, Side
 from exchange.aggregate.account import FIRST_USER_ACCOUNT_ID, Account, Position
-from exchange.aggregate.admission import check_reducible, only_closes, only_reduces
+from exchange.aggregate.admission import only_closes, only_reduces
 from exchange.aggregate.margin import order_extras
 from exchange.aggregate.market import Market, spec_problem
 from exchange.aggregate.order import Order
 from exchange.aggregate.posting import hold
 from exchange.aggregate.state import Exchange
-from exchange.aggregate.turn import Refused
-from exchange.aggregate.units import AMOUNT_MAX, MONEY_ONE, RATE_ONE, ceil_div
+from exchange.aggregate.units import AMOUNT_MAX, MONEY_ONE, RATE_ONE, ceil_div, decimal_text
 from exchange.calc.shapes import (
     AccountFileError,
     Shape,
@@ -316,11 +315,10 @@ def _accept_order(scenario: Scenario, data: object, field: str, order_id: int) -
     position = account.position(market, command.leg)
     side, lots = command.side, command.quantity_lots
     reduces = only_reduces(command)
-    if reduces:
-        try:
-            check_reducible(position, side, lots)
-        except Refused as refused:
-            raise AccountFileError(f"{field}.size", refused.reason.partition(": ")[2]) from None
+    reducible = position.reducible_lots(side)
+    if reduces and lots > reducible:
+        most = decimal_text(reducible * market.spec.lot_size)
+        raise AccountFileError(f"{field}.size", f"the position can be reduced by {most}")
     needs_none = reduces or only_closes(position, side, lots)
     scenario.state.apply(
         OrderAccepted(

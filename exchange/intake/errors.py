@@ -167,7 +167,9 @@ MULTI_ASSETS_UNCHANGED = Fault(
 )
 NO_SUCH_PATH = Fault(-5000, "Path {path}, Method {method} is invalid", 404)
 
+BAD_PRICE_MATCH = Fault(-5037, "Invalid price match")
 PRICE_MATCH_TYPE = Fault(-5038, "Price match only supports order type: LIMIT, STOP AND TAKE_PROFIT")
+BAD_SELF_TRADE = Fault(-5039, "Invalid self trade prevention mode")
 GOOD_TILL_DATE = Fault(
     -5040,
     "The goodTillDate timestamp must be greater than the current time plus 600 seconds and smaller than "
@@ -218,6 +220,11 @@ REFUSALS: dict[RejectCode, Fault] = {
     RejectCode.PRICE_ABOVE_BAND: Fault(-4016, "Price is higher than mark price multiplier cap."),
     RejectCode.PRICE_BELOW_BAND: Fault(-4024, "Price is lower than mark price multiplier floor."),
     RejectCode.TOO_MANY_CONDITIONALS: Fault(-4045, "Reach max stop order limit."),
+    RejectCode.NO_DEPTH: NO_DEPTH,
+    RejectCode.PRICE_PROTECTED: Fault(-1130, "{reason}"),
+    RejectCode.CLOSE_POSITION_EXISTS: Fault(
+        -4130, "An open stop or take profit order with GTE and closePosition in the direction is existing."
+    ),
     RejectCode.POSITION_CAP: Fault(-2027, "Exceeded the maximum allowable position at current leverage."),
     RejectCode.OPEN_INTEREST_CAP: Fault(-2010, "{reason}"),
     RejectCode.BAD_LEG: BAD_POSITION_SIDE,

@@ -45,7 +45,8 @@ class BracketForm(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
 class MarketForm(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A contract in decimals: prices and money in quote, sizes in base, fees, rates and bounds as fractions.
 
-    What is left out below the brackets is off: no funding, an index and sources that never grow stale.
+    What is left out below the brackets is off: no funding, an index and sources that never grow stale, and
+    triggers that no distance between mark and last price holds back.
     """
 
     symbol: str
@@ -80,6 +81,7 @@ class MarketForm(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
     index_recovery_updates: int = 1
     source_age_ms_max: int = 0
     source_band: str = "0"
+    trigger_protect: str = "0"
 
 
 def market_spec(form: MarketForm) -> MarketSpec:
@@ -125,6 +127,7 @@ def market_spec(form: MarketForm) -> MarketSpec:
         index_recovery_updates=form.index_recovery_updates,
         source_age_ms_max=form.source_age_ms_max,
         source_band=_scaled("source_band", form.source_band),
+        trigger_protect=_scaled("trigger_protect", form.trigger_protect),
     )
     problem = spec_problem(spec)
     if problem:
@@ -201,6 +204,7 @@ DEFAULT_FORMS: tuple[MarketForm, ...] = (
         interest_rate="0.0001",
         funding_cap="0.003",
         impact_notional="25000",
+        trigger_protect="0.05",
     ),
     MarketForm(
         symbol="ETHUSDT",
@@ -242,6 +246,7 @@ DEFAULT_FORMS: tuple[MarketForm, ...] = (
         interest_rate="0.0001",
         funding_cap="0.003",
         impact_notional="25000",
+        trigger_protect="0.05",
     ),
 )
 DEFAULT_SPECS: tuple[MarketSpec, ...] = tuple(market_spec(form) for form in DEFAULT_FORMS)

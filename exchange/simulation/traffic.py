@@ -30,6 +30,7 @@ from events.values import (
     MarginMode,
     MarketSpec,
     OrderType,
+    PriceMatch,
     Side,
     TimeInForce,
     TriggerKind,
@@ -43,6 +44,7 @@ from exchange.aggregate.units import MONEY_ONE
 START_TICKS = {"BTCUSDT": 500_000, "ETHUSDT": 30_000}
 # Sizes in lots, so that one of them is worth about 2,000 to 15,000 quote in either market.
 LOTS = {"BTCUSDT": (40, 100, 200, 300), "ETHUSDT": (700, 1_500, 3_000, 5_000)}
+MATCHES = (PriceMatch.OPPONENT, PriceMatch.QUEUE, PriceMatch.QUEUE_5)
 TIMES_IN_FORCE = (*5 * (TimeInForce.GTC,), TimeInForce.GTD, TimeInForce.IOC, TimeInForce.FOK)
 JUMPS = (0.06, 0.12, 0.25)
 FUND_MONEY = 1_000 * MONEY_ONE
@@ -84,6 +86,7 @@ def contract(symbol: str) -> MarketSpec:
         interest_rate=10_000,
         funding_cap=300_000,
         impact_notional=1_000 * MONEY_ONE,
+        trigger_protect=2_000_000,
     )
 
 
@@ -171,17 +174,20 @@ class Trader:
         is_market = random.random() < 0.4
         time_in_force = TimeInForce.IOC if is_market else random.choice(TIMES_IN_FORCE)
         is_ending = time_in_force is TimeInForce.GTD
+        is_matched = not is_market and random.random() < 0.1
         return PlaceOrder(
             account_id=self.account_id,
             market=symbol,
             side=side,
             order_type=OrderType.MARKET if is_market else OrderType.LIMIT,
-            quantity_lots=abs(size_lots) if closes else random.choice(LOTS[symbol]),
-            price_ticks=0 if is_market else self._near(market.mark_ticks),
+            # Now and then more than there is to close.
+            quantity_lots=abs(size_lots) + random.choice((0, 1)) if closes else random.choice(LOTS[symbol]),
+            price_ticks=0 if is_market or is_matched else self._near(market.mark_ticks),
             time_in_force=time_in_force,
             reduce_only=closes and random.random() < 0.5,
             client_order_id=self._client_id(),
             expires_ns=market.index_ns + random.randint(500, 5_000) * NS_PER_MS if is_ending else 0,
+            price_match=random.choice(MATCHES) if is_matched else PriceMatch.NONE,
         )
 
     def cancel(self, account: Account, market: Market) -> CancelOrder | None:
@@ -218,6 +224,7 @@ class Trader:
             quantity_lots=self._random.choice(LOTS[market.symbol]),
             trigger_ticks=market.mark_ticks + side * away,
             client_order_id=self._client_id(),
+            price_protect=self._random.random() < 0.3,
         )
 
     def cancel_all(self, account: Account, market: Market) -> CancelAllOrders:

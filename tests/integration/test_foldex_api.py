@@ -97,6 +97,13 @@ async def test_what_if_is_what_happens(venue: Venue) -> None:
     assert "0.200" == after["buckets"][0]["positions"][0]["positionAmt"]
     assert leverage["accepted"]
     assert mode["accepted"]
+    matched = {name: value for name, value in order.items() if name != "price"}
+    await bob.order(side="SELL", price="50100", quantity="0.1")
+    _, shown = await alice.call(
+        "GET", "/foldex/v1/whatIf/order", parameters={**matched, "priceMatch": "OPPONENT"}
+    )
+    await alice.call("POST", "/fapi/v1/order", parameters={**matched, "priceMatch": "OPPONENT"})
+    assert shown["after"]["buckets"] == (await health(alice))["buckets"]
     assert ["CROSS", "ISOLATED"] == [bucket["marginMode"] for bucket in mode["after"]["buckets"]]
 
 
@@ -109,6 +116,9 @@ async def test_a_what_if_that_would_be_refused_says_why(venue: Venue) -> None:
     assert (False, 400) == (shown["accepted"], status)
     assert real == shown["refusal"]
     assert shown["before"] == shown["after"]
+    matched = {name: value for name, value in order.items() if name != "price"} | {"priceMatch": "QUEUE_20"}
+    _, shown = await alice.call("GET", "/foldex/v1/whatIf/order", parameters=matched)
+    assert (False, -5041) == (shown["accepted"], shown["refusal"]["code"])
     _, shown = await alice.call("GET", "/foldex/v1/whatIf/leverage", symbol="BTCUSDT", leverage=999)
     status, real = await alice.call("POST", "/fapi/v1/leverage", symbol="BTCUSDT", leverage=999)
     assert real == shown["refusal"]

@@ -86,6 +86,32 @@ async def test_an_order_is_tested_by_the_rules_and_not_placed(venue: Venue) -> N
     assert [] == await get(alice, "v1/openOrders")
 
 
+@pytest.mark.parametrize(
+    "kind",
+    [
+        {"type": "MARKET", "price": None, "timeInForce": None},
+        {"price": "49990"},
+        {"price": "49990", "timeInForce": "IOC"},
+    ],
+)
+async def test_a_reduce_only_order_larger_than_the_position_closes_it(
+    venue: Venue, kind: dict[str, Any]
+) -> None:
+    """It is taken with what it can reduce, and the rest opens nothing; without a position it is -2022."""
+    long, _ = await opened(venue)
+    maker = await venue.account()
+    await ok(maker.order(price="49990", quantity="0.3"))
+    closing = kind | {"side": "SELL", "quantity": "0.5", "reduceOnly": "true", "newOrderRespType": "RESULT"}
+    closed = await ok(long.order(**closing))
+    assert ("FILLED", "0.100", "0.100") == (closed["status"], closed["origQty"], closed["executedQty"])
+    assert [] == await get(long, "v3/positionRisk")
+    assert [] == await get(long, "v1/openOrders")
+    assert -2022 == await code(long.order(**closing))
+
+
+NEW = {"symbol": "BTCUSDT", "type": "LIMIT"}
+
+
 async def test_prices_are_taken_from_the_book(venue: Venue) -> None:
     """OPPONENT is the best price of the other side, QUEUE_n the n-th of one's own."""
     alice, bob = await venue.account(), await venue.account()
@@ -96,12 +122,96 @@ async def test_prices_are_taken_from_the_book(venue: Venue) -> None:
     taken = await ok(alice.order(**match, quantity="0.01", newOrderRespType="RESULT"))
     assert ("50100.0", "FILLED", "OPPONENT") == (taken["price"], taken["status"], taken["priceMatch"])
     queued = await ok(bob.order(side="SELL", price=None, priceMatch="QUEUE"))
-    assert "50200.0" == queued["price"]
+    found = await get(bob, "v1/order", symbol="BTCUSDT", orderId=queued["orderId"])
+    assert ("50200.0", "QUEUE") == (found["price"], found["priceMatch"])
+    tested = await post(
+        bob, "v1/order/test", **NEW, side="SELL", quantity="0.01", timeInForce="GTC", priceMatch="QUEUE"
+    )
+    assert ("50200.0", "QUEUE") == (tested["price"], tested["priceMatch"])
     assert -5041 == await code(bob.order(side="SELL", price=None, priceMatch="QUEUE_10"))
     assert -1106 == await code(alice.order(priceMatch="QUEUE"))
     assert -5038 == await code(
         alice.order(type="MARKET", timeInForce=None, price=None, priceMatch="OPPONENT")
     )
+
+
+async def test_a_price_match_is_told_wherever_the_order_is(venue: Venue) -> None:
+    """In lists, in the user stream, after an amendment, in a batch and behind a conditional order."""
+    alice, bob = await venue.account(), await venue.account()
+    for price in ("49000", "49100"):
+        await ok(bob.order(price=price, quantity="0.01"))
+    _, answer = await venue.send("POST", "/fapi/v1/listenKey", api_key=alice.api_key)
+    async with venue.session.ws_connect(f"{venue.url}/ws/{answer['listenKey']}") as socket:
+        placed = await ok(alice.order(price=None, priceMatch="QUEUE"))
+        one = {"symbol": "BTCUSDT", "side": "BUY", "orderId": placed["orderId"], "quantity": "0.01"}
+        await ok(bob.order(price="49200", quantity="0.01"))
+        changed = await ok(alice.call("PUT", "/fapi/v1/order", **one, priceMatch="QUEUE"))
+        told = [(await socket.receive_json())["o"] for _ in range(2)]
+    assert [("NEW", "49100.0", "QUEUE"), ("AMENDMENT", "49200.0", "QUEUE")] == [
+        (row["x"], row["p"], row["pm"]) for row in told
+    ]
+    assert ("49200.0", "QUEUE") == (changed["price"], changed["priceMatch"])
+    for path in ("v1/openOrders", "v1/allOrders"):
+        (row,) = await get(alice, path, symbol="BTCUSDT")
+        assert ("49200.0", "QUEUE") == (row["price"], row["priceMatch"])
+    changed = await ok(alice.call("PUT", "/fapi/v1/order", **one, price="49050"))
+    assert "NONE" == changed["priceMatch"]
+    batch = [NEW | {"side": "BUY", "quantity": "0.01", "timeInForce": "GTC", "priceMatch": "QUEUE"}]
+    (made,) = await post(alice, "v1/batchOrders", batchOrders=json.dumps(batch))
+    assert "QUEUE" == made["priceMatch"]
+
+
+async def test_a_conditional_order_takes_its_price_when_it_triggers(venue: Venue) -> None:
+    """It waits without a price, and its order has the one that the book gave."""
+    alice, bob = await venue.account(), await venue.account()
+    await ok(bob.order(price="48000", quantity="0.01"))
+    stop = {"algoType": "CONDITIONAL", "symbol": "BTCUSDT", "side": "BUY", "type": "TAKE_PROFIT"}
+    placed = await post(
+        alice,
+        "v1/algoOrder",
+        **stop,
+        quantity="0.01",
+        triggerPrice="49000",
+        workingType="MARK_PRICE",
+        priceMatch="QUEUE",
+    )
+    assert ("QUEUE", "0.0") == (placed["priceMatch"], placed["price"])
+    await venue.admin("index", {"symbol": "BTCUSDT", "price": "48900"})
+    row = await get(alice, "v1/algoOrder", algoId=placed["algoId"])
+    assert ("TRIGGERED", "QUEUE", "48000.0") == (row["algoStatus"], row["priceMatch"], row["price"])
+    (order,) = await get(alice, "v1/openOrders", symbol="BTCUSDT")
+    assert ("48000.0", "QUEUE") == (order["price"], order["priceMatch"])
+
+
+async def test_a_protected_order_is_rejected_while_the_prices_are_apart(venue: Venue) -> None:
+    """Last price 50,000, mark 46,900: more than the 5 % of exchangeInfo; that is told, and nothing placed."""
+    long, _ = await opened(venue)
+    contract = (await get(long, "v1/exchangeInfo"))["symbols"][0]
+    assert Decimal("0.05") == Decimal(contract["triggerProtect"])
+    stop = {"algoType": "CONDITIONAL", "symbol": "BTCUSDT", "side": "SELL", "type": "STOP_MARKET"}
+    _, answer = await venue.send("POST", "/fapi/v1/listenKey", api_key=long.api_key)
+    async with venue.session.ws_connect(
+        f"{venue.url}/private/ws?listenKey={answer['listenKey']}&events=ALGO_UPDATE"
+    ) as socket:
+        placed = await post(
+            long,
+            "v1/algoOrder",
+            **stop,
+            quantity="0.1",
+            triggerPrice="49000",
+            workingType="MARK_PRICE",
+            priceProtect="true",
+        )
+        assert placed["priceProtect"] is True
+        await venue.admin("index", {"symbol": "BTCUSDT", "price": "46900"})
+        told = [(await socket.receive_json())["o"] for _ in range(3)]
+    assert ["NEW", "TRIGGERED", "REJECTED"] == [row["X"] for row in told]
+    assert [True] * 3 == [row["pP"] for row in told]
+    assert told[2]["rm"].startswith("priceProtect: mark ")
+    row = await get(long, "v1/algoOrder", algoId=placed["algoId"])
+    assert ("REJECTED", True, "") == (row["algoStatus"], row["priceProtect"], row["actualOrderId"])
+    (position,) = await get(long, "v3/positionRisk")
+    assert "0.100" == position["positionAmt"]
 
 
 REFUSED_ORDERS: list[tuple[dict[str, Any], int]] = [
@@ -121,6 +231,9 @@ REFUSED_ORDERS: list[tuple[dict[str, Any], int]] = [
     ({"positionSide": "LONG"}, -4061),
     ({"type": "MARKET", "timeInForce": None, "price": None, "quantity": "121"}, -4005),
     ({"timeInForce": "RPI"}, -1115),
+    ({"priceMatch": "QUEUE_7"}, -5037),
+    ({"selfTradePreventionMode": "EXPIRE_ALL"}, -5039),
+    ({"priceProtect": "true"}, -1130),
     ({"symbol": "NOPE"}, -1121),
 ]
 
@@ -180,6 +293,44 @@ async def test_hedge_mode_has_rules_of_its_own(venue: Venue) -> None:
         trade["buyer"],
         trade["maker"],
     )
+
+
+async def test_trades_are_numbered_in_each_market(venue: Venue) -> None:
+    """Without gaps, in the account's trades and in the market's, from whatever number is asked for."""
+    alice, bob = await venue.account(), await venue.account()
+    for symbol, price in (("BTCUSDT", "50000"), ("ETHUSDT", "3000"), ("BTCUSDT", "50000")):
+        await ok(bob.order(symbol=symbol, side="SELL", price=price, quantity="0.02"))
+        await ok(alice.order(symbol=symbol, price=price, quantity="0.02"))
+    for symbol, expected in (("BTCUSDT", [1, 2]), ("ETHUSDT", [1])):
+        for path in ("v1/userTrades", "v1/trades", "v1/historicalTrades"):
+            assert expected == [row["id"] for row in await get(alice, path, symbol=symbol)]
+        aggregates = await get(alice, "v1/aggTrades", symbol=symbol)
+        assert [(n, n, n) for n in expected] == [(row["a"], row["f"], row["l"]) for row in aggregates]
+        for path in ("v1/userTrades", "v1/historicalTrades"):
+            found = await get(alice, path, symbol=symbol, fromId=expected[-1])
+            assert expected[-1:] == [row["id"] for row in found]
+
+
+async def test_break_even_is_told_wherever_a_position_is(venue: Venue) -> None:
+    """Entry price with the fees paid, the same in every answer and in the user stream."""
+    long, short = await venue.account(), await venue.account()
+    await ok(short.order(side="SELL", quantity="0.1"))
+    _, answer = await venue.send("POST", "/fapi/v1/listenKey", api_key=long.api_key)
+    async with venue.session.ws_connect(
+        f"{venue.url}/private/ws?listenKey={answer['listenKey']}&events=ACCOUNT_UPDATE"
+    ) as socket:
+        await ok(long.order(quantity="0.1"))
+        (told,) = (await socket.receive_json())["a"]["P"]
+    assert ("50000.00000000", "50025.00000000") == (told["ep"], told["bep"])
+    (risk,) = await get(long, "v2/positionRisk", symbol="BTCUSDT")
+    (used,) = await get(long, "v3/positionRisk")
+    held = (await get(long, "v2/account"))["positions"]
+    rows = [risk, used, next(row for row in held if row["symbol"] == "BTCUSDT")]
+    assert [("50000.00000000", "50025.00000000")] * 3 == [
+        (row["entryPrice"], row["breakEvenPrice"]) for row in rows
+    ]
+    (other,) = await get(short, "v3/positionRisk")
+    assert "49990.00000000" == other["breakEvenPrice"]
 
 
 async def test_an_order_is_modified(venue: Venue) -> None:
@@ -402,7 +553,18 @@ REFUSED_CONDITIONALS: list[tuple[dict[str, Any], int]] = [
     ({"type": "TRAILING_STOP_MARKET", "quantity": "0.01", "callbackRate": "0.05"}, -2007),
     ({"type": "TRAILING_STOP_MARKET", "quantity": "0.01", "callbackRate": "10.1"}, -2007),
     ({"type": "LIMIT", "quantity": "0.01", "price": "49000", "triggerPrice": "1"}, -1116),
-    ({"type": "STOP_MARKET", "quantity": "0.01", "triggerPrice": "49000", "priceProtect": "true"}, -1130),
+    ({"type": "STOP_MARKET", "quantity": "0.01", "triggerPrice": "49000", "priceMatch": "QUEUE"}, -5038),
+    ({"type": "STOP", "quantity": "0.01", "triggerPrice": "49000", "priceMatch": "BEST"}, -5037),
+    (
+        {
+            "type": "STOP",
+            "quantity": "0.01",
+            "triggerPrice": "49000",
+            "price": "49000",
+            "priceMatch": "QUEUE",
+        },
+        -1106,
+    ),
     ({"type": "STOP_MARKET", "quantity": "0.01", "triggerPrice": "49000", "algoType": "VP"}, -1102),
 ]
 
@@ -414,6 +576,23 @@ async def test_conditional_orders_that_are_refused(venue: Venue) -> None:
     for parameters, expected in REFUSED_CONDITIONALS:
         found = await code(trader.call("POST", "/fapi/v1/algoOrder", parameters=stop | parameters))
         assert (parameters, expected) == (parameters, found)
+
+
+async def test_a_second_order_that_closes_the_position_is_refused(venue: Venue) -> None:
+    """Of one kind and direction there is one; the text is the one that clients look for."""
+    long, _ = await opened(venue)
+    closing = {"algoType": "CONDITIONAL", "symbol": "BTCUSDT", "side": "SELL", "closePosition": "true"}
+    stop = closing | {"type": "STOP_MARKET", "triggerPrice": "49000"}
+    placed = await post(long, "v1/algoOrder", **stop)
+    status, error = await long.call("POST", "/fapi/v1/algoOrder", **stop | {"triggerPrice": "48000"})
+    assert (
+        400,
+        -4130,
+        "An open stop or take profit order with GTE and closePosition in the direction is existing.",
+    ) == (status, error["code"], error["msg"])
+    await post(long, "v1/algoOrder", **closing, type="TAKE_PROFIT_MARKET", triggerPrice="51000")
+    await ok(long.call("DELETE", "/fapi/v1/algoOrder", algoId=placed["algoId"]))
+    await post(long, "v1/algoOrder", **stop | {"triggerPrice": "48000"})
 
 
 async def test_old_conditional_types_are_taken_by_a_venue_that_says_so(tmp_path: Path) -> None:

@@ -105,6 +105,27 @@ async def test_numbers_may_be_numbers(venue: Venue) -> None:
         assert ("0.010", "50000.1") == (placed["result"]["origQty"], placed["result"]["price"])
 
 
+async def test_a_price_match_and_a_break_even_price_over_a_socket(venue: Venue) -> None:
+    """Placed, changed and asked for as over HTTP; so is the position that came of it."""
+    alice, bob = await venue.account(), await venue.account()
+    await bob.order(side="SELL", price="50100", quantity="0.1")
+    matched = {"symbol": "BTCUSDT", "side": "BUY", "quantity": "0.1"}
+    async with connected(venue) as wire:
+        order = matched | {"type": "LIMIT", "timeInForce": "GTC"}
+        refused = await wire.ask("order.place", signed(alice, **order, priceMatch="QUEUE"))
+        assert -5041 == refused["error"]["code"]
+        placed = await wire.ask("order.place", signed(alice, **order, price="50000"))
+        which = matched | {"orderId": placed["result"]["orderId"]}
+        changed = await wire.ask("order.modify", signed(alice, **which, priceMatch="OPPONENT"))
+        assert ("OPPONENT", "50100.0") == (changed["result"]["priceMatch"], changed["result"]["price"])
+        params = {"symbol": "BTCUSDT", "orderId": which["orderId"]}
+        asked = await wire.ask("order.status", signed(alice, **params))
+        assert ("FILLED", "OPPONENT") == (asked["result"]["status"], asked["result"]["priceMatch"])
+        for method in ("account.position", "v2/account.position"):
+            held = (await wire.ask(method, signed(alice, symbol="BTCUSDT")))["result"][0]
+            assert ("50100.00000000", "50125.05000000") == (held["entryPrice"], held["breakEvenPrice"])
+
+
 @pytest.mark.parametrize("kind", ["hmac", "ed25519"])
 async def test_a_session_signs_once(venue: Venue, kind: str) -> None:
     """After the logon neither key nor signature is needed, until the logout; a removed key ends it."""

@@ -8,6 +8,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
+from msgspec.structs import replace
 
 from events.commands import (
     AmendOrder,
@@ -35,6 +36,7 @@ from events.values import (
     IndexSource,
     Leg,
     OrderType,
+    PriceMatch,
     RejectCode,
     SelfTrade,
     Side,
@@ -65,7 +67,12 @@ class Comparison:
 
     def __init__(self) -> None:
         contract = spec(
-            SYMBOL, max_open_orders=20, max_lots=250, max_market_lots=200, min_notional=money("0.4")
+            SYMBOL,
+            max_open_orders=20,
+            max_lots=250,
+            max_market_lots=200,
+            min_notional=money("0.4"),
+            trigger_protect=2_000_000,
         )
         self.venue = Venue(specs=(contract,))
         self.venue.index(SYMBOL, "100")
@@ -203,6 +210,9 @@ class Chance:
         if random.random() < 0.01:
             # One fault at a time: which of two a refusal names is not promised.
             price_ticks, tif = random.choice((0, 300, 2000)), TimeInForce.GTC
+        match = self._match()
+        if is_market or match is not PriceMatch.NONE:
+            price_ticks = 0 if random.random() < 0.95 else price_ticks
         leg, lots = self._leg(account_id), random.choice(LOTS)
         reduces = random.random() < 0.25 or closes(leg, side)
         if reduces and random.random() < 0.8:
@@ -213,13 +223,14 @@ class Chance:
             side=side,
             order_type=OrderType.MARKET if is_market else OrderType.LIMIT,
             quantity_lots=lots,
-            price_ticks=0 if is_market and random.random() < 0.95 else price_ticks,
+            price_ticks=price_ticks,
             time_in_force=tif,
             reduce_only=reduces,
             client_order_id=random.choice(("", "", f"c{random.randrange(9)}")),
             leg=leg,
             self_trade=random.choice(tuple(SelfTrade)),
             expires_ns=self._end(tif, comparison),
+            price_match=match,
         )
 
     def _amend(self, account_id: int, comparison: Comparison) -> AmendOrder:
@@ -229,14 +240,16 @@ class Chance:
         row = random.choice(rows or [nothing])
         change = random.choice((0, 0, 0, 1, -1, 4, -4, 9, -9))
         lots = random.choice((row["lots"], row["lots"] - random.randint(0, 5), *LOTS))
+        match = self._match()
         return AmendOrder(
             account_id=account_id,
             market=SYMBOL,
             side=row["side"] if random.random() < 0.97 else row["side"].opposite,
             quantity_lots=lots,
-            price_ticks=row["price"] + change,
+            price_ticks=row["price"] + change if match is PriceMatch.NONE else 0,
             order_id=row["id"],
             yields_priority=random.random() < 0.2,
+            price_match=match,
         )
 
     def _cancel(self, account_id: int, comparison: Comparison) -> CancelOrder:
@@ -251,11 +264,17 @@ class Chance:
     def _conditional(self, account_id: int, comparison: Comparison) -> PlaceConditional:
         random = self.random
         closing = random.random() < 0.15
+        others = [row["terms"] for row in comparison.naive.conditionals if row["terms"].close_position]
+        if closing and others and random.random() < 0.3:
+            again: PlaceConditional = random.choice(others)
+            return replace(again, client_order_id="")
         is_market = closing or random.random() < 0.5
         kind = random.choice(tuple(TriggerKind))
         trails = kind is TriggerKind.TRAILING
         tif = random.choice(TIMES_IN_FORCE)
         near_ticks = INDEX_TICKS + round(random.gauss(0, 6))
+        match = PriceMatch.NONE if is_market else self._match()
+        is_priced = not is_market and match is PriceMatch.NONE
         return PlaceConditional(
             account_id=account_id,
             market=SYMBOL,
@@ -264,7 +283,7 @@ class Chance:
             order_type=OrderType.MARKET if is_market else OrderType.LIMIT,
             quantity_lots=0 if closing else random.choice(LOTS),
             trigger_ticks=0 if trails else near_ticks,
-            price_ticks=0 if is_market else near_ticks + random.randint(-4, 4),
+            price_ticks=near_ticks + random.randint(-4, 4) if is_priced else 0,
             working_price=random.choice((WorkingPrice.LAST, WorkingPrice.LAST, WorkingPrice.MARK)),
             time_in_force=TimeInForce.GTC if is_market else tif,
             reduce_only=not closing and random.random() < 0.3,
@@ -275,7 +294,12 @@ class Chance:
             leg=self._leg(account_id),
             self_trade=random.choice(tuple(SelfTrade)),
             expires_ns=0 if is_market else self._end(tif, comparison),
+            price_match=match,
+            price_protect=random.random() < 0.3,
         )
+
+    def _match(self) -> PriceMatch:
+        return self.random.choice(tuple(PriceMatch)) if self.random.random() < 0.1 else PriceMatch.NONE
 
     def _leg(self, account_id: int) -> Leg:
         if self.random.random() < 0.01:
@@ -461,6 +485,9 @@ def test_random_commands_do_what_the_naive_reference_says(seed: int) -> None:
         "rejected REDUCE_ONLY",
         "rejected WOULD_TRIGGER",
         "conditional rejected REDUCE_ONLY",
+        "rejected CLOSE_POSITION_EXISTS",
+        "rejected NO_DEPTH",
+        "conditional rejected PRICE_PROTECTED",
     } <= set(comparison.seen) or COMMANDS < 4000
     assert not {"expired MARGIN", "rejected INSUFFICIENT_MARGIN"} & set(comparison.seen), (
         "accounts are not rich"

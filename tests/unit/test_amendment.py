@@ -131,13 +131,14 @@ def test_shrinking_frees_margin(venue: Venue) -> None:
 
 
 def test_a_reduce_only_order_cannot_outgrow_its_position(alice: Trader, bob: Trader) -> None:
-    """An amendment is held to the position as a new order is."""
+    """An amendment is cut to the position as a new order is; what then changes nothing is refused."""
     alice.sell("BTCUSDT", "0.2", "50000")
     bob.buy("BTCUSDT", "0.2", "50000")
     reducer = order_id(bob.sell("BTCUSDT", "0.1", "50010", reduce_only=True))
 
-    assert RejectCode.REDUCE_ONLY == refusal(bob.amend("BTCUSDT", reducer, "0.201", "50010"))
-    assert 200 == only(OrderAmended, bob.amend("BTCUSDT", reducer, "0.2", "50010")).open_lots
+    amended = only(OrderAmended, bob.amend("BTCUSDT", reducer, "0.201", "50010"))
+    assert (200, 200) == (amended.quantity_lots, amended.open_lots)
+    assert RejectCode.NOTHING_TO_AMEND == refusal(bob.amend("BTCUSDT", reducer, "0.3", "50010"))
 
 
 def test_orders_are_amended_by_client_id_too(alice: Trader, bob: Trader) -> None:

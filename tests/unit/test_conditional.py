@@ -291,6 +291,52 @@ def test_close_position_names_no_size(alice: Trader) -> None:
         assert RejectCode.BAD_ORDER == refusal(refused)
 
 
+def test_one_order_of_a_kind_closes_a_position(scene: Scene, alice: Trader) -> None:
+    """A second stop on the same side is refused; a take-profit, the other side and another leg are not."""
+    first = conditional_id(alice.conditional("STOP", "SELL", "BTCUSDT", "0", "49900", close_position=True))
+
+    again = alice.conditional("STOP", "SELL", "BTCUSDT", "0", "49000", watches="MARK", close_position=True)
+    assert RejectCode.CLOSE_POSITION_EXISTS == refusal(again)
+
+    for kind, side, trigger in (
+        ("TAKE_PROFIT", "SELL", "50100"),
+        ("STOP", "BUY", "50100"),
+        ("TAKE_PROFIT", "BUY", "49900"),
+    ):
+        assert conditional_id(alice.conditional(kind, side, "BTCUSDT", "0", trigger, close_position=True))
+    assert conditional_id(alice.conditional("STOP", "SELL", "BTCUSDT", "0.1", "49000"))
+    alice.cancel_conditional("BTCUSDT", first)
+    assert conditional_id(alice.conditional("STOP", "SELL", "BTCUSDT", "0", "49000", close_position=True))
+
+
+@pytest.mark.parametrize(("last", "is_placed"), [("47620", True), ("47619", False), ("53000", False)])
+def test_protection_holds_back_an_order_while_mark_and_last_price_differ(last: str, is_placed: bool) -> None:
+    """At a mark of 50,000 and a bound of 5 % of the last price, 47,620 is near enough and 47,619 is not."""
+    venue = Venue(specs=(spec(trigger_protect=5_000_000),))
+    venue.index("BTCUSDT", "50000")
+    alice, bob, carol = (venue.account("100000") for _ in range(3))
+    kind, side = ("STOP", "SELL") if last < "50000" else ("TAKE_PROFIT", "SELL")
+    waiting = conditional_id(alice.conditional(kind, side, "BTCUSDT", "0.01", last, price=last, protect=True))
+    unprotected = conditional_id(alice.conditional(kind, side, "BTCUSDT", "0.01", last, price=last))
+    bob.sell("BTCUSDT", "0.001", last)
+
+    events = carol.buy("BTCUSDT", "0.001", last)
+
+    assert [waiting, unprotected] == fired(events)
+    rejected = {event.conditional_id: event.code for event in every(ConditionalRejected, events)}
+    assert ({} if is_placed else {waiting: RejectCode.PRICE_PROTECTED}) == rejected
+    assert (2 if is_placed else 1) == len(alice.account.orders)
+    assert {} == alice.account.conditionals
+
+
+def test_a_market_without_a_bound_protects_from_nothing(scene: Scene, alice: Trader) -> None:
+    """Then mark and last price may be any distance apart."""
+    alice.conditional("STOP", "SELL", "BTCUSDT", "0.01", "40000", price="40000", protect=True)
+
+    assert [] == every(ConditionalRejected, scene.last("40000"))
+    assert 1 == len(alice.account.orders)
+
+
 def test_cancelling_takes_it_away_for_good(scene: Scene, alice: Trader) -> None:
     """By id or by the client's; what is gone cannot fire, nor be cancelled again."""
     by_id = conditional_id(alice.conditional("STOP", "BUY", "BTCUSDT", "0.01", "50100"))
@@ -358,8 +404,8 @@ def test_a_close_position_stop_closes_more_than_one_market_order_may() -> None:
     bob.sell("BTCUSDT", "0.3", "50000")
     alice.buy("BTCUSDT", "0.3", "50000")
     bob.buy("BTCUSDT", "0.3", "49000")
-    for _ in range(2):
-        alice.conditional("STOP", "SELL", "BTCUSDT", "0", "49500", watches="MARK", close_position=True)
+    alice.conditional("STOP", "SELL", "BTCUSDT", "0", "49500", watches="MARK", close_position=True)
+    alice.conditional("STOP", "SELL", "BTCUSDT", "0.1", "49500", watches="MARK", reduce_only=True)
 
     events = venue.index("BTCUSDT", "49400")
 

@@ -56,14 +56,13 @@ def test_legs_are_held_and_margined_apart(alice: Trader, bob: Trader) -> None:
 
 
 def test_the_closing_side_of_a_leg_only_reduces(alice: Trader, bob: Trader) -> None:
-    """A sell of the LONG leg closes it and can never turn it round."""
+    """A sell of the LONG leg closes it and can never turn it round: it is cut to what the leg is."""
     assert RejectCode.REDUCE_ONLY == refusal(alice.sell("BTCUSDT", "0.1", "50000", leg="LONG"))
     assert RejectCode.REDUCE_ONLY == refusal(alice.buy("BTCUSDT", "0.1", "50000", leg="SHORT"))
     open_both(alice, bob, long="0.2", short="0.1")
 
-    assert RejectCode.REDUCE_ONLY == refusal(alice.sell("BTCUSDT", "0.201", "50000", leg="LONG"))
-    accepted = only(OrderAccepted, alice.sell("BTCUSDT", "0.2", "50000", leg="LONG"))
-    assert (True, 0) == (accepted.reduce_only, accepted.extras)
+    accepted = only(OrderAccepted, alice.sell("BTCUSDT", "0.201", "50000", leg="LONG"))
+    assert (True, 0, 200) == (accepted.reduce_only, accepted.extras, accepted.quantity_lots)
 
 
 def test_closing_one_leg_leaves_the_other(alice: Trader, bob: Trader) -> None:

@@ -76,7 +76,7 @@ def test_an_order_is_parsed() -> None:
         ("symbol=X&side=BUY&type=LIMIT&reduceOnly=maybe", -1130, "reduceOnly"),
         ("symbol=X&side=BUY&type=LIMIT&newClientOrderId=a%20b", -1100, "newClientOrderId"),
         ("symbol=X&side=BUY&type=LIMIT&newClientOrderId=" + "a" * 37, -4015, "Client order id"),
-        ("symbol=X&side=BUY&type=LIMIT&selfTradePreventionMode=EXPIRE", -1130, "selfTrade"),
+        ("symbol=X&side=BUY&type=LIMIT&selfTradePreventionMode=EXPIRE", -5039, "self trade"),
     ],
 )
 def test_bad_order_parameters_name_the_field(form: str, code: int, named: str) -> None:

@@ -1,6 +1,7 @@
 """What is accepted, and how it trades."""
 
 import pytest
+from msgspec.structs import replace
 
 from events.commands import SetMarketStatus
 from events.events import (
@@ -12,6 +13,7 @@ from events.events import (
     TradeExecuted,
 )
 from events.values import CloseReason, MarketStatus, RejectCode
+from exchange.aggregate.state import Exchange
 from tests.venue import Trader, Venue, every, money, only, order_id, refusal
 
 
@@ -92,6 +94,22 @@ def test_post_only_never_takes(alice: Trader, bob: Trader) -> None:
     assert only(OrderAccepted, bob.buy("BTCUSDT", "0.1", "49999.9", tif="GTX"))
 
 
+def test_trades_are_numbered_in_each_market(venue: Venue, alice: Trader, bob: Trader) -> None:
+    """From 1 and without gaps, whatever is traded elsewhere; a log whose numbers skip is replayed too."""
+    venue.index("ETHUSDT", "3000")
+    numbers = []
+    for symbol, price in (("BTCUSDT", "50000"), ("ETHUSDT", "3000"), ("BTCUSDT", "50000")):
+        alice.sell(symbol, "0.1", price)
+        numbers.append(only(TradeExecuted, bob.buy(symbol, "0.1", price)).trade_id)
+
+    assert [1, 1, 2] == numbers
+    state = Exchange()
+    for event in (event for groups in venue.log for group in groups for event in group):
+        is_trade = isinstance(event, TradeExecuted)
+        state.apply(replace(event, trade_id=event.trade_id * 5) if is_trade else event)
+    assert 10 == state.markets["BTCUSDT"].last_trade_id
+
+
 def test_market_order_stops_at_its_bound(alice: Trader, bob: Trader) -> None:
     """A market order trades no further from the mark than the market's bound, 5 % here."""
     alice.sell("BTCUSDT", "0.1", "52500")
@@ -114,9 +132,41 @@ def test_own_orders_do_not_trade_with_each_other(alice: Trader) -> None:
     assert [] == every(TradeExecuted, events)
 
 
-def test_reduce_only_needs_a_position_to_reduce(alice: Trader) -> None:
-    """Without a position, or beyond it, a reduce-only order is refused."""
+def test_reduce_only_needs_a_position_to_reduce(alice: Trader, bob: Trader) -> None:
+    """Without a position, or on its own side, a reduce-only order is refused."""
     assert RejectCode.REDUCE_ONLY == refusal(alice.sell("BTCUSDT", "0.1", "50000", reduce_only=True))
+    alice.sell("BTCUSDT", "0.1", "50000")
+    bob.buy("BTCUSDT", "0.1", "50000")
+    assert RejectCode.REDUCE_ONLY == refusal(alice.sell("BTCUSDT", "0.1", "50000", reduce_only=True))
+
+
+@pytest.mark.parametrize(
+    ("price", "tif"), [("", "IOC"), ("49990", "GTC"), ("49990", "IOC"), ("49990", "FOK")]
+)
+def test_a_reduce_only_order_is_cut_to_the_position(alice: Trader, bob: Trader, price: str, tif: str) -> None:
+    """Whatever its type: it fills what closes the position, is done then, and never turns it round."""
+    alice.sell("BTCUSDT", "0.2", "50000")
+    bob.buy("BTCUSDT", "0.2", "50000")
+    alice.buy("BTCUSDT", "0.5", "49990")
+
+    events = bob.sell("BTCUSDT", "0.3", price, tif=tif, reduce_only=True)
+
+    assert 200 == only(OrderAccepted, events).quantity_lots
+    assert 200 == only(TradeExecuted, events).quantity_lots
+    assert [] == every(OrderExpired, events)
+    assert 0 == bob.position("BTCUSDT").size_lots
+    assert {} == bob.account.orders
+
+
+def test_a_reduce_only_order_that_rests_is_cut_to_the_position(alice: Trader, bob: Trader) -> None:
+    """It waits with what it can reduce."""
+    alice.sell("BTCUSDT", "0.2", "50000")
+    bob.buy("BTCUSDT", "0.2", "50000")
+
+    resting = only(OrderAccepted, bob.sell("BTCUSDT", "5", "50010", reduce_only=True))
+
+    assert 200 == resting.quantity_lots
+    assert 200 == bob.position("BTCUSDT").ask_lots
 
 
 def test_resting_reduce_only_orders_shrink_with_the_position(

@@ -19,9 +19,10 @@ from exchange.aggregate.margin import (
     unrealised,
 )
 from exchange.aggregate.units import RATE_ONE, round_half_even
-from exchange.decimals import average_price_text, format_fixed, lots_text, money_text, price_text
+from exchange.decimals import format_fixed, lots_text, money_text, price_text
 from exchange.intake.endpoint import Values
 from exchange.intake.service import Intake
+from exchange.intake.trade.position_prices import entry_price_text
 
 PERCENT = 100
 
@@ -118,7 +119,7 @@ def _row(account: Account, position: Position, pool: Survey) -> PositionHealth:
         position_side=position.leg.name,
         position_amt=lots_text(market.spec, position.size_lots),
         leverage=position.leverage,
-        entry_price=average_price_text(market.spec, position.entry_cost, position.size_lots),
+        entry_price=entry_price_text(position),
         mark_price=price_text(market.spec, market.mark_ticks),
         notional=money_text(position_value(position)),
         unrealized_profit=money_text(unrealised(position)),

@@ -5,13 +5,17 @@ would decide it, and the account is shown before and after. Nothing is appended,
 the time the real request is decided, marks and books may be others.
 """
 
+from msgspec.structs import replace
+
 from events.commands import AnyCommand, PlaceOrder, SetLeverage
 from events.events import OrderAccepted, Rejected
-from events.values import GTC, LIMIT
+from events.values import GTC, LIMIT, NO_MATCH
 from exchange.aggregate.account import Account
 from exchange.aggregate.decide import decide
 from exchange.aggregate.image import trial_of
+from exchange.aggregate.price_match import priced
 from exchange.aggregate.state import Exchange
+from exchange.aggregate.turn import Refused
 from exchange.aggregate.units import AMOUNT_MAX
 from exchange.intake.endpoint import Values
 from exchange.intake.errors import refusal
@@ -48,13 +52,13 @@ async def what_if_order(intake: Intake, account_id: int, values: Values) -> What
     """Show what an order would make of the account: filled whole at its limit, or as the book stands."""
     fill = values.pop("fill", WHOLE)
     command = order_with_margin(intake, account_id, values)
+    if command.price_match is not NO_MATCH:
+        command = _priced(intake, command)
     trial = trial_of(intake.state, account_id)
     _add_counterpart(trial)
-    if fill == WHOLE and command.order_type is LIMIT:
-        _offer(trial, command, [(command.price_ticks, command.quantity_lots)])
-    else:
-        book = intake.state.markets[command.market].book
-        _offer(trial, command, book.depth(command.side.opposite, LEVELS_MAX))
+    # Where no level gave a limit nothing is offered, so that the trial refuses the order as the venue would.
+    if command.price_match is NO_MATCH:
+        _offer(trial, command, _levels_met(intake, command, fill))
     return _tried(intake, trial, account_id, command)
 
 
@@ -70,6 +74,18 @@ async def what_if_mode(intake: Intake, account_id: int, values: Values) -> WhatI
     """Show what a margin mode would make of the account."""
     command = mode_command(intake, account_id, values)
     return _tried(intake, trial_of(intake.state, account_id), account_id, command)
+
+
+def _priced(intake: Intake, command: PlaceOrder) -> PlaceOrder:
+    """Return an order with its limit, which the trial's book could not give: it has no other's orders.
+
+    Where the book is not deep enough it stays as it is.
+    """
+    try:
+        command = priced(intake.state.markets[command.market], command)
+    except Refused:
+        return command
+    return replace(command, price_match=NO_MATCH)
 
 
 def _tried(intake: Intake, trial: Exchange, account_id: int, command: AnyCommand) -> WhatIf:
@@ -88,6 +104,13 @@ def _tried(intake: Intake, trial: Exchange, account_id: int, command: AnyCommand
 def _add_counterpart(trial: Exchange) -> None:
     counterpart = trial.accounts[COUNTERPART_ID] = Account(COUNTERPART_ID, "")
     counterpart.wallet = COUNTERPART_WALLET
+
+
+def _levels_met(intake: Intake, command: PlaceOrder, fill: str) -> list[tuple[int, int]]:
+    """Return what an order is to meet, (price ticks, lots): itself at its limit, or the book as it stands."""
+    if fill == WHOLE and command.order_type is LIMIT:
+        return [(command.price_ticks, command.quantity_lots)]
+    return intake.state.markets[command.market].book.depth(command.side.opposite, LEVELS_MAX)
 
 
 def _offer(trial: Exchange, command: PlaceOrder, levels: list[tuple[int, int]]) -> None:

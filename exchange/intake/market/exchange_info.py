@@ -72,7 +72,7 @@ def _contract(market: Market, listed_ms: int) -> Contract:
         underlying_type="COIN",
         underlying_sub_type=[],
         settle_plan=0,
-        trigger_protect=format_fixed(0, 4),
+        trigger_protect=format_fixed(spec.trigger_protect),
         liquidation_fee=format_fixed(spec.liquidation_fee),
         market_take_bound=format_fixed(spec.take_bound),
         max_move_order_limit=AMENDMENTS_MAX,

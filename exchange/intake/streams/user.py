@@ -63,6 +63,7 @@ from exchange.intake.trade.algos import algo_answer
 from exchange.intake.trade.ledger import Closure
 from exchange.intake.trade.orders import OrderRecord, order_answer
 from exchange.intake.trade.past import AccountPast
+from exchange.intake.trade.position_prices import break_even_text, entry_price_text
 
 ASSET = "USDT"
 # A margin call goes out when a bucket's maintenance has come to this share of its equity, and again only
@@ -515,13 +516,12 @@ class UserStreams:
 
     def _position_row(self, account: Account, position: Position) -> PositionRow:
         spec = position.market.spec
-        entry = average_price_text(spec, position.entry_cost, position.size_lots)
         realised = self._realised.get((account.account_id, spec.symbol, position.leg), 0)
         return PositionRow(
             s=spec.symbol,
             pa=lots_text(spec, position.size_lots),
-            ep=entry,
-            bep=entry,
+            ep=entry_price_text(position),
+            bep=break_even_text(position),
             cr=money_text(realised),
             up=money_text(margin.unrealised(position)),
             mt="isolated" if position.mode is ISOLATED else "cross",

@@ -7,7 +7,7 @@ from exchange.aggregate import margin
 from exchange.aggregate.account import Account, Position
 from exchange.aggregate.liquidation_price import liquidation_price_of
 from exchange.aggregate.units import ceil_div, floor_div
-from exchange.decimals import average_price_text, lots_text, money_text, price_text
+from exchange.decimals import lots_text, money_text, price_text
 from exchange.intake.endpoint import Values
 from exchange.intake.service import Intake
 from exchange.intake.trade.answers import (
@@ -22,6 +22,7 @@ from exchange.intake.trade.answers import (
     PositionRiskV2,
     PositionRiskV3,
 )
+from exchange.intake.trade.position_prices import break_even_text, entry_price_text
 
 ASSET_DEFAULT = "USDT"
 QUANTILES = 5
@@ -212,10 +213,6 @@ def _isolated_margin(account: Account, position: Position) -> int:
     return margin.bucket_equity(account, position) if position.mode is ISOLATED else 0
 
 
-def _entry_price(position: Position) -> str:
-    return average_price_text(position.market.spec, position.entry_cost, position.size_lots)
-
-
 def _updated_ms(intake: Intake, account_id: int, position: Position) -> int:
     known = intake.past.ledger.position_changed_ms(account_id, position.market.symbol, position.leg)
     return known or (intake.now_ms if position.size_lots else 0)
@@ -224,7 +221,6 @@ def _updated_ms(intake: Intake, account_id: int, position: Position) -> int:
 def _account_row_v2(intake: Intake, position: Position, account_id: int) -> AccountPositionV2:
     market = position.market
     initial, orders = margin.initial_margin(position), _order_margin(position)
-    entry = _entry_price(position)
     return AccountPositionV2(
         symbol=market.symbol,
         initial_margin=money_text(initial + orders),
@@ -234,8 +230,8 @@ def _account_row_v2(intake: Intake, position: Position, account_id: int) -> Acco
         open_order_initial_margin=money_text(orders),
         leverage=str(position.leverage),
         isolated=position.mode is ISOLATED,
-        entry_price=entry,
-        break_even_price=entry,
+        entry_price=entry_price_text(position),
+        break_even_price=break_even_text(position),
         max_notional=money_text(market.brackets.cap_at(position.leverage)),
         bid_notional=money_text(position.bid_value * market.unit),
         ask_notional=money_text(position.ask_value * market.unit),
@@ -267,12 +263,11 @@ def _account_row_v3(intake: Intake, account: Account, position: Position) -> Acc
 
 def _risk_v2(intake: Intake, account: Account, position: Position) -> PositionRiskV2:
     market = position.market
-    entry = _entry_price(position)
     return PositionRiskV2(
         symbol=market.symbol,
         position_amt=lots_text(market.spec, position.size_lots),
-        entry_price=entry,
-        break_even_price=entry,
+        entry_price=entry_price_text(position),
+        break_even_price=break_even_text(position),
         mark_price=price_text(market.spec, market.mark_ticks),
         un_realized_profit=money_text(margin.unrealised(position)),
         liquidation_price=liquidation_price_text(account, position),
@@ -291,13 +286,12 @@ def _risk_v2(intake: Intake, account: Account, position: Position) -> PositionRi
 def _risk_v3(intake: Intake, account: Account, position: Position) -> PositionRiskV3:
     market = position.market
     initial, orders = margin.initial_margin(position), _order_margin(position)
-    entry = _entry_price(position)
     return PositionRiskV3(
         symbol=market.symbol,
         position_side=position.leg.name,
         position_amt=lots_text(market.spec, position.size_lots),
-        entry_price=entry,
-        break_even_price=entry,
+        entry_price=entry_price_text(position),
+        break_even_price=break_even_text(position),
         mark_price=price_text(market.spec, market.mark_ticks),
         un_realized_profit=money_text(margin.unrealised(position)),
         liquidation_price=liquidation_price_text(account, position),

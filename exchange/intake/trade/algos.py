@@ -17,7 +17,7 @@ from events.events import (
     OrderAccepted,
     WorkFailed,
 )
-from events.values import BUY, LIMIT, MARKET, USER, MarketSpec, OrderType, TriggerKind, WorkingPrice
+from events.values import BUY, LIMIT, MARKET, NO_MATCH, USER, MarketSpec, OrderType, TriggerKind, WorkingPrice
 from exchange.aggregate.state import Exchange
 from exchange.decimals import average_price_text, lots_text, money_text, price_text, rate_percent_text
 from exchange.intake.projection import Clock, Handlers
@@ -197,7 +197,7 @@ def algo_answer(record: AlgoRecord, spec: MarketSpec) -> AlgoOrder:
         actual_type=("MARKET" if accepted.order_type is MARKET else "LIMIT") if order is not None else "",
         actual_qty=lots_text(spec, order.executed_lots if order is not None else 0),
         trigger_price=price_text(spec, trigger),
-        price=price_text(spec, accepted.price_ticks),
+        price=price_text(spec, _limit_ticks(record)),
         iceberg_quantity=None,
         tp_trigger_price=price_text(spec, 0),
         tp_price=price_text(spec, 0),
@@ -206,9 +206,9 @@ def algo_answer(record: AlgoRecord, spec: MarketSpec) -> AlgoOrder:
         tp_order_type="",
         self_trade_prevention_mode=accepted.self_trade.name,
         working_type=working_type(accepted.working_price),
-        price_match="NONE",
+        price_match=accepted.price_match.name,
         close_position=accepted.close_position,
-        price_protect=False,
+        price_protect=accepted.price_protect,
         reduce_only=accepted.reduce_only,
         activate_price=price_text(spec, accepted.activation_ticks),
         callback_rate=rate_percent_text(accepted.callback_rate),
@@ -236,7 +236,7 @@ def classic_answer(record: AlgoRecord, spec: MarketSpec) -> OrderAnswer:
         pair=accepted.market,
         status=EXPIRED if status == REJECTED else status,
         client_order_id=accepted.client_order_id,
-        price=price_text(spec, accepted.price_ticks),
+        price=price_text(spec, _limit_ticks(record)),
         avg_price=_actual_price(order, spec),
         orig_qty=lots_text(spec, accepted.quantity_lots),
         executed_qty=executed,
@@ -252,8 +252,8 @@ def classic_answer(record: AlgoRecord, spec: MarketSpec) -> OrderAnswer:
         position_side=accepted.leg.name,
         stop_price=price_text(spec, accepted.trigger_ticks),
         working_type=working_type(accepted.working_price),
-        price_protect=False,
-        price_match="NONE",
+        price_protect=accepted.price_protect,
+        price_match=accepted.price_match.name,
         self_trade_prevention_mode=accepted.self_trade.name,
         good_till_date=accepted.expires_ns // NS_PER_MS,
         time=record.created_ms,
@@ -266,6 +266,14 @@ def classic_answer(record: AlgoRecord, spec: MarketSpec) -> OrderAnswer:
 def working_type(price: WorkingPrice) -> str:
     """Return Binance's name of the price that is watched."""
     return "MARK_PRICE" if price is WorkingPrice.MARK else "CONTRACT_PRICE"
+
+
+def _limit_ticks(record: AlgoRecord) -> int:
+    """Return the limit of the order, 0 of a market order and while the book has yet to give it."""
+    accepted, order = record.accepted, record.order
+    if accepted.price_match is not NO_MATCH and order is not None:
+        return order.price_ticks
+    return accepted.price_ticks
 
 
 def _actual_price(order: OrderRecord | None, spec: MarketSpec) -> str:

@@ -1,9 +1,15 @@
 """What the trading calls read: parameters that several calls, or the elements of a batch, have in common."""
 
-from events.values import Leg, SelfTrade, Side, TimeInForce, WorkingPrice
-from exchange.intake.errors import BAD_ORDER_TYPE, BAD_SIDE, BAD_TIME_IN_FORCE
+from events.values import Leg, PriceMatch, SelfTrade, Side, TimeInForce, WorkingPrice
+from exchange.intake.errors import (
+    BAD_ORDER_TYPE,
+    BAD_PRICE_MATCH,
+    BAD_SELF_TRADE,
+    BAD_SIDE,
+    BAD_TIME_IN_FORCE,
+)
 from exchange.intake.parameters import Parameter, boolean, choice, client_order_id, decimal, text, whole
-from exchange.intake.trade.forms import OrderKind, PriceMatch
+from exchange.intake.trade.forms import OrderKind
 
 ROWS_MAX = 1_000
 
@@ -12,7 +18,7 @@ SYMBOL_OPTIONAL = Parameter("symbol", text)
 ORDER_ID = Parameter("orderId", whole)
 WHICH_ORDER = (SYMBOL, ORDER_ID, Parameter("origClientOrderId", client_order_id))
 SIDE = choice("side", {side.name: side for side in Side}, required=True, fault=BAD_SIDE)
-PRICE_MATCH = choice("priceMatch", {match.name: match for match in PriceMatch})
+PRICE_MATCH = choice("priceMatch", {match.name: match for match in PriceMatch}, fault=BAD_PRICE_MATCH)
 # Some clients name the key that the caller has anyway.
 LISTEN_KEY = Parameter("listenKey", text)
 LEG = choice("positionSide", {leg.name: leg for leg in Leg})
@@ -51,7 +57,7 @@ _ANY_ORDER = (
     choice("workingType", {"MARK_PRICE": WorkingPrice.MARK, "CONTRACT_PRICE": WorkingPrice.LAST}),
     choice("newOrderRespType", {kind: kind for kind in ("ACK", "RESULT")}),
     PRICE_MATCH,
-    choice("selfTradePreventionMode", {mode.name: mode for mode in SelfTrade}),
+    choice("selfTradePreventionMode", {mode.name: mode for mode in SelfTrade}, fault=BAD_SELF_TRADE),
 )
 NEW_ORDER = (
     *_ANY_ORDER,

@@ -1,8 +1,7 @@
-"""From an order's parameters to its command: what goes with which type, filters, prices taken from the book.
+"""From an order's parameters to its command: what goes with which type, filters.
 
-Only what cannot change with the log is refused here, with two exceptions that have no refusal of their own in
-the aggregate: reduceOnly in hedge mode, and a price that is to be that of the book. Both follow the read
-model, which may lag.
+Only what cannot change with the log is refused here, with one exception that has no refusal of its own in the
+aggregate: reduceOnly in hedge mode. It follows the read model, which may lag.
 """
 
 import itertools
@@ -18,15 +17,15 @@ from events.values import (
     IOC,
     LIMIT,
     MARKET,
+    NO_MATCH,
     Leg,
     MarketSpec,
     OrderType,
+    PriceMatch,
     SelfTrade,
-    Side,
     TriggerKind,
     WorkingPrice,
 )
-from exchange.aggregate.market import Market
 from exchange.decimals import (
     DecimalError,
     DecimalPrecisionError,
@@ -45,7 +44,6 @@ from exchange.intake.errors import (
     CONDITIONAL_TYPE,
     GOOD_TILL_DATE,
     MANDATORY,
-    NO_DEPTH,
     NOT_REQUIRED,
     PRECISION,
     PRICE_ABOVE_MAX,
@@ -91,20 +89,6 @@ class OrderKind(Enum):
         self.order_type = order_type
 
 
-class PriceMatch(Enum):
-    """Which level of the book gives the price: on the order's own side (1) or the other (−1), and which."""
-
-    NONE = (0, 0)
-    OPPONENT = (-1, 1)
-    OPPONENT_5 = (-1, 5)
-    OPPONENT_10 = (-1, 10)
-    OPPONENT_20 = (-1, 20)
-    QUEUE = (1, 1)
-    QUEUE_5 = (1, 5)
-    QUEUE_10 = (1, 10)
-    QUEUE_20 = (1, 20)
-
-
 # What a condition's parameters are called: by the calls of their own, and by the order calls.
 ALGO_NAMES = {"trigger": "triggerPrice", "activation": "activatePrice", "id": "clientAlgoId"}
 CLASSIC_NAMES = {"trigger": "stopPrice", "activation": "activationPrice", "id": "newClientOrderId"}
@@ -132,31 +116,25 @@ def order_command(intake: Intake, account_id: int, values: Values) -> PlaceOrder
             mode.
     """
     is_market = values["type"] is OrderKind.MARKET
-    match = match_of(values)
-    if is_market or match is not None or len(values) > LIMIT_ORDER_PARAMETERS:
-        _check_order_parameters(values, is_market=is_market)
+    match: PriceMatch = values.get("priceMatch", NO_MATCH)
+    is_matched = match is not NO_MATCH
+    if is_market or is_matched or len(values) > LIMIT_ORDER_PARAMETERS:
+        _check_order_parameters(values, is_market=is_market, is_matched=is_matched)
     if not is_market:
-        for name in ("timeInForce",) if match is not None else ("price", "timeInForce"):
+        for name in ("timeInForce",) if is_matched else ("price", "timeInForce"):
             if name not in values:
                 raise MANDATORY.error(name=name)
     if "quantity" not in values:
         raise MANDATORY.error(name="quantity")
     tif = IOC if is_market else values["timeInForce"]
     expires_ns = good_till_ns(values) if tif is GTD or "goodTillDate" in values else 0
-    market = intake.market(values["symbol"])
-    spec = market.spec
-    side: Side = values["side"]
-    if is_market:
-        price_ticks = 0
-    elif match is None:
-        price_ticks = price_ticks_of(spec, values["price"])
-    else:
-        price_ticks = matched_price(market, side, match)
+    spec = intake.market(values["symbol"]).spec
+    price_ticks = 0 if is_market or is_matched else price_ticks_of(spec, values["price"])
     reduce_only: bool | None = values.get("reduceOnly")
     command = PlaceOrder(
         account_id=account_id,
         market=spec.symbol,
-        side=side,
+        side=values["side"],
         order_type=MARKET if is_market else LIMIT,
         quantity_lots=quantity_lots_of(spec, values["quantity"], is_market=is_market),
         price_ticks=price_ticks,
@@ -166,6 +144,7 @@ def order_command(intake: Intake, account_id: int, values: Values) -> PlaceOrder
         leg=values.get("positionSide", Leg.BOTH),
         self_trade=values.get("selfTradePreventionMode", SelfTrade.EXPIRE_MAKER),
         expires_ns=expires_ns,
+        price_match=match,
     )
     if reduce_only is not None:
         check_reduce_only(intake, account_id)
@@ -185,10 +164,10 @@ def conditional_command(
     closes = values.get("closePosition", False)
     _check_conditional_parameters(values, kind, names, closes=closes)
     expires_ns = good_till_ns(values) if values.get("timeInForce") is GTD or "goodTillDate" in values else 0
-    market = intake.market(values["symbol"])
-    spec = market.spec
+    spec = intake.market(values["symbol"]).spec
     is_trailing = kind.trigger is TriggerKind.TRAILING
     is_limit = kind.order_type is LIMIT
+    match: PriceMatch = values.get("priceMatch", NO_MATCH)
     activation = values.get(names["activation"])
     command = PlaceConditional(
         account_id=account_id,
@@ -200,7 +179,7 @@ def conditional_command(
         if closes
         else quantity_lots_of(spec, values["quantity"], is_market=kind.order_type is MARKET),
         trigger_ticks=0 if is_trailing else price_ticks_of(spec, values[names["trigger"]], names["trigger"]),
-        price_ticks=price_ticks_of(spec, values["price"]) if is_limit else 0,
+        price_ticks=price_ticks_of(spec, values["price"]) if is_limit and match is NO_MATCH else 0,
         working_price=values.get("workingType", WorkingPrice.LAST),
         time_in_force=values.get("timeInForce", GTC) if is_limit else IOC,
         reduce_only=values.get("reduceOnly", False),
@@ -211,19 +190,21 @@ def conditional_command(
         leg=values.get("positionSide", Leg.BOTH),
         self_trade=values.get("selfTradePreventionMode", SelfTrade.EXPIRE_MAKER),
         expires_ns=expires_ns,
+        price_match=match,
+        price_protect=values.get("priceProtect", False),
     )
     if "reduceOnly" in values:
         check_reduce_only(intake, account_id)
     return command
 
 
-def _check_order_parameters(values: Values, *, is_market: bool) -> None:
+def _check_order_parameters(values: Values, *, is_market: bool, is_matched: bool) -> None:
     """Refuse what does not belong to an order that is placed at once."""
     if is_market:
         for name in ("price", "timeInForce"):
             if name in values:
                 raise NOT_REQUIRED.error(name=name)
-    if match_of(values) is not None:
+    if is_matched:
         if is_market:
             raise PRICE_MATCH_TYPE.error()
         if "price" in values:
@@ -247,7 +228,10 @@ def _check_conditional_parameters(
     unwanted = [] if is_trailing else ["callbackRate", names["activation"]]
     if is_trailing:
         unwanted.append(names["trigger"])
-    (needed if is_limit else unwanted).append("price")
+    is_matched = values.get("priceMatch", NO_MATCH) is not NO_MATCH
+    if is_matched and not is_limit:
+        raise PRICE_MATCH_TYPE.error()
+    (needed if is_limit and not is_matched else unwanted).append("price")
     if closes:
         if is_trailing or is_limit:
             raise BAD_CLOSE_POSITION.error(type=kind.name)
@@ -262,11 +246,6 @@ def _check_conditional_parameters(
     for name in unwanted:
         if name in values:
             raise NOT_REQUIRED.error(name=name)
-    # What the order calls would do at that moment, no command says: neither is offered.
-    if match_of(values) is not None:
-        raise BAD_PARAMETER.error(name="priceMatch")
-    if values.get("priceProtect"):
-        raise BAD_PARAMETER.error(name="priceProtect")
 
 
 def check_reduce_only(intake: Intake, account_id: int) -> None:
@@ -293,25 +272,6 @@ def good_till_ns(values: Values) -> int:
     if not int(time.time() * 1000) + GOOD_TILL_MS_MIN < ends_ms < GOOD_TILL_MS_MAX:
         raise GOOD_TILL_DATE.error()
     return min(ends_ms // 1_000, EXPIRES_S_MAX) * 1_000 * NS_PER_MS
-
-
-def match_of(values: Values) -> PriceMatch | None:
-    """Return where an order's price is to come from, None when it brings its own."""
-    match: PriceMatch | None = values.get("priceMatch")
-    return None if match is PriceMatch.NONE else match
-
-
-def matched_price(market: Market, side: Side, match: PriceMatch) -> int:
-    """Return the price of a level of the book, in ticks.
-
-    Raises:
-        ApiError: -5041, the book is not that deep.
-    """
-    direction, depth = match.value
-    half = market.book.half(side if direction > 0 else side.opposite)
-    for level in itertools.islice(half.best_first(), depth - 1, depth):
-        return abs(level.key)
-    raise NO_DEPTH.error()
 
 
 def price_ticks_of(spec: MarketSpec, text: str, name: str = "price") -> int:

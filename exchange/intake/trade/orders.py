@@ -9,7 +9,17 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from events.events import Event, OrderAccepted, OrderAmended, OrderCancelled, OrderExpired, TradeExecuted
-from events.values import MARKET, USER, CloseReason, Leg, MarketSpec, SelfTrade, Side, TimeInForce
+from events.values import (
+    MARKET,
+    USER,
+    CloseReason,
+    Leg,
+    MarketSpec,
+    PriceMatch,
+    SelfTrade,
+    Side,
+    TimeInForce,
+)
 from exchange.aggregate.account import BOTH
 from exchange.aggregate.state import Exchange
 from exchange.aggregate.units import MONEY_ONE
@@ -46,8 +56,8 @@ class OrderRecord:
     """One order and how far it came. `quote` is money units: Σ price × lots of its fills, but for
     `unpriced_lots`, fills of unknown price (see `OrderHistory.adopt`).
 
-    `price_ticks` and `quantity_lots` are as amended, the rest of its terms as `accepted`. `amendments` are
-    the last ones made by its owner, of `amendment_count`; None until there is one.
+    `price_ticks`, `price_match` and `quantity_lots` are as amended, the rest of its terms as `accepted`.
+    `amendments` are the last ones made by its owner, of `amendment_count`; None until there is one.
     """
 
     __slots__ = (
@@ -56,6 +66,7 @@ class OrderRecord:
         "amendment_count",
         "amendments",
         "executed_lots",
+        "price_match",
         "price_ticks",
         "quantity_lots",
         "quote",
@@ -69,6 +80,7 @@ class OrderRecord:
         self.accepted_ms = now_ms
         self.updated_ms = now_ms
         self.price_ticks = accepted.price_ticks
+        self.price_match = accepted.price_match
         self.quantity_lots = accepted.quantity_lots
         self.executed_lots = 0
         self.unpriced_lots = 0
@@ -107,6 +119,7 @@ class OrderRecord:
                 )
             )
         self.price_ticks = event.price_ticks
+        self.price_match = event.price_match
         self.quantity_lots = event.quantity_lots
         self.updated_ms = now_ms
 
@@ -181,6 +194,7 @@ class OrderHistory:
                     continue
                 record = self._know(order.terms, now_ms=0)
                 record.price_ticks = order.price_ticks
+                record.price_match = order.price_match
                 record.quantity_lots = order.quantity_lots
                 record.executed_lots = record.unpriced_lots = order.quantity_lots - order.open_lots
                 record.status = PARTIALLY_FILLED if record.executed_lots else NEW
@@ -268,7 +282,7 @@ class OrderHistory:
             del self._by_client_id[key]
 
 
-def order_answer(record: OrderRecord, spec: MarketSpec, price_match: str = "NONE") -> OrderAnswer:
+def order_answer(record: OrderRecord, spec: MarketSpec) -> OrderAnswer:
     """Return an order as every client can read it: the fields of all answers about orders together."""
     accepted = record.accepted
     is_market = accepted.order_type is MARKET
@@ -301,7 +315,7 @@ def order_answer(record: OrderRecord, spec: MarketSpec, price_match: str = "NONE
         stop_price=price_text(spec, 0),
         working_type="CONTRACT_PRICE",
         price_protect=False,
-        price_match=price_match,
+        price_match=_MATCH_NAMES[record.price_match],
         self_trade_prevention_mode=_STP_NAMES[accepted.self_trade],
         good_till_date=accepted.expires_ns // NS_PER_MS,
         time=record.accepted_ms,
@@ -313,6 +327,7 @@ def order_answer(record: OrderRecord, spec: MarketSpec, price_match: str = "NONE
 _TIF_NAMES = {tif: tif.name for tif in TimeInForce}
 _LEG_NAMES = {leg: leg.name for leg in Leg}
 _STP_NAMES = {mode: mode.name for mode in SelfTrade}
+_MATCH_NAMES = {match: match.name for match in PriceMatch}
 
 
 def _quote(event: TradeExecuted, unit: int) -> int:

@@ -22,8 +22,9 @@ from events.events import (
     OrderAmended,
     OrderCancelled,
 )
-from events.values import RejectCode
+from events.values import NO_MATCH, PriceMatch, RejectCode
 from exchange.aggregate.decide import refusal_of
+from exchange.aggregate.price_match import priced
 from exchange.intake.endpoint import Values
 from exchange.intake.errors import (
     BAD_PARAMETER,
@@ -38,8 +39,6 @@ from exchange.intake.trade.algos import AlgoRecord, classic_answer
 from exchange.intake.trade.answers import Countdown, Done, OrderAnswer
 from exchange.intake.trade.forms import (
     any_order_command,
-    match_of,
-    matched_price,
     price_ticks_of,
     quantity_lots_of,
 )
@@ -67,8 +66,7 @@ def placed_answer(intake: Intake, events: list[Event], values: Values) -> OrderA
         record = record_of_answer(accepted, events, spec, accepted_ms)
     else:
         record = OrderRecord(accepted, accepted_ms)
-    match = match_of(values)
-    return order_answer(record, spec, match.name if match is not None else "NONE")
+    return order_answer(record, spec)
 
 
 async def check_order(intake: Intake, account_id: int, values: Values) -> OrderAnswer:
@@ -81,6 +79,8 @@ async def check_order(intake: Intake, account_id: int, values: Values) -> OrderA
     spec = intake.state.markets[command.market].spec
     if isinstance(command, PlaceConditional):
         return classic_answer(AlgoRecord(_would_wait(command), intake.now_ms), spec)
+    if command.price_match is not NO_MATCH:
+        command = priced(intake.state.markets[command.market], command)
     return order_answer(OrderRecord(_would_be(command), intake.now_ms), spec)
 
 
@@ -102,10 +102,11 @@ def amend_command(intake: Intake, account_id: int, values: Values) -> AmendOrder
         ApiError: what is wrong with them.
     """
     order_id, client_order_id = which_order(values)
-    match = match_of(values)
-    if match is not None and "price" in values:
+    match: PriceMatch = values.get("priceMatch", NO_MATCH)
+    is_matched = match is not NO_MATCH
+    if is_matched and "price" in values:
         raise NOT_REQUIRED.error(name="price")
-    for name in ("quantity",) if match is not None else ("quantity", "price"):
+    for name in ("quantity",) if is_matched else ("quantity", "price"):
         if name not in values:
             raise MANDATORY.error(name=name)
     market = intake.market(values["symbol"])
@@ -119,12 +120,11 @@ def amend_command(intake: Intake, account_id: int, values: Values) -> AmendOrder
         market=market.symbol,
         side=values["side"],
         quantity_lots=quantity_lots_of(market.spec, values["quantity"]),
-        price_ticks=price_ticks_of(market.spec, values["price"])
-        if match is None
-        else matched_price(market, values["side"], match),
+        price_ticks=0 if is_matched else price_ticks_of(market.spec, values["price"]),
         order_id=order_id,
         client_order_id=client_order_id,
         yields_priority=True,
+        price_match=match,
     )
 
 
@@ -243,6 +243,7 @@ def _would_be(command: PlaceOrder) -> OrderAccepted:
         leg=command.leg,
         self_trade=command.self_trade,
         expires_ns=command.expires_ns,
+        price_match=command.price_match,
     )
 
 
