@@ -10,8 +10,9 @@ PYTHON_FILES = events exchange tests bench
 demo: .venv/.ready
 	.venv/bin/foldex demo $(DEMO)
 
+# Two processes: many tests wait for processes of their own.
 test: check
-	.venv/bin/pytest
+	.venv/bin/pytest -n 2 --dist worksteal
 
 check: .venv/.ready
 	.venv/bin/ruff check $(PYTHON_FILES)
