@@ -10,8 +10,9 @@ PYTHON_FILES = events exchange tests bench
 demo: .venv/.ready
 	.venv/bin/foldex demo $(DEMO)
 
+# In two processes, since many tests wait for processes of their own.
 test: check
-	.venv/bin/pytest
+	.venv/bin/pytest -n 2 --dist worksteal
 
 check: .venv/.ready
 	.venv/bin/ruff check $(PYTHON_FILES)
@@ -25,7 +26,7 @@ soak: .venv/.ready
 	FOLDEX_DETERMINISM_COMMANDS=100000 FOLDEX_MARGIN_ACCOUNTS=50000 FOLDEX_HEALTH_SEQUENCES=5000 \
 	FOLDEX_PUSHING_STEPS=50000 FOLDEX_CAPTURED_LINES=100000 FOLDEX_BOOK_EVENTS=50000 FOLDEX_MUTATED_REQUESTS=100000 \
 	FOLDEX_MUTATED_FRAMES=100000 FOLDEX_API_EXAMPLES=200 \
-	.venv/bin/pytest -m soak -x -rP --durations=20
+	.venv/bin/pytest -n 2 --dist worksteal -m soak -x -rP --durations=20
 
 # Every fault in full count against real processes and servers; takes about a quarter of an hour.
 faults: .venv/.ready

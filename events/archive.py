@@ -14,7 +14,8 @@ import asyncio
 import fcntl
 import os
 from collections import OrderedDict
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import msgspec
@@ -49,7 +50,7 @@ from events.segments import (
     Directory,
     Segment,
     checksum_of,
-    is_named_as_ours,
+    last_seq_of,
     manifest_name,
     range_name,
     read_segments,
@@ -111,7 +112,7 @@ class SegmentWriter:
     """
 
     def __init__(self, url: str | Path) -> None:
-        """Open an archive and remove what an interrupted write has left.
+        """Open an archive. What an interrupted write has left is removed once its entries are archived.
 
         Raises:
             ArchiveError: another process writes to it.
@@ -120,7 +121,7 @@ class SegmentWriter:
         self.directory = Directory(url)
         self._lock = self._take_lock()
         self._segments = read_segments(self.directory)
-        self._remove_leftovers()
+        self._leftovers = self._find_leftovers()
         last = self._segments[-1] if self._segments else None
         self.log_id = last.log_id if last else None
         self.head = last.head if last else Head(seq=0, chain_hash=GENESIS_HASH)
@@ -203,6 +204,7 @@ class SegmentWriter:
         self._segments.append(segment)
         self.head = self.pending
         self._begin()
+        self._remove_leftovers()
         return segment
 
     def _begin(self) -> None:
@@ -266,13 +268,31 @@ class SegmentWriter:
             raise ArchiveError(f"another process writes to the archive {local}") from None
         return lock
 
-    def _remove_leftovers(self) -> None:
+    def _find_leftovers(self) -> dict[str, int]:
+        """Return the files named as ours that belong to no segment, and the last entry each is to hold."""
         kept = {name for segment in self._segments for name in (segment.commands_file, segment.events_file)}
         kept.update(manifest_name(segment.first_seq, segment.last_seq) for segment in self._segments)
-        for folder in (_COMMANDS, _EVENTS, MANIFESTS):
-            for name in self.directory.names(folder):
-                # Somebody else's directory may have folders of these names, with what is dear to him.
-                if name not in kept and is_named_as_ours(name):
+        return {
+            name: last_seq
+            for folder in (_COMMANDS, _EVENTS, MANIFESTS)
+            for name in self.directory.names(folder)
+            # Somebody else's directory may have folders of these names, with what is dear to him.
+            if name not in kept and (last_seq := last_seq_of(name)) is not None
+        }
+
+    def _remove_leftovers(self) -> None:
+        """Remove the leftovers whose entries are in segments by now.
+
+        Not before: a segment whose manifest was lost looks like a write that was interrupted, and its entries
+        may be trimmed from the log. Then the archive cannot go on, and it stays for whoever puts it right.
+        """
+        segment = self._segments[-1]
+        written = {segment.commands_file, segment.events_file}
+        written.add(manifest_name(segment.first_seq, segment.last_seq))
+        for name, last_seq in list(self._leftovers.items()):
+            if last_seq <= self.head.seq:
+                del self._leftovers[name]
+                if name not in written:
                     self.directory.delete(name)
 
 
@@ -360,10 +380,28 @@ class ArchivedLog:
         # Segments are few: each holds thousands of entries.
         return next((found for found in self.segments if found.first_seq <= seq <= found.last_seq), None)
 
-    def _load(self, segment: Segment, name: str) -> _Entries:
-        if name in self._cache:
-            self._cache.move_to_end(name)
-            return self._cache[name]
+    def check_files(self, on_progress: Callable[[int, int], None] | None = None) -> None:
+        """Compare every file with its checksum, several at once. For whoever reads them past this class.
+
+        `on_progress` is told how many segments are checked, and how many there are.
+
+        Raises:
+            CorruptLogError: names the first file that is not as it was written, and the entry.
+        """
+
+        def check(segment: Segment) -> None:
+            for name in (segment.commands_file, segment.events_file):
+                self._content_of(segment, name)
+
+        segments = self.segments
+        # Hashing and reading let other threads run.
+        with ThreadPoolExecutor(os.cpu_count()) as threads:
+            for count, _ in enumerate(threads.map(check, segments), 1):
+                if on_progress is not None:
+                    on_progress(count, len(segments))
+
+    def _content_of(self, segment: Segment, name: str) -> bytes:
+        """Return a file of a segment, if it is as it was written."""
         is_commands = name == segment.commands_file
         checksum = segment.commands_checksum if is_commands else segment.events_checksum
         try:
@@ -373,7 +411,14 @@ class ArchivedLog:
         if checksum_of(content) != checksum:
             seq, what = _find_damage(segment, content, is_commands=is_commands)
             raise CorruptLogError(seq, f"the archive's file {name} does not match its checksum: {what}")
-        file = pq.ParquetFile(pa.BufferReader(content))
+        return content
+
+    def _load(self, segment: Segment, name: str) -> _Entries:
+        if name in self._cache:
+            self._cache.move_to_end(name)
+            return self._cache[name]
+        is_commands = name == segment.commands_file
+        file = pq.ParquetFile(pa.BufferReader(self._content_of(segment, name)))
         entries: _Entries = [  # type: ignore[assignment]
             entry
             for group in range(file.num_row_groups)

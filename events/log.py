@@ -36,6 +36,10 @@ class LogUnavailableError(LogError):
     """The server did not answer. An append under way may or may not have happened."""
 
 
+class ForeignServerError(LogUnavailableError):
+    """What answers there does not speak the protocol of a log's server; it may be another kind of server."""
+
+
 class LogFullError(LogError):
     """The server refuses writes for want of memory or disk; nothing was appended."""
 

@@ -20,7 +20,13 @@ from redis.asyncio.connection import (
     parse_url,
 )
 
-from events.log import LogError, LogFullError, LogUnavailableError, ServerSettingsError
+from events.log import (
+    ForeignServerError,
+    LogError,
+    LogFullError,
+    LogUnavailableError,
+    ServerSettingsError,
+)
 
 REPLY_TIMEOUT_S = 10.0
 
@@ -40,6 +46,9 @@ class Wire:
     def __init__(self, url: str) -> None:
         self.made = 0
         self._class, self._arguments = _connection_arguments(url)
+        # Without the password that the address may hold.
+        host, port = self._arguments.get("host", "localhost"), self._arguments.get("port", 6379)
+        self._place = self._arguments.get("path", f"{host}:{port}")
         self._idle: list[AbstractConnection] = []
         self._busy: set[AbstractConnection] = set()
         # Those over which a `first` was answered.
@@ -78,7 +87,7 @@ class Wire:
         except (server_errors.RedisError, TimeoutError, OSError) as error:
             # The other idle connections went to the same server: when it went away, so did they.
             await self._drop_idle()
-            raise _translate(error) from error
+            raise _translate(error, self._place) from error
         finally:
             self._busy.discard(connection)
             if is_reusable and not self._is_closed:
@@ -107,7 +116,7 @@ class Wire:
             # Over a unix socket redis-py wraps a refused login as if nobody had listened.
             cause = error.__cause__
             is_wrapped = isinstance(cause, server_errors.RedisError)
-            raise _translate(cause if is_wrapped else error) from error
+            raise _translate(cause if is_wrapped else error, self._place) from error
         self.made += 1
         return connection
 
@@ -154,8 +163,8 @@ async def _reply(connection: AbstractConnection) -> Reply:
         return refusal
 
 
-def _translate(error: BaseException | None) -> LogError:
-    """Say in the log's terms what a failure means for who asked."""
+def _translate(error: BaseException | None, place: str = "") -> LogError:
+    """Say in the log's terms what a failure means for who asked the server at a `place`."""
     is_refusal = isinstance(error, server_errors.ResponseError)
     # redis-py cuts off the codes that it knows and leaves the others at the head of the text.
     known_code = getattr(error, "status_code", None)
@@ -165,6 +174,8 @@ def _translate(error: BaseException | None) -> LogError:
         return ServerSettingsError(f"the server refuses this user: {text}")
     if code in _FULL_CODES:
         return LogFullError(text)
+    if isinstance(error, server_errors.InvalidResponse):
+        return ForeignServerError(f"what answers at {place} is no Redis or Valkey server: {text}")
     if not is_refusal or code in _PASSING_CODES:
         return LogUnavailableError(text)
     return LogError(text)

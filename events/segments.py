@@ -28,7 +28,7 @@ from events.log import (
 
 FORMAT = 1
 MANIFESTS = "segments"
-_OUR_NAME = re.compile(r"[0-9]{12,}-[0-9]{12,}\.(parquet|json)(\.new)?")
+_OUR_NAME = re.compile(r"[0-9]{12,}-([0-9]{12,})\.(parquet|json)(\.new)?")
 
 
 class ArchiveError(LogError):
@@ -144,9 +144,9 @@ class Directory:
             os.close(folder)
 
     def delete(self, name: str) -> None:
-        """Remove a file."""
+        """Remove a file; a local one may be gone already."""
         if self.local is not None:
-            (self.local / name).unlink()
+            (self.local / name).unlink(missing_ok=True)
         else:
             self._remote.delete_file(self.path(name))
 
@@ -186,9 +186,10 @@ def range_name(first_seq: int, last_seq: int) -> str:
     return f"{first_seq:012d}-{last_seq:012d}"
 
 
-def is_named_as_ours(name: str) -> bool:
-    """Tell whether a file has the name of a segment's file, or of the draft of one."""
-    return _OUR_NAME.fullmatch(posixpath.basename(name)) is not None
+def last_seq_of(name: str) -> int | None:
+    """Return the last entry of a segment's file, or of the draft of one, by its name; None of any other."""
+    match = _OUR_NAME.fullmatch(posixpath.basename(name))
+    return int(match[1]) if match else None
 
 
 def checksum_of(content: bytes) -> str:

@@ -22,8 +22,8 @@ import structlog
 SCHEMA_VERSION = 1
 KEPT = 3
 _MAGIC = b"foldex snapshot\n"
-_HEAD = Struct(">16sIQ")
-_CHECKSUM_BYTES = 32
+HEAD = Struct(">16sIQ")
+CHECKSUM_BYTES = 32
 _NAME = re.compile(r"(?P<seq>[0-9]{16})-(?P<log_id>[0-9a-f]{32})\.snapshot")
 _PARTIAL = ".partial"
 
@@ -68,7 +68,7 @@ def save(directory: Path, snapshot: Snapshot, *, kept: int = KEPT) -> Path:
     path = directory / f"{snapshot.seq:016d}-{snapshot.log_id}.snapshot"
     partial = path.with_suffix(_PARTIAL)
     body = msgspec.msgpack.encode(snapshot)
-    head = _HEAD.pack(_MAGIC, SCHEMA_VERSION, len(body))
+    head = HEAD.pack(_MAGIC, SCHEMA_VERSION, len(body))
     with partial.open("wb") as file:
         for part in (head, body, _checksum(head, body)):
             file.write(part)
@@ -89,15 +89,15 @@ def load(path: Path) -> Snapshot:
         OSError: it cannot be read.
     """
     content = path.read_bytes()
-    if len(content) < _HEAD.size or not content.startswith(_MAGIC):
+    if len(content) < HEAD.size or not content.startswith(_MAGIC):
         raise SnapshotError("it is not a snapshot")
-    _, schema, length = _HEAD.unpack_from(content)
+    _, schema, length = HEAD.unpack_from(content)
     if schema != SCHEMA_VERSION:
         raise SnapshotError(f"schema version {schema} is unknown; this build reads {SCHEMA_VERSION}")
-    head, body = content[: _HEAD.size], content[_HEAD.size : -_CHECKSUM_BYTES]
+    head, body = content[: HEAD.size], content[HEAD.size : -CHECKSUM_BYTES]
     if len(body) != length:
         raise SnapshotError(f"it holds {len(body)} bytes of {length}")
-    if _checksum(head, body) != content[-_CHECKSUM_BYTES:]:
+    if _checksum(head, body) != content[-CHECKSUM_BYTES:]:
         raise SnapshotError("its checksum does not match its content")
     try:
         return _decoder.decode(body)
@@ -141,7 +141,7 @@ def load_newest(
 
 
 def _checksum(head: bytes, body: bytes) -> bytes:
-    hashed = hashlib.blake2b(head, digest_size=_CHECKSUM_BYTES)
+    hashed = hashlib.blake2b(head, digest_size=CHECKSUM_BYTES)
     hashed.update(body)
     return hashed.digest()
 

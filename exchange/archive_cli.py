@@ -4,7 +4,8 @@ Imports wait until a command runs, so that `foldex --help` answers at once.
 """
 
 import asyncio
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, TypeVar
 
@@ -25,6 +26,7 @@ from exchange.options import (
 )
 
 if TYPE_CHECKING:
+    from events.archive import ArchivedLog
     from events.log import Head, ReadableLog
     from events.redis import RedisLog
     from exchange.archiving import Restored
@@ -56,8 +58,10 @@ def export_archive(
 
     async def export(log: "ReadableLog") -> None:
         from exchange.archiving import export_log
+        from exchange.audit.cli import ReplayProgress
 
-        head = await export_log(log, target)
+        with ReplayProgress("exporting") as progress:
+            head = await export_log(log, target, progress.update)
         waiting = await log.last_command_seq() - head.seq
         if waiting > 0:
             typer.echo(f"foldex: {waiting} command entries are not answered yet and were left out", err=True)
@@ -77,15 +81,18 @@ def import_archive(
 
     A data directory is made if need be.
     """
-    from exchange.archiving import import_log, opened
+    from exchange.archiving import import_log
+    from exchange.audit.cli import ReplayProgress
 
-    with reporting(), opened(source) as archive:
+    with reporting(), _unpacked(source) as archive:
         _require(archive.head.seq, f"no archive in {source}")
         if not redis_url and not (data_dir / "appendonlydir").is_dir():
             _make_server(data_dir)
 
         async def put(url: str) -> None:
-            _print_restored(await _put(url, lambda log: import_log(log, archive)), as_json)
+            with ReplayProgress("importing") as progress:
+                restored = await _put(url, lambda log: import_log(log, archive, progress.update))
+            _print_restored(restored, as_json)
 
         call(data_dir, redis_url, put)
 
@@ -97,10 +104,8 @@ def list_segments(
     as_json: AsJson = False,
 ) -> None:
     """List the segments of an archive.  [default: that of the data directory]"""
-    from exchange.archiving import opened
-
     url = source or str(data_dir / config.ARCHIVE_DIR_NAME)
-    with reporting(), opened(url) as archive:
+    with reporting(), _unpacked(url) as archive:
         _require(archive.head.seq, f"no archive in {url}")
         for segment in archive.segments:
             if as_json:
@@ -125,14 +130,15 @@ def recover(
     Stop the exchange before: nobody may append meanwhile.
     """
     from exchange import archiving
+    from exchange.audit.cli import ReplayProgress
 
     source = archive or archive_of(data_dir, redis_url)
     if source is None:
         raise typer.BadParameter("which archive? --archive is needed with --redis-url")
 
     async def put_back(url: str) -> None:
-        with archiving.opened(source) as stored:
-            restored = await _put(url, lambda log: archiving.recover(log, stored))
+        with _unpacked(source) as stored, ReplayProgress("recovering") as progress:
+            restored = await _put(url, lambda log: archiving.recover(log, stored, progress.update))
         _print_restored(restored, as_json)
 
     call(data_dir, redis_url, put_back)
@@ -149,6 +155,7 @@ def sql(
     """Query archive and live log. Views: commands, events, orders, trades, liquidations, balances, positions.
 
     Prices, sizes and money are exact decimals. --json prints one object a line, decimals as text.
+    Every file of the archive is compared with its checksum before; damage ends it with exit code 10.
     """
     if as_json and as_csv:
         raise typer.BadParameter("give one of --json and --csv")
@@ -169,22 +176,37 @@ def sql(
 
 async def _query_archive(query: str, url: str, form: str) -> None:
     from exchange import sql
-    from exchange.archiving import opened
+    from exchange.audit.cli import ReplayProgress
 
-    with opened(url) as archive:
+    with _unpacked(url) as archive:
         _require(archive.head.seq, f"no archive in {url}")
-        sql.write(await sql.query(query, archive, None), form)
+        with ReplayProgress("checking") as progress:
+            result = await sql.query(query, archive, None, progress.update)
+        sql.write(result, form)
 
 
 async def _query_server(query: str, url: str, archive: str | None, form: str) -> None:
     from events.archive import ArchivedLog
     from exchange import sql
+    from exchange.audit.cli import ReplayProgress
 
     async def ask(log: "RedisLog") -> "Result":
         _require((await log.event_head()).seq, "no log on that server")
-        return await sql.query(query, ArchivedLog(archive) if archive else None, log)
+        with ReplayProgress("checking") as progress:
+            return await sql.query(query, ArchivedLog(archive) if archive else None, log, progress.update)
 
     sql.write(await _on_server(url, ask), form)
+
+
+@contextmanager
+def _unpacked(source: str) -> "Iterator[ArchivedLog]":
+    """Lend an archive; a .tar file is unpacked, with a progress bar if that takes long."""
+    from exchange.archiving import opened
+    from exchange.audit.cli import ReplayProgress
+
+    with ReplayProgress("unpacking") as progress, opened(source, progress.update) as archive:
+        progress.end()
+        yield archive
 
 
 async def _on_server(url: str, work: Callable[["RedisLog"], Awaitable[R]]) -> R:

@@ -10,7 +10,7 @@ them. They are taken out and appended again behind what is put back, where each 
 
 import tarfile
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -42,6 +42,8 @@ BYTES_PER_STEP_AIM = 4 * 1024 * 1024
 LEASE_MS = 30_000
 TAR_SUFFIX = ".tar"
 
+OnProgress = Callable[[int, int], None]
+
 
 class Restored(msgspec.Struct, frozen=True, kw_only=True):
     """How many entries were put back into each stream; the events end at `seq` now.
@@ -56,8 +58,12 @@ class Restored(msgspec.Struct, frozen=True, kw_only=True):
     moved: int = 0
 
 
-async def verify_archive(archive: ArchivedLog, after: Head | None = None) -> Head:
+async def verify_archive(
+    archive: ArchivedLog, after: Head | None = None, on_progress: OnProgress | None = None
+) -> Head:
     """Check every entry of an archive behind `after`: checksums, the chain, and that answers match commands.
+
+    `on_progress` is told the last entry checked and the one to reach.
 
     Raises:
         CorruptLogError: names the first entry that is not as it was written.
@@ -73,6 +79,8 @@ async def verify_archive(archive: ArchivedLog, after: Head | None = None) -> Hea
             asked += await commands.read(len(answers) - len(asked))
         for command, answer in zip(asked, answers, strict=True):
             check_answer(command, answer)
+        if on_progress is not None:
+            on_progress(events.seq, head.seq)
     assert events.head == head, (events.head, head)
     return head
 
@@ -139,8 +147,10 @@ async def check_continues(log: Log, archive: ArchivedLog) -> Head:
     return head
 
 
-async def recover(log: Log, archive: ArchivedLog) -> Restored:
+async def recover(log: Log, archive: ArchivedLog, on_progress: OnProgress | None = None) -> Restored:
     """Put back what a log lost and its archive has. Nobody else may append meanwhile; the lease is taken.
+
+    `on_progress` is told the last entry and the one to reach: first as they are checked, then put back.
 
     Raises:
         ArchiveMismatchError: the archive does not continue the log, or something else was decided since.
@@ -153,7 +163,7 @@ async def recover(log: Log, archive: ArchivedLog) -> Restored:
     head = await check_continues(log, archive)
     if head.seq >= archive.head.seq:
         return Restored(log_id=archive.log_id or "", seq=head.seq, commands=0, events=0)
-    await verify_archive(archive, head)
+    await verify_archive(archive, head, on_progress)
     last_command_seq, strays = await _pending(log, archive, head)
     (last,) = await archive.read_events(archive.head.seq - 1, 1)
     lease = await log.acquire_lease("recover", LEASE_MS, above_term=_term_of(last))
@@ -162,7 +172,7 @@ async def recover(log: Log, archive: ArchivedLog) -> Restored:
     try:
         if strays:
             await log.drop_unanswered(last_command_seq, lease)
-        restored = await _restore(log, archive, head, last_command_seq, lease)
+        restored = await _restore(log, archive, head, last_command_seq, lease, on_progress)
         for frame in strays:
             await log.append_command(frame)
         return msgspec.structs.replace(restored, moved=len(strays))
@@ -170,8 +180,8 @@ async def recover(log: Log, archive: ArchivedLog) -> Restored:
         await log.release_lease(lease)
 
 
-async def import_log(log: Log, archive: ArchivedLog) -> Restored:
-    """Put an archive's log into a server that has none, so that it can go on there.
+async def import_log(log: Log, archive: ArchivedLog, on_progress: OnProgress | None = None) -> Restored:
+    """Put an archive's log into a server that has none, so that it can go on there; as `recover` does.
 
     Raises:
         LogExistsError: the server has a log.
@@ -179,41 +189,52 @@ async def import_log(log: Log, archive: ArchivedLog) -> Restored:
     """
     if await log.last_command_seq() or (await log.event_head()).seq:
         raise LogExistsError("the server has a log; an archive is imported into one that has none")
-    return await recover(log, archive)
+    return await recover(log, archive, on_progress)
 
 
-async def export_log(log: ReadableLog, target: str) -> Head:
+async def export_log(log: ReadableLog, target: str, on_progress: OnProgress | None = None) -> Head:
     """Write all answered entries of a log as an archive to a directory, a .tar file or a file system URL.
 
-    A directory that holds an archive of the log is continued.
+    A directory that holds an archive of the log is continued. `on_progress` is told the last entry read and
+    the one to reach; for a .tar file then how many files are in it, and how many will be.
 
     Raises:
         ArchiveError, ArchiveMismatchError: the target cannot be used, or holds the archive of another log.
         CorruptLogError, TrimmedError: the log cannot be read from where the target ends.
     """
     if target.endswith(TAR_SUFFIX):
-        with _packed(Path(target)) as folder:
-            return await _export(log, folder)
-    return await _export(log, target)
+        with _packed(Path(target), on_progress) as folder:
+            return await _export(log, folder, on_progress)
+    return await _export(log, target, on_progress)
 
 
 @contextmanager
-def _packed(path: Path) -> Iterator[str]:
+def _packed(path: Path, on_progress: OnProgress | None) -> Iterator[str]:
     """Lend a directory, which becomes the tar file `path` when it was filled without an error."""
     if path.exists():
         raise ArchiveError(f"{path} exists")
     with tempfile.TemporaryDirectory(dir=path.resolve().parent) as folder:
         yield folder
         draft = Path(folder) / path.name
+        names = [name for kind in ("commands", "events", "segments") for name in _below(Path(folder), kind)]
         with tarfile.open(draft, "w") as tar:
-            for kind in ("commands", "events", "segments"):
-                tar.add(Path(folder) / kind, kind)
+            for count, name in enumerate(names, 1):
+                tar.add(Path(folder) / name, name, recursive=False)
+                if on_progress is not None:
+                    on_progress(count, len(names))
         draft.replace(path)
 
 
+def _below(folder: Path, kind: str) -> list[str]:
+    """Return a folder's name and those of its files, as a tar file has them."""
+    return [kind, *sorted(f"{kind}/{path.name}" for path in (folder / kind).iterdir())]
+
+
 @contextmanager
-def opened(source: str) -> Iterator[ArchivedLog]:
+def opened(source: str, on_progress: OnProgress | None = None) -> Iterator[ArchivedLog]:
     """Lend an archive: that of a directory or a URL, or of a .tar file, which is unpacked for the duration.
+
+    `on_progress` is told how many of its members are unpacked, and how many there are.
 
     Raises:
         ArchiveError: the file is none.
@@ -225,13 +246,17 @@ def opened(source: str) -> Iterator[ArchivedLog]:
     with tempfile.TemporaryDirectory(prefix="foldex-archive-") as folder:
         try:
             with tarfile.open(source) as tar:
-                tar.extractall(folder, filter="data")
+                members = tar.getmembers()
+                for count, member in enumerate(members, 1):
+                    tar.extract(member, folder, filter="data")
+                    if on_progress is not None:
+                        on_progress(count, len(members))
         except tarfile.TarError as error:
             raise ArchiveError(f"{source}: {error}") from error
         yield ArchivedLog(folder)
 
 
-async def _export(log: ReadableLog, url: str) -> Head:
+async def _export(log: ReadableLog, url: str, on_progress: OnProgress | None) -> Head:
     writer = SegmentWriter(url)
     try:
         target = await log.event_head()
@@ -249,6 +274,8 @@ async def _export(log: ReadableLog, url: str) -> Head:
                 writer.flush()
             elif writer.can_pack:
                 writer.pack()
+            if on_progress is not None:
+                on_progress(events.seq, target.seq)
         writer.flush()
         return writer.head
     finally:
@@ -294,7 +321,12 @@ async def _pending(log: Log, archive: ArchivedLog, head: Head) -> tuple[int, lis
 
 
 async def _restore(
-    log: Log, archive: ArchivedLog, head: Head, last_command_seq: int, lease: Lease
+    log: Log,
+    archive: ArchivedLog,
+    head: Head,
+    last_command_seq: int,
+    lease: Lease,
+    on_progress: OnProgress | None,
 ) -> Restored:
     commands = events = 0
     while head.seq < archive.head.seq:
@@ -315,4 +347,6 @@ async def _restore(
         last_command_seq = max(last_command_seq, last.seq)
         commands += len(missing)
         events += len(pairs)
+        if on_progress is not None:
+            on_progress(head.seq, archive.head.seq)
     return Restored(log_id=archive.log_id or "", seq=head.seq, commands=commands, events=events)

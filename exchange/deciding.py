@@ -135,12 +135,23 @@ def decide_entry(
     """Decide a frame, apply its events to `state`, and return the body of the event entry.
 
     Raises:
+        CommandError, WorkError: as for `decide_encoded`.
+    """
+    return decide_encoded(state, seq, frame, now_ns, failures)[1]
+
+
+def decide_encoded(
+    state: Exchange, seq: int, frame: CommandFrame, now_ns: int, failures: Failures | None = None
+) -> tuple[Groups, bytes]:
+    """Decide a frame, apply its events to `state`, and return them, and the body of the event entry.
+
+    Raises:
         CommandError, WorkError: deciding, applying or encoding failed, as the error's cause says. `state` is
             worthless then. Add the failure with `learn` and decide again from a restored state.
     """
     groups = decide_frame(state, seq, frame, now_ns, failures)
     try:
-        return encode_groups(groups)
+        return groups, encode_groups(groups)
     except Exception as error:
         found = _unencodable(groups)
         if found is None:

@@ -267,6 +267,7 @@ def restore_snapshot(snapshot: Snapshot) -> Exchange:
         state = restore(snapshot.body)
     except ImageError as error:
         raise SnapshotError(str(error)) from error
-    if (snapshot.log_id, snapshot.seq, snapshot.digest) != (state.log_id, state.seq, state.digest()):
+    named = (snapshot.log_id, snapshot.seq, snapshot.rules_version, snapshot.digest)
+    if named != (state.log_id, state.seq, state.rules_version, state.digest()):
         raise SnapshotError("the state in it is not the one that it names")
     return state

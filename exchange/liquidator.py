@@ -73,16 +73,19 @@ class Liquidator:
             self._wake.clear()
             if self._failure is not None:
                 raise self._failure
-            self._repeat_not_appended()
-            self._request_all(self._watch.look())
+            due = self._watch.look()
+            self._request_all([*due, *self._not_appended_and_due(self._watch)])
             if self._watch.charged:
                 self._wake.set()
                 await asyncio.sleep(0)
 
-    def _repeat_not_appended(self) -> None:
-        """Ask again for what a server without room refused: the watch counts it as asked for."""
+    def _not_appended_and_due(self, watch: Watch) -> list[Bucket]:
+        """Return what a server without room refused and is still due: the watch counts it as asked for.
+
+        What has recovered meanwhile was not due behind the entry that a request would name as its cause.
+        """
         buckets, self._not_appended = self._not_appended, []
-        self._request_all(buckets)
+        return [bucket for bucket in buckets if bucket in watch.due.get(bucket[0], ())]
 
     def _request_all(self, due: list[Bucket]) -> None:
         for bucket in due:

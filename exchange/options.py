@@ -131,8 +131,10 @@ def read_log(
 async def _read_archive(url: str, work: Callable[["ReadableLog"], Awaitable[None]]) -> None:
     from events.log import LogMissingError
     from exchange.archiving import opened
+    from exchange.audit.cli import ReplayProgress
 
-    with opened(url) as archive:
+    with ReplayProgress("unpacking") as progress, opened(url, progress.update) as archive:
+        progress.end()
         if archive.head.seq == 0:
             raise LogMissingError(f"there is no archive in {url}")
         await work(archive)

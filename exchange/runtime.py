@@ -26,6 +26,7 @@ from events.embedded import EmbeddedServerError, attach_or_start
 from events.log import (
     CorruptLogError,
     FencedError,
+    ForeignServerError,
     Log,
     LogError,
     LogRewoundError,
@@ -42,6 +43,8 @@ from exchange.rules import OtherRulesError
 logger = structlog.get_logger(__name__)
 
 SUPERVISOR_POLL_S = 0.25
+# A server that is being replaced, or a broken connection, may say something odd once.
+FOREIGN_ANSWERS_MAX = 3
 # A state is large and lives long: looking through its young objects often costs a third of a fold's time.
 GC_THRESHOLD = (100_000, 50, 100)
 
@@ -126,7 +129,7 @@ class Host(ABC):
             is_told = False
             while (await self.log.event_head()).seq == 0:
                 if not is_told:
-                    logger.info("waiting_for_log")
+                    logger.info("waiting_for_log", reason="a writer creates it")
                     is_told = True
                 if await wait_set(self.stop, config.SERVER_RETRY_S):
                     return
@@ -323,13 +326,21 @@ async def read_alive(client: redis.asyncio.Redis, process: str) -> Alive | None:
 
 
 async def until_available(step: Callable[[], Awaitable[None]], stop: asyncio.Event) -> bool:
-    """Run a step of a start, again while the server does not answer; False when stopped before."""
+    """Run a step of a start, again while the server does not answer; False when stopped before.
+
+    Raises:
+        ForeignServerError: so often in a row that it is no accident, what answered was no log's server.
+    """
     is_told = False
+    count_foreign = 0
     while not stop.is_set():
         try:
             await step()
             return True
         except LogUnavailableError as error:
+            count_foreign = count_foreign + 1 if isinstance(error, ForeignServerError) else 0
+            if count_foreign == FOREIGN_ANSWERS_MAX:
+                raise
             if not is_told:
                 logger.warning("waiting_for_server", error=str(error))
             is_told = True

@@ -35,12 +35,14 @@ from events.segments import ArchivedThenLive, check_not_behind
 from exchange.aggregate.account import Account, Position
 from exchange.aggregate.state import Exchange
 from exchange.audit.printer import MONEY_FIELDS
-from exchange.audit.replay import replay
+from exchange.audit.replay import OnProgress, replay
 
 ENTRIES_PER_READ = 256
 ENTRIES_PER_TABLE = 4_096
 FOLDED_VIEWS = frozenset({"balances", "positions"})
 _PIPE_COLUMNS = 200
+# The schema of what the views are made of.
+_HIDDEN = "internals"
 
 
 class QueryError(Exception):
@@ -55,8 +57,13 @@ class Result:
     rows: list[tuple[Any, ...]]
 
 
-async def query(sql: str, archive: ArchivedLog | None, live: Log | None) -> Result:
+async def query(
+    sql: str, archive: ArchivedLog | None, live: Log | None, on_progress: OnProgress | None = None
+) -> Result:
     """Run one SELECT over an archive and the live log behind it; either may be missing.
+
+    Every file of the archive is compared with its checksum before: DuckDB would answer from damaged columns.
+    `on_progress` is told how many segments are checked, and how many there are.
 
     Raises:
         QueryError: it is not one SELECT, or DuckDB refuses it.
@@ -69,31 +76,20 @@ async def query(sql: str, archive: ArchivedLog | None, live: Log | None) -> Resu
         if archived is not None and live is not None:
             # Rows of two logs, or of two courses of one, must not be answered as if they were of one.
             await check_not_behind(live, archived.directory.url)
+        if archived is not None:
+            archived.check_files(on_progress)
         tail = await _read_tail(archived, live)
         _define_messages(connection, archived, tail)
-        if wanted & FOLDED_VIEWS:
-            source = _source(archived, live)
-            _define_folded(connection, (await replay(source)).state if source else Exchange())
+        # Whoever does not read these views may want to see their names and columns.
+        source = _source(archived, live) if wanted & FOLDED_VIEWS else None
+        _define_folded(connection, (await replay(source)).state if source else Exchange())
         connection.execute("SET lock_configuration = true")
         cursor = connection.execute(sql)
         return Result(names=[column[0] for column in cursor.description], rows=cursor.fetchall())
-    except (duckdb.Error, FileNotFoundError) as error:
-        if archived is not None and not isinstance(error, duckdb.ParserException):
-            await _find_damage(archived)
+    except duckdb.Error as error:
         raise QueryError(str(error)) from error
     finally:
         connection.close()
-
-
-async def _find_damage(archive: ArchivedLog) -> None:
-    """Make sure that a query did not fail for want of a file that can be read.
-
-    Raises:
-        CorruptLogError: names the first entry that is not as it was written.
-    """
-    for segment in archive.segments:
-        await archive.read_commands(segment.first_seq - 1, 1)
-        await archive.read_events(segment.first_seq - 1, 1)
 
 
 def _check(connection: duckdb.DuckDBPyConnection, sql: str) -> frozenset[str]:
@@ -136,25 +132,27 @@ async def _read_tail(archive: ArchivedLog | None, live: Log | None) -> tuple[pa.
 def _define_messages(
     connection: duckdb.DuckDBPyConnection, archive: ArchivedLog | None, tail: tuple[pa.Table, pa.Table]
 ) -> None:
+    connection.execute(f"CREATE SCHEMA {_HIDDEN}")
     connection.execute(
-        "CREATE MACRO fixed(units) AS "
+        f"CREATE MACRO {_HIDDEN}.fixed(units) AS "
         "CAST(TRY_CAST(units AS DECIMAL(19, 0)) * 0.00000001::DECIMAL(9, 8) AS DECIMAL(28, 8))"
     )
     schemas = (COMMAND_SCHEMA, EVENT_SCHEMA)
     for kind, schema, live in zip(("commands", "events"), schemas, tail, strict=True):
-        connection.register(f"live_{kind}", live)
-        parts = f"SELECT * FROM live_{kind}"
+        _hide(connection, f"live_{kind}", live)
+        parts = f"SELECT * FROM {_HIDDEN}.live_{kind}"
         if archive is not None:
             stored = ds.dataset(
                 archive.tables(kind), schema=schema, filesystem=archive.directory.file_system()
             )
-            connection.register(f"archived_{kind}", stored)
-            parts = f"SELECT * FROM archived_{kind} UNION ALL {parts}"
-        connection.execute(f"CREATE VIEW all_{kind} AS {parts}")
+            _hide(connection, f"archived_{kind}", stored)
+            parts = f"SELECT * FROM {_HIDDEN}.archived_{kind} UNION ALL {parts}"
+        connection.execute(f"CREATE VIEW {_HIDDEN}.all_{kind} AS {parts}")
+    listed = MarketListed.__struct_config__.tag
     specs = connection.execute(
-        f"SELECT spec FROM all_events WHERE type = '{MarketListed.__struct_config__.tag}' ORDER BY seq"
+        f"SELECT spec FROM {_HIDDEN}.all_events WHERE type = '{listed}' ORDER BY seq"
     ).fetchall()
-    connection.register("market_units", _units(text for (text,) in specs))
+    _hide(connection, "market_units", _units(text for (text,) in specs))
     for kind, schema in zip(("commands", "events"), schemas, strict=True):
         connection.execute(f"CREATE VIEW {kind} AS {_readable(kind, schema)}")
     for name, text in VIEWS.items():
@@ -179,16 +177,18 @@ def _readable(kind: str, schema: pa.Schema) -> str:
             continue
         is_number = pa.types.is_integer(schema.field(name).type)
         if is_number and name.endswith("_ticks"):
-            columns.append(f"fixed(m.{name}::HUGEINT * u.tick_size) AS {name.removesuffix('_ticks')}")
+            columns.append(
+                f"{_HIDDEN}.fixed(m.{name}::HUGEINT * u.tick_size) AS {name.removesuffix('_ticks')}"
+            )
         elif is_number and name.endswith("_lots"):
-            columns.append(f"fixed(m.{name}::HUGEINT * u.lot_size) AS {name.removesuffix('_lots')}")
+            columns.append(f"{_HIDDEN}.fixed(m.{name}::HUGEINT * u.lot_size) AS {name.removesuffix('_lots')}")
         elif is_number and name in MONEY_FIELDS:
-            columns.append(f"fixed(m.{name}) AS {name}")
+            columns.append(f"{_HIDDEN}.fixed(m.{name}) AS {name}")
         else:
             columns.append(f'm."{name}"')
     return (
-        f"SELECT {', '.join(columns)} FROM all_{kind} m LEFT JOIN market_units u ON m.market = u.symbol "
-        f"WHERE m.type <> '{FRAME}'"
+        f"SELECT {', '.join(columns)} FROM {_HIDDEN}.all_{kind} m "
+        f"LEFT JOIN {_HIDDEN}.market_units u ON m.market = u.symbol WHERE m.type <> '{FRAME}'"
     )
 
 
@@ -285,17 +285,26 @@ def _define_folded(connection: duckdb.DuckDBPyConnection, state: Exchange) -> No
         "entry_cost": pa.array([position.entry_cost for _, _, position in held], pa.int64()),
         "bucket": pa.array([position.bucket for _, _, position in held], pa.int64()),
     }
-    connection.register("folded_balances", pa.table(balances))
-    connection.register("folded_positions", pa.table(positions))
+    _hide(connection, "folded_balances", pa.table(balances))
+    _hide(connection, "folded_positions", pa.table(positions))
+    fixed = f"{_HIDDEN}.fixed"
     connection.execute(
-        "CREATE VIEW balances AS SELECT account_id, label, fixed(wallet) AS wallet, "
-        "fixed(buckets) AS buckets, open_orders FROM folded_balances"
+        f"CREATE VIEW balances AS SELECT account_id, label, {fixed}(wallet) AS wallet, "
+        f"{fixed}(buckets) AS buckets, open_orders FROM {_HIDDEN}.folded_balances"
     )
     connection.execute(
         "CREATE VIEW positions AS SELECT account_id, market, leg, mode, leverage, "
-        "fixed(size_lots::HUGEINT * lot_size) AS size, fixed(entry_cost) AS entry_cost, "
-        "fixed(bucket) AS bucket FROM folded_positions JOIN market_units ON market = symbol"
+        f"{fixed}(size_lots::HUGEINT * lot_size) AS size, {fixed}(entry_cost) AS entry_cost, "
+        f"{fixed}(bucket) AS bucket "
+        f"FROM {_HIDDEN}.folded_positions JOIN {_HIDDEN}.market_units ON market = symbol"
     )
+
+
+def _hide(connection: duckdb.DuckDBPyConnection, name: str, rows: pa.Table | ds.Dataset) -> None:
+    """Give rows a name among what SHOW TABLES does not list: what is registered would be in every schema."""
+    connection.execute(f"USE {_HIDDEN}")
+    connection.from_arrow(rows).create_view(name)
+    connection.execute("USE main")
 
 
 def _positions(account: Account) -> list[tuple[str, Position]]:

@@ -13,7 +13,8 @@ cd .compiled
 where=$("$python" -c 'import exchange.aggregate.state as s; print(s.__file__)')
 case "$where" in *.so) ;; *) echo "not compiled: $where" >&2; exit 1 ;; esac
 "$python" -m pytest -q -p no:cacheprovider tests/unit tests/property \
-    --deselect tests/unit/test_purity.py --ignore tests/unit/test_compose.py "$@"
+    --deselect tests/unit/test_purity.py --ignore tests/unit/test_compose.py \
+    --ignore tests/unit/test_documented_commands.py "$@"
 "$python" -m bench.decide --json --commands 50000 --rounds 3 >compiled.json
 cd ..
 "$python" -m bench.decide --json --commands 50000 --rounds 3 >.compiled/interpreted.json

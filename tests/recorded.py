@@ -1,5 +1,6 @@
 """A log of random trading, decided as a writer would, for tests of what reads logs."""
 
+from collections.abc import Sequence
 from random import Random
 
 from events.commands import AnyCommand, CreateLog, Deposit, ListMarket, OpenAccount, SetIndexPrice
@@ -13,7 +14,7 @@ from events.frame import (
     new_origin,
 )
 from events.log import Head, Log
-from events.values import IndexSource
+from events.values import IndexSource, MarketSpec
 from exchange.aggregate.decide import decide_frame
 from exchange.aggregate.state import RULES_VERSION, Exchange
 from tests.flow import SYMBOLS, random_command
@@ -31,7 +32,13 @@ class Recorded:
     """
 
     def __init__(
-        self, log: Log, *, log_id: str = LOG_ID, seed: int = 1, now_ns: int = 1_700_000_000 * 10**9
+        self,
+        log: Log,
+        *,
+        log_id: str = LOG_ID,
+        seed: int = 1,
+        now_ns: int = 1_700_000_000 * 10**9,
+        specs: Sequence[MarketSpec] = (),
     ) -> None:
         self.log = log
         self.state = Exchange()
@@ -39,16 +46,17 @@ class Recorded:
         self.head = Head(seq=0, chain_hash=GENESIS_HASH)
         self._log_id = log_id
         self._random = Random(seed)
+        self._specs = specs or [spec(symbol) for symbol in SYMBOLS]
         self._origin = new_origin("test")
         self._now_ns = now_ns
 
     async def begin(self) -> None:
         """Create the log, with two markets and a few funded accounts."""
         await self.send(CreateLog(log_id=self._log_id, rules_version=RULES_VERSION))
-        for symbol, price_ticks in zip(SYMBOLS, (500_000, 30_000), strict=True):
-            await self.send(ListMarket(spec=spec(symbol)))
+        for each, price_ticks in zip(self._specs, (500_000, 30_000), strict=True):
+            await self.send(ListMarket(spec=each))
             source = IndexSource(source="test", price_ticks=price_ticks, raw="")
-            await self.send(SetIndexPrice(market=symbol, sources=(source,)))
+            await self.send(SetIndexPrice(market=each.symbol, sources=(source,)))
         for _ in range(ACCOUNTS):
             account_id = self.state.next_account_id
             await self.send(OpenAccount(), Deposit(account_id=account_id, amount=money("5000")))

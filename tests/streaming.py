@@ -4,7 +4,7 @@ import asyncio
 import json
 import os
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
@@ -13,7 +13,7 @@ from aiohttp import web
 
 from events.commands import AnyCommand, ListMarket, OpenAccount, PlaceOrder, SetIndexPrice
 from events.memory import MemoryLog
-from events.values import IndexSource, OrderType, Side, TimeInForce
+from events.values import IndexSource, MarketSpec, OrderType, Side, TimeInForce
 from exchange.intake.front import Front
 from exchange.intake.gate import Gate
 from exchange.intake.keys import KeyRing
@@ -137,9 +137,11 @@ async def streaming(
     limits: StreamLimits | None = None,
     listener: ListenerLimits | None = None,
     request_limits: Limits = DEFAULT_LIMITS,
+    seed: int = 1,
+    specs: Sequence[MarketSpec] = (),
 ) -> AsyncIterator[Stage]:
     """Run an intake with two markets and a few funded accounts, numbers 2 to 7, at the time that it is."""
-    record = Recorded(MemoryLog(), now_ns=time.time_ns())
+    record = Recorded(MemoryLog(), seed=seed, now_ns=time.time_ns(), specs=specs)
     await record.begin()
     intake = Intake(record.log, "intake-test", KeyRing(os.urandom(32)), limits=request_limits)
     await intake.catch_up()

@@ -197,7 +197,7 @@ def verify(
     """Derive every liquidation again, by a second implementation; exit 1 and name the entries if it differs.
 
     \b
-    necessary   the bucket was at or below maintenance at the recorded marks
+    necessary   the bucket was at or below maintenance, at marks that are what their inputs make
     sufficient  no bucket stayed there for more than N events unasked
     orderly     steps, prices, fees, shares and the deleveraging order are those of the rules
     complete    no step made or lost money; nothing isolated lost more than its bucket
@@ -230,7 +230,11 @@ def make_snapshots(
     ] = config.SNAPSHOT_EVENTS_DEFAULT,
     directory: Annotated[
         Path | None,
-        typer.Option("--directory", metavar="DIR", help="Where to.  [default: in the data directory]"),
+        typer.Option(
+            "--directory",
+            metavar="DIR",
+            help="Where to; needed with --archive.  [default: in the data directory]",
+        ),
     ] = None,
     archive: ArchiveToRead = None,
     data_dir: DataDir = config.DATA_DIR_DEFAULT,
@@ -243,5 +247,8 @@ def make_snapshots(
     """
     from exchange.audit.audit_run import run_snapshots
 
+    if archive is not None and directory is None:
+        message = "must be given with --archive: no data directory belongs to an archive"
+        raise typer.BadParameter(message, param_hint="--directory")
     target = directory or data_dir / config.AUDIT_SNAPSHOT_DIR_NAME
     read_log(data_dir, redis_url, lambda log: run_snapshots(log, target, every, as_json=as_json), archive)

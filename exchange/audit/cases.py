@@ -19,8 +19,8 @@ from events.events import (
     PositionTakenOver,
     TradeExecuted,
 )
-from events.frame import header_of
-from events.log import EventReader, ReadableLog, VerifiedEvents
+from events.frame import EventEntry, Groups, UndecodableBodyError, decode_groups, header_of
+from events.log import CorruptLogError, EventReader, ReadableLog, VerifiedEvents
 from events.values import CROSS, LiquidationResult, MarginMode, MarketSpec
 from exchange.audit.printer import type_of
 from exchange.audit.replay import ENTRIES_PER_READ, OnProgress, time_text
@@ -28,7 +28,8 @@ from exchange.decimals import lots_text, money_text, price_text
 
 POOL = "pool"
 # Entries without these are not gone through event by event.
-_TAGS = (type_of(LiquidationStarted).encode(), type_of(MarketListed).encode())
+_STARTED_TAG = type_of(LiquidationStarted).encode()
+_TAGS = (_STARTED_TAG, type_of(MarketListed).encode())
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -160,6 +161,39 @@ def cases_of(verified: VerifiedEvents) -> list[Case]:
                 )
                 start = None
     return found
+
+
+async def find_case(log: ReadableLog, number: int, on_progress: OnProgress | None = None) -> Case | None:
+    """Return liquidation `number`, None when none is found, without verifying what is before it.
+
+    Only entries that begin a liquidation are decoded, so this takes little of the time of reading a log.
+
+    Raises:
+        CorruptLogError: an entry cannot be read.
+        TrimmedError: the log no longer holds its first entries.
+    """
+    last, seq = (await log.event_head()).seq, 0
+    while seq < last:
+        entries = await log.read_events(seq, min(ENTRIES_PER_READ, last - seq))
+        if not entries:
+            return None
+        for entry in entries:
+            if _STARTED_TAG not in entry.body:
+                continue
+            for case in cases_of(VerifiedEvents(entry=entry, groups=_groups_of(entry))):
+                if case.started.liquidation_id == number:
+                    return case
+        seq = entries[-1].seq
+        if on_progress is not None:
+            on_progress(seq, last)
+    return None
+
+
+def _groups_of(entry: EventEntry) -> Groups:
+    try:
+        return decode_groups(entry.body, entry.schema)
+    except UndecodableBodyError as error:
+        raise CorruptLogError(entry.seq, str(error)) from error
 
 
 async def read_cases(

@@ -93,6 +93,10 @@ class ReplayProgress:
         return self
 
     def __exit__(self, *_: object) -> None:
+        self.end()
+
+    def end(self) -> None:
+        """Take the bar away: what took long is done."""
         if self._is_shown:
             self._bar.stop()
 

@@ -156,6 +156,21 @@ class Auditor:
             self.find(seq, breach.rule, str(breach), number)
         if isinstance(event, LiquidationStarted):
             self.evidence.of_fund += event.account_id == FUND_ACCOUNT_ID
+            self._check_cause(event, seq)
+
+    def _check_cause(self, event: LiquidationStarted, seq: int) -> None:
+        """The entry named as the cause left the bucket due; nobody has to ask for the fund's own position."""
+        cause_seq = event.cause_seq
+        if event.account_id == FUND_ACCOUNT_ID:
+            is_right, what = cause_seq == seq, "its cause is the index update that it follows"
+        else:
+            bucket = (event.account_id, event.market, event.leg)
+            is_right = cause_seq < seq and self.lateness.was_due(bucket, cause_seq)
+            what = "behind that its bucket was not at or below maintenance"
+        if not is_right:
+            self.find(
+                seq, "necessary", f"it names entry {cause_seq} as its cause; {what}", event.liquidation_id
+            )
 
     def find(self, seq: int, rule: str, what: str, liquidation_id: int = 0) -> None:
         """Write down a finding; more than so many say nothing new."""

@@ -5,6 +5,8 @@ through the log, without its code: a bucket that is at or below maintenance at t
 then on, until it recovers or a `Liquidate` for it is answered. One that waits for longer than so many events
 is late.
 
+The entry that a request names as its cause is one behind which its bucket was due: see `was_due`.
+
 A wait is counted up to the command that asks, in events behind the entry after which the bucket was due; if
 it recovers unasked, up to the entry in which it did.
 
@@ -151,6 +153,10 @@ class Lateness:
         self._guards: dict[str, _Guards] = {}
         for symbol, market in state.markets.items():
             self._list(symbol, market.spec)
+        self._started_seq = state.seq
+        # Since which entry buckets are due, by account; and from which to which they were, before.
+        self._due_since: dict[int, dict[Bucket, int]] = {}
+        self._was_due: dict[Bucket, list[tuple[int, int]]] = {}
         self._touched: dict[int, None] = dict.fromkeys(state.accounts)
         self._moved: dict[str, None] = {}
         # Buckets that were asked about in this entry, and whether there is more to do at once.
@@ -244,6 +250,15 @@ class Lateness:
         found, self._ended_late = self._ended_late, []
         return found + self._late(events) if self.waiting else found
 
+    def was_due(self, bucket: Bucket, seq: int) -> bool:
+        """Tell whether a bucket was due behind an entry; of entries that were not followed it is believed."""
+        if 0 < seq <= self._started_seq:
+            return True
+        since = self._due_since.get(bucket[0], {}).get(bucket)
+        if since is not None and since <= seq:
+            return True
+        return any(first <= seq <= last for first, last in self._was_due.get(bucket, ()))
+
     def _late(self, events: int) -> list[tuple[Bucket, Wait]]:
         found = []
         for waits in self.waiting.values():
@@ -276,6 +291,7 @@ class Lateness:
                 due.append((account_id, position.market.symbol, position.leg))
         if pool and not self._is_safe(account, pool, account.wallet):
             due.append((account_id, "", Leg.BOTH))
+        self._note_due(account_id, due, seq)
         old = self.waiting.pop(account_id, {})
         waits: dict[Bucket, Wait] = {}
         for bucket in due:
@@ -286,6 +302,14 @@ class Lateness:
             self._end_wait(bucket, wait, self._events_before)
         if waits:
             self.waiting[account_id] = waits
+
+    def _note_due(self, account_id: int, due: list[Bucket], seq: int) -> None:
+        """Note which buckets are due behind entry `seq`, and until when the others were."""
+        old = self._due_since.pop(account_id, {})
+        if due:
+            self._due_since[account_id] = {bucket: old.pop(bucket, seq) for bucket in due}
+        for bucket, since in old.items():
+            self._was_due.setdefault(bucket, []).append((since, seq - 1))
 
     def _end_wait(self, bucket: Bucket, wait: Wait, events: int) -> None:
         """Note how long a wait was that ends when the log has so many events, and whether too long."""

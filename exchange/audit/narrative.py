@@ -5,6 +5,7 @@ Every amount is an exact decimal; every line of arithmetic can be checked by han
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Any
 
 from events.events import (
@@ -26,6 +27,7 @@ from exchange.aggregate.account import FUND_ACCOUNT_ID
 from exchange.aggregate.units import RATE_ONE, decimal_text, round_half_even
 from exchange.audit.cases import POOL
 from exchange.audit.printer import one_line, readable, type_of
+from exchange.audit.ranks import score_of
 from exchange.audit.replay import time_text
 from exchange.audit.story import Sample, Story
 from exchange.decimals import format_fixed, lots_text, money_text, price_text
@@ -45,8 +47,14 @@ class Section:
 
 def sections_of(story: Story) -> list[Section]:
     """Return the report of a liquidation, without its chart."""
-    ranking = ranking_rows(story)
-    head = ("market", "step", "place", "account", "leg", "uPnL", "entry cost", "notional", "equity", "gave")
+    ranking = [
+        tuple("" if cell is None else str(cell) for name, cell in row.items() if name != "score_exact")
+        for row in ranking_rows(story)
+    ]
+    head = (
+        "market", "step", "place", "account", "leg", "uPnL", "entry cost", "notional", "equity",
+        "uPnL / cost", "leverage", "score", "gave",
+    )  # fmt: skip
     return [
         Section(title=f"Liquidation {story.case.started.liquidation_id}", lines=_summary(story)),
         Section(title="The worksheet at the moment it started", lines=tuple(worksheet_lines(story))),
@@ -84,6 +92,7 @@ def describe_story(story: Story) -> dict[str, Any]:
             {"type": type_of(event), "what": sentence(event, story), "fields": readable(event, story.specs)}
             for event in story.steps
         ],
+        "ranking": ranking_rows(story),
         "finished": readable(finished, story.specs),
         "recomputed": {
             "equal": again.is_equal,
@@ -322,24 +331,49 @@ _SENTENCES: dict[type[Event], Callable[[Any, MarketSpec], str]] = {
 }
 
 
-def ranking_rows(story: Story) -> list[tuple[str, ...]]:
-    """Return the rows of the ranking that were used, and those that would have been next."""
+def ranking_rows(story: Story) -> list[dict[str, Any]]:
+    """Return the rows of the ranking that were used, and those that would have been next, as plain data.
+
+    `score` is profit ratio × leverage in profit, profit ratio / leverage otherwise, to 8 decimals; the order
+    is that of `score_exact`, a fraction. All of these are None of a bucket without equity, which comes last.
+    `place` is None where nobody was ranked, "next" of those who gave nothing.
+    """
     rows = []
     for event in story.steps:
         if isinstance(event, PositionDeleveraged):
             spec = story.specs[event.market]
-            step = event.step.name.lower()
             for row in event.parties:
-                place = str(row.place) if row.place >= 0 else ""
-                rows.append(_rank_cells(event.market, step, place, row, lots_text(spec, row.quantity_lots)))
-            rows += [_rank_cells(event.market, step, "next", row, "") for row in event.following]
+                place = row.place if row.place >= 0 else None
+                rows.append(_rank_row(event, place, row, lots_text(spec, row.quantity_lots)))
+            rows += [_rank_row(event, "next", row, None) for row in event.following]
     return rows
 
 
-def _rank_cells(market: str, step: str, place: str, row: RankRow, gave: str) -> tuple[str, ...]:
-    amounts = (row.unrealised, row.entry_cost, row.notional, row.equity)
-    account = str(row.account_id)
-    return (market, step, place, account, row.leg.name.lower(), *map(money_text, amounts), gave)
+def _rank_row(
+    event: PositionDeleveraged, place: int | str | None, row: RankRow, gave: str | None
+) -> dict[str, Any]:
+    score = score_of(row)
+    return {
+        "market": event.market,
+        "step": event.step.name.lower(),
+        "place": place,
+        "account_id": row.account_id,
+        "leg": row.leg.name.lower(),
+        "unrealised": money_text(row.unrealised),
+        "entry_cost": money_text(row.entry_cost),
+        "notional": money_text(row.notional),
+        "equity": money_text(row.equity),
+        "profit_ratio": score and _fraction_text(score.profit_ratio),
+        "leverage": score and _fraction_text(score.leverage),
+        "score": score and _fraction_text(score.score),
+        "score_exact": score and str(score.score),
+        "gave": gave,
+    }
+
+
+def _fraction_text(value: Fraction) -> str:
+    """Return a fraction as a decimal with 8 digits, half-even."""
+    return money_text(round(value * RATE_ONE))
 
 
 # How it ended

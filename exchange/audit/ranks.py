@@ -10,8 +10,10 @@ fractions of quote. Ties go to the lower account, then the lower leg; positions 
 come last; the fund is not in the order.
 """
 
+from dataclasses import dataclass
 from fractions import Fraction
 from hashlib import blake2b
+from itertools import islice
 from math import ceil, floor
 
 import msgspec
@@ -25,6 +27,9 @@ from exchange.audit.facts import key_of, units_of, value_of, wealth_of
 
 # What the hash of a ranking begins with, by the definition of `DeleverageRanked.digest`.
 _HASH_DOMAIN = b"foldex ranking\x00"
+_FLAT = -1
+# How many of those who would have been next an event names.
+_NEXT_ROWS = 10
 
 
 class BreachError(Exception):
@@ -44,14 +49,37 @@ def require(holds: bool, what: str, rule: str = "orderly") -> None:
 class Ranks:
     """One side of a market in its order, as this module makes it. `spent` are those that gave already.
 
-    After a loss was shared by this side (`is_shared`) what a row can still give is no longer known here.
+    `known` is what the rules go by of each row: the equity of its bucket as ranked, after it gave or after it
+    shared a loss (`is_shared`: what is left in proportion); `_FLAT` once its position is closed.
     """
 
     def __init__(self, rows: list[RankRow]) -> None:
         self.rows = rows
         self.digest = blake2b(_HASH_DOMAIN + msgspec.msgpack.encode(rows), digest_size=32).digest()
         self.spent: set[tuple[int, Leg]] = set()
+        self.known = [max(0, row.equity) for row in rows]
         self.is_shared = False
+
+    def note(self, state: Exchange, event: PositionDeleveraged) -> None:
+        """Know of the parties of a step what they are behind it."""
+        market = state.markets[event.market]
+        for row in event.parties:
+            if 0 <= row.place < len(self.rows):
+                account = state.accounts[row.account_id]
+                party = account.position(market, row.leg)
+                self.known[row.place] = max(0, _equity(account, party)) if party.size_lots else _FLAT
+
+    def share(self, charged: int, equity: int) -> None:
+        """Know all rows as they are after they paid `charged` of `equity` together."""
+        self.is_shared = True
+        if charged:
+            left = Fraction(equity - charged, equity)
+            self.known = [floor(known * left) if known > 0 else known for known in self.known]
+
+    def following(self, place: int, equity: int) -> tuple[RankRow, ...]:
+        """Return the next rows behind a place of which so much equity is known."""
+        rest = range(place + 1, len(self.rows))
+        return tuple(self.rows[n] for n in islice((n for n in rest if self.known[n] >= equity), _NEXT_ROWS))
 
 
 def rank_anew(state: Exchange, market: Market, side: Side) -> Ranks:
@@ -69,6 +97,28 @@ def check_ranking(event: DeleverageRanked, ranks: Ranks) -> None:
     """Compare what the log says about an order with the one made here."""
     require(event.count == len(ranks.rows), f"{event.count} rows were ranked, there are {len(ranks.rows)}")
     require(event.digest == ranks.digest, "the ranking is another than that of the positions at this mark")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Score:
+    """What a row is ranked by, exactly."""
+
+    profit_ratio: Fraction
+    leverage: Fraction
+    score: Fraction
+
+
+def score_of(row: RankRow) -> Score | None:
+    """Return the score of a row; None without equity: such rows come last.
+
+    Source: Binance, "What Is Auto-Deleveraging (ADL) and How Does It Work".
+    """
+    if row.equity <= 0:
+        return None
+    profit_ratio = Fraction(row.unrealised, abs(row.entry_cost)) if row.entry_cost else Fraction(0)
+    leverage = Fraction(row.notional, row.equity)
+    score = profit_ratio * leverage if row.unrealised > 0 else profit_ratio / leverage
+    return Score(profit_ratio=profit_ratio, leverage=leverage, score=score)
 
 
 class Part:
@@ -131,6 +181,7 @@ def check_parties(
         closed += signed_lots
     require(event.size_lots == closed, f"{event.size_lots} lots were closed, the parties gave {closed}")
     require(event.value == sum(row.value for row in event.parties), "the parties paid another sum")
+    _check_following(event, ranks, place)
     check_realised(position, -closed, -event.value, event.realised, "the position")
 
 
@@ -163,6 +214,24 @@ def _check_place(row: DeleveragedRow, ranks: Ranks, name: str) -> None:
     ranked = ranks.rows[place]
     same = all(getattr(row, field) == getattr(ranked, field) for field in RankRow.__struct_fields__)
     require(same, f"place {place} of the ranking is account {ranked.account_id}, or has other figures")
+
+
+def _check_following(event: PositionDeleveraged, ranks: Ranks | None, place: int) -> None:
+    """Check which ranking a step says it went by, and who would have been next behind its last party."""
+    count, digest = 0, b""
+    following: tuple[RankRow, ...] = ()
+    if event.step in (DeleverageStep.RANKED, DeleverageStep.AT_MARK):
+        if ranks is None:
+            return
+        count, digest = len(ranks.rows), ranks.digest
+        following = ranks.following(place, 0 if event.step is DeleverageStep.AT_MARK else 1)
+    require((event.count, event.digest) == (count, digest), "it names another ranking")
+    said, made = (
+        [f"{row.account_id} {row.leg.name}" for row in rows] for rows in (event.following, following)
+    )
+    what = f"next are {', '.join(said) or 'none'}; by the ranking {', '.join(made) or 'none'}"
+    require(said == made, what)
+    require(event.following == following, "those who are next have other figures in the ranking")
 
 
 def _check_passed_over(state: Exchange, position: Position, ranks: Ranks, places: range, part: Part) -> None:
@@ -200,8 +269,5 @@ def _row(account: Account, position: Position) -> RankRow:
 
 
 def _score(row: RankRow) -> Fraction:
-    if row.equity <= 0:
-        return Fraction(0)
-    profit_ratio = Fraction(row.unrealised, abs(row.entry_cost)) if row.entry_cost else Fraction(0)
-    leverage = Fraction(row.notional, row.equity)
-    return profit_ratio * leverage if row.unrealised > 0 else profit_ratio / leverage
+    score = score_of(row)
+    return Fraction(0) if score is None else score.score

@@ -1,7 +1,8 @@
 """The story of one liquidation, from the log alone: how the bucket came there, what was done, and whether the
 same would be done again.
 
-The log is read up to the entry in front of it. There the state is copied: on the copy the same command frame
+The liquidation is looked up without verifying anything, and then the log is read up to the entry in front of
+it, once, from where its bucket was flat. There the state is copied: on the copy the same command frame
 is decided again, and must make the same bytes. On the state itself the recorded events are applied one by
 one, each checked by the second implementation (`waterfall`), and the worksheet is made anew in fractions.
 """
@@ -9,6 +10,7 @@ one, each checked by the second implementation (`waterfall`), and the worksheet 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import NoReturn
 
 from events.events import Event, LiquidationStarted, MarkPriceChanged
 from events.frame import header_of
@@ -19,7 +21,7 @@ from exchange.aggregate.failing import failures_of
 from exchange.aggregate.image import restore, take_image
 from exchange.aggregate.margin import bucket_equity, maintenance
 from exchange.aggregate.state import RULES_VERSION, Exchange
-from exchange.audit.cases import Case, read_cases
+from exchange.audit.cases import Case, find_case, read_cases
 from exchange.audit.exact import Wealth
 from exchange.audit.facts import bucket_keys, key_of, units_of, wealth_of
 from exchange.audit.ranks import BreachError
@@ -87,8 +89,7 @@ async def tell(
         CorruptLogError: the log is not what was written.
         TrimmedError: the log no longer holds the entries.
     """
-    specs: dict[str, MarketSpec] = {}
-    case = await _find(log, number, specs, on_progress)
+    case = await find_case(log, number, on_progress) or await _miss(log, number, on_progress)
     started = case.started
     bucket = (started.market, started.leg)
 
@@ -108,7 +109,7 @@ async def tell(
         teller.take(verified)
     return Story(
         case=case,
-        specs=specs,
+        specs={symbol: market.spec for symbol, market in traveller.state.markets.items()},
         label=traveller.state.accounts[started.account_id].label,
         chain_hash=traveller.head.chain_hash,
         inputs=teller.inputs,
@@ -120,14 +121,11 @@ async def tell(
     )
 
 
-async def _find(
-    log: ReadableLog, number: int, specs: dict[str, MarketSpec], on_progress: OnProgress | None
-) -> Case:
+async def _miss(log: ReadableLog, number: int, on_progress: OnProgress | None) -> NoReturn:
+    """Say that there is no such liquidation, unless the log is damaged."""
     last = 0
-    async for case in read_cases(log, specs, on_progress):
+    async for case in read_cases(log, {}, on_progress):
         last = case.started.liquidation_id
-        if last == number:
-            return case
     known = f"the last one is {last}" if last else "there are none in this log"
     raise NotInLogError(f"there is no liquidation {number}; {known}")
 

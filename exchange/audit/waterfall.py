@@ -2,8 +2,8 @@
 
 `Waterfall` is told each event before and after the state applied it. For a liquidation it checks:
 
-- necessary: the worksheet's figures are those of the state, and equity is at or below maintenance (for the
-  insurance fund: below zero).
+- necessary: the worksheet's figures are those of the state, equity is at or below maintenance (for the
+  insurance fund: below zero), and each mark is what index, book and last trade make of it (see `marks`).
 - orderly: orders are cancelled first, then positions are reduced, the largest maintenance first, one bracket
   down at a time, at the bankruptcy price; then the fund takes over what it can bear, and only what it
   cannot is deleveraged, in the order of the ranking; each position ends with exactly its share.
@@ -57,6 +57,7 @@ from exchange.audit.facts import (
     value_of,
     wealth_of,
 )
+from exchange.audit.marks import Marks
 from exchange.audit.ranks import (
     Part,
     Ranks,
@@ -86,6 +87,7 @@ class Waterfall:
         self.open_case = 0
         self._case: _Case | None = None
         self._ranks: dict[tuple[str, Side], Ranks] = {}
+        self._marks = Marks(state)
         self._worth: tuple[list[int], int, int] = ([], 0, 0)
 
     def drop(self) -> None:
@@ -101,11 +103,12 @@ class Waterfall:
         """
         if isinstance(event, LiquidationStarted):
             require(self._case is None, "it begins before the one before it has ended")
-            self._case = _Case(self._state, event, self._ranks)
+            self._case = _Case(self._state, event, self._ranks, self._marks)
             self.open_case = event.liquidation_id
         elif isinstance(event, MarkPriceChanged):
             for side in Side:
                 self._ranks.pop((event.market, side), None)
+            self._marks.check(event)
         if self._case is not None:
             named = self._named(event)
             self._worth = (named, *self._sums(named))
@@ -119,6 +122,10 @@ class Waterfall:
         """
         if self._case is None:
             return
+        if isinstance(event, PositionDeleveraged):
+            ranks = self._ranks.get((event.market, Side.SELL if event.size_lots > 0 else Side.BUY))
+            if ranks is not None:
+                ranks.note(self._state, event)
         named, money, lots = self._worth
         require((money, lots) == self._sums(named), f"{_tag(event)} makes or loses money", "complete")
         if isinstance(event, LiquidationFinished):
@@ -155,11 +162,12 @@ class _Case:
     """One liquidation under way."""
 
     def __init__(
-        self, state: Exchange, event: LiquidationStarted, ranks: dict[tuple[str, Side], Ranks]
+        self, state: Exchange, event: LiquidationStarted, ranks: dict[tuple[str, Side], Ranks], marks: Marks
     ) -> None:
         self.event = event
         self._state = state
         self._ranks = ranks
+        self._marks = marks
         self._account = state.accounts[event.account_id]
         self._is_fund = event.account_id == FUND_ACCOUNT_ID
         self._wallet = self._account.wallet
@@ -218,6 +226,10 @@ class _Case:
         else:
             what = f"equity {float(equity)} is above maintenance {float(maintenance)}"
             require(equity <= maintenance, what, "necessary")
+        for row in event.rows:
+            wrong_seq = self._marks.wrong.get(row.market)
+            what = f"{row.market}: its mark, of entry {wrong_seq}, is not what its inputs make"
+            require(wrong_seq is None, what, "necessary")
 
     def _check_row(self, wealth: Wealth, row: WorksheetRow) -> None:
         holding = wealth.holdings[row.market, row.leg.name]
@@ -436,7 +448,7 @@ class _Case:
         require(event.charged + event.unpaid == rest, "part of the loss is nobody's")
         ranks = self._ranks.get((event.market, event.side))
         if ranks is not None:
-            ranks.is_shared = True
+            ranks.share(event.charged, event.equity)
         for hole in event.holes:
             key = (event.market, hole.leg.name)
             if hole.account_id == self.event.account_id:

@@ -14,7 +14,7 @@ import binascii
 import hmac
 import re
 from collections.abc import Callable, Mapping
-from urllib.parse import unquote_to_bytes
+from urllib.parse import unquote, unquote_to_bytes
 
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
@@ -65,13 +65,14 @@ def hmac_verifier(secret: Secret) -> Verify:
 def ed25519_verifier(public_key: bytes) -> Verify:
     """Return the check of Ed25519 signatures, in base64. `public_key` has its 32 bytes.
 
-    A "+" that nobody percent-encoded arrives as a blank, and is meant.
+    A "+" that nobody percent-encoded arrives as a blank, and is meant. python-binance percent-encodes over a
+    socket too, where nobody decodes.
     """
     key = Ed25519PublicKey.from_public_bytes(public_key)
 
     def verify(payload: bytes, signature: str) -> bool:
         try:
-            key.verify(base64.b64decode(signature.replace(" ", "+"), validate=True), payload)
+            key.verify(base64.b64decode(unquote(signature).replace(" ", "+"), validate=True), payload)
         except (InvalidSignature, binascii.Error, ValueError):
             return False
         return True

@@ -87,15 +87,19 @@ PAST_UNREAD = Fault(
     "The exchange has just started and is still reading what happened before. Please try again in a moment.",
     503,
 )
+# By this sentence, in an answer of 503, hummingbot knows that it must ask what became of the order, as
+# Binance's documentation says; without it the order would count as refused.
+_ASK = "Unknown error, please check your request or try again later."
 STATUS_UNKNOWN = Fault(
     -1006,
-    "An unexpected response was received from the message bus. Execution status unknown; query the order.",
+    "An unexpected response was received from the message bus. Execution status unknown; query the order. "
+    + _ASK,
     503,
 )
 TIMED_OUT = Fault(
     -1007,
     "Timeout waiting for response from backend server. Send status unknown; execution status unknown; "
-    "query the order.",
+    "query the order. " + _ASK,
     503,
 )
 OVERLOADED = Fault(

@@ -20,6 +20,7 @@ from exchange.intake.metrics import Consumers
 from exchange.intake.service import ANSWER_DEADLINE_S, Intake
 from exchange.intake.streams.front import PATHS as STREAM_PATHS
 from exchange.intake.streams.front import StreamFront
+from exchange.intake.trade.listen_key_file import ListenKeyFile
 from exchange.intake.wsapi.server import WebSocketApi
 from exchange.runtime import until_available
 
@@ -52,7 +53,8 @@ async def run_intake(
     `on_ready` is called once both listeners accept connections, with what tells the last entry read. A log
     server that does not answer is waited for. `lag_frames` bounds what waits for the writer (see `service`),
     `limits` what a caller may ask (see `limits`). For `legacy_conditional_orders` see `service`. `consumers`
-    tells how far other processes have come.
+    tells how far other processes have come. Listen keys outlive this process, for the next one on `port`, in
+    a file beside `key_file`.
 
     Raises:
         KeyFileError: the key file cannot be used.
@@ -61,9 +63,10 @@ async def run_intake(
         OSError: an address cannot be listened on.
     """
     keys = KeyRing(load_key_file(key_file))
+    name = f"intake-{port}"
     intake = Intake(
         log,
-        f"intake-{port}",
+        name,
         keys,
         lag_frames=lag_frames,
         snapshots=snapshots,
@@ -72,6 +75,9 @@ async def run_intake(
     )
     if not await until_available(intake.catch_up, stop):
         return
+    ListenKeyFile(
+        key_file.with_name(f"{name}.listen-keys"), intake.listen_keys, lambda: intake.state.accounts
+    ).open()
     folding = asyncio.create_task(intake.run(), name="intake fold")
     opening = asyncio.create_task(intake.open(), name="intake open")
     stopping = asyncio.create_task(stop.wait(), name="intake stop")

@@ -3,11 +3,13 @@
 The auditor is part of the simulated server, not of any process: nothing that fails a process can keep an
 entry from it. It keeps all that was ever in the log, trimmed or not, and a state of its own, built by `apply`
 from the stored bytes. Of every entry it asks whether the chain goes on, whether it answers its command,
-whether a later writer was there already, whether its origin's frames run in order and once, and whether money
-and contracts add up. Whether somebody was to be liquidated it works out from the positions, in fractions.
+whether a later writer was there already, whether its time is one that its writer may propose, whether its
+origin's frames run in order and once, and whether money and contracts add up. Whether somebody was to be
+liquidated it works out from the positions, in fractions.
 """
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from fractions import Fraction
 from itertools import pairwise
 from math import ceil
@@ -23,16 +25,33 @@ from exchange.aggregate.state import Exchange
 
 E = TypeVar("E", CommandEntry, EventEntry)
 UNIT = Fraction(1, 10**8)
+# How far the exchange's time may be ahead of its writer's clock: the design's bound.
+LEAD_NS = 2_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Clock:
+    """The wall clock of one life of a process, ns since 1970: what it showed at the start, and shows now."""
+
+    started_ns: int
+    now_ns: Callable[[], int]
 
 
 class Auditor:
     """Reads a store as it grows and tells `find` what does not hold.
 
     `commands` are all command entries, `groups` the events of each in the same order. `digests` are those of
-    the auditor's own state at the milestones of `every_events`.
+    the auditor's own state at the milestones of `every_events`. `clock_of` returns the clock of a writer.
     """
 
-    def __init__(self, store: MemoryLog, find: Callable[[str], None], *, every_events: int) -> None:
+    def __init__(
+        self,
+        store: MemoryLog,
+        find: Callable[[str], None],
+        *,
+        every_events: int,
+        clock_of: Callable[[str], Clock],
+    ) -> None:
         self.state = Exchange()
         self.commands: list[CommandEntry] = []
         self.groups: list[Groups] = []
@@ -44,6 +63,7 @@ class Auditor:
         self.outcomes = dict.fromkeys(Outcome, 0)
         self._store = store
         self._find = find
+        self._clock_of = clock_of
         self._every_events = every_events
         self._events = 0
         self._reader = EventReader(store)
@@ -65,6 +85,7 @@ class Auditor:
                 self.groups.append(verified.groups)
                 self._check_writer(entry.seq, entry.writer)
                 self._check_header(entry.seq, verified.groups)
+                self._check_time(entry.seq, entry.writer, verified.groups)
                 self._apply(entry.seq, verified.groups)
             except Exception as error:
                 self._find(f"entry {entry.seq}: {type(error).__name__}: {error}")
@@ -100,6 +121,19 @@ class Auditor:
         if header.frame_n != last_n + 1:
             self._find(f"entry {seq} runs frame {header.frame_n} of {header.origin} behind frame {last_n}")
         self._ran[header.origin] = header.frame_n
+
+    def _check_time(self, seq: int, mark: str, groups: Groups) -> None:
+        """The exchange's time is the frame's, but never back and never far ahead of the writer's clock.
+
+        That clock was read between the writer's start and now, and does not go back itself.
+        """
+        previous_ns, now_ns = self.state.now_ns, header_of(groups).now_ns
+        time_ns = self.commands[seq - 1].frame.time_ns
+        clock = self._clock_of(mark.rpartition(":")[0])
+        least_ns = max(previous_ns, min(time_ns, clock.started_ns + LEAD_NS))
+        most_ns = max(previous_ns, min(time_ns, clock.now_ns() + LEAD_NS))
+        if not least_ns <= now_ns <= most_ns:
+            self._find(f"entry {seq}: the exchange's time is {now_ns}, not from {least_ns} to {most_ns}")
 
     def _apply(self, seq: int, groups: Groups) -> None:
         state = self.state

@@ -12,6 +12,7 @@ from itertools import count
 from pathlib import Path
 from random import Random
 
+from events.log import LogRewoundError
 from events.machine import Machine
 from events.memory import MemoryLog
 from exchange import config
@@ -21,7 +22,8 @@ from exchange.intake.keys import SEALING_KEY_BYTES, KeyRing
 from exchange.intake.service import Intake
 from exchange.liquidator import run_liquidator
 from exchange.runtime import Host, exit_code_of
-from exchange.simulation.audit import Auditor
+from exchange.simulation.audit import Auditor, Clock
+from exchange.simulation.breakage import break_newest, remove_foreign
 from exchange.simulation.loops import NS_PER_S, ProcessLoop, Scheduler
 from exchange.simulation.plan import Plan
 from exchange.simulation.requests import Request
@@ -120,7 +122,7 @@ class Process:
                 return  # it is being killed
             code = exit_code_of(error)
             self._world.said[f"ended by {type(error).__name__}"] += 1
-            if code not in EXITS_EXPECTED:
+            if code not in EXITS_EXPECTED and not self._world.is_by_foreign_snapshot(error):
                 self._world.find(f"{self.name} ended: {type(error).__name__}: {error}", error)
         self._world.ended(self, code)
 
@@ -153,7 +155,10 @@ class World:
         self._lives = count(1)
         self.network = Network(random, self.director.create_task, self._note_fault)
         self.store = make_store(clock_ms=lambda: self.scheduler.now_ns // NS_PER_MS)
-        self.auditor = Auditor(self.store, self.find, every_events=plan.snapshot_events)
+        self._clocks: dict[str, Clock] = {}
+        self.auditor = Auditor(
+            self.store, self.find, every_events=plan.snapshot_events, clock_of=self._clock_of_writer
+        )
         self.server = Server(self.store, self.auditor.look)
         self._mains: dict[str, Main] = {
             "writer": partial(_writer, standby=False, lease_ms=plan.lease_ms),
@@ -183,6 +188,8 @@ class World:
     def check_said(self, event: str, seq: int, digest: str) -> None:
         """Compare the digest that a process has logged with the auditor's, where that has one."""
         self.said[event] += 1
+        if event == "started_from_snapshot" and seq not in self.auditor.digests:
+            self.find(f"{self.scheduler.running}: {event}: the log has no milestone at {seq}")
         state = self.auditor.state
         known = state.digest() if digest and seq == state.seq else self.auditor.digests.get(seq, b"")
         if digest and known:
@@ -200,12 +207,17 @@ class World:
             stopwatch_ns += int(self.random.random() * STOPWATCH_NS_MAX)
             return stopwatch_ns
 
-        return Machine(
-            clock_ns=lambda: START_NS + self.scheduler.now_ns + skew_ns,
+        def clock() -> int:
+            return START_NS + self.scheduler.now_ns + skew_ns
+
+        machine = Machine(
+            clock_ns=clock,
             stopwatch_ns=stopwatch,
             token_hex=lambda size: self.random.randbytes(size).hex(),
             name=f"{name}-{life}",
         )
+        self._clocks[machine.name] = Clock(clock(), clock)
+        return machine
 
     def start(self, name: str) -> None:
         """Start a process, unless it runs."""
@@ -236,12 +248,34 @@ class World:
         self.restarts += 1
         self.director.call_later(self.random.random() * RESTART_S_MAX, self.start, process.name)
 
+    def break_snapshot(self) -> bool:
+        """Break the newest snapshot in one of the ways that there are; return whether there was one."""
+        breakage = break_newest(self.directory / "snapshots", self.random)
+        if breakage is not None:
+            self.said[breakage] += 1
+            self.note(breakage)
+        return breakage is not None
+
+    def is_by_foreign_snapshot(self, error: Exception) -> bool:
+        """Tell whether a start ended as it must at a snapshot of another log, and remove that then.
+
+        So it ends only when the log's first entry, which has its name, is no longer there.
+        """
+        is_trimmed = self.store.commands[:1] != self.auditor.commands[:1]
+        return (
+            is_trimmed and isinstance(error, LogRewoundError) and remove_foreign(self.directory / "snapshots")
+        )
+
     def heal(self) -> None:
         """Let nothing fail any more, from now on."""
         self.network.intensity = 0.0
         for process in self.processes.values():
             process.loop.is_frozen = False
             process.connection.is_cut_off = False
+
+    def _clock_of_writer(self, writer_id: str) -> Clock:
+        """Return the clock of a writer, whose id begins with its machine's name."""
+        return self._clocks[writer_id.rpartition("-")[0]]
 
     def _note_fault(self, name: str, what: str, fault: Fault) -> None:
         self.note(f"{name}: {what}: {fault}")
@@ -254,6 +288,8 @@ async def _writer(process: Process, *, standby: bool, lease_ms: int) -> None:
 async def _intake(process: Process, *, deadline_s: float) -> None:
     """Live as an intake without listeners: `intake.process.run_intake` otherwise."""
     host = process.host
+    if not await host.wait_for_log():
+        return
     keys = KeyRing(bytes(SEALING_KEY_BYTES))
     intake = Intake(
         host.log, host.name, keys, deadline_s=deadline_s, snapshots=host.snapshots, machine=host.machine

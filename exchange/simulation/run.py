@@ -27,6 +27,8 @@ RUN_S_MAX = 150.0
 POLL_S = 0.1
 # Longer than anything that a process does on its own: ticks, segments, another writer's lease.
 QUIET_S = 1.5
+# How often somebody is killed when the newest snapshot has just been broken.
+BREAKAGE_SHARE = 0.3
 FREEZE_S_MAX = 4.0
 CUT_OFF_S_MAX = 3.0
 # What processes say that is worth a note; their other words are for operators.
@@ -112,7 +114,8 @@ async def _disturb(world: World, trading: "asyncio.Task[None]") -> None:
         process = world.processes.get(name)
         if process is None or trading.done():
             continue
-        what = random.choice(("kill", "freeze", "cut off", "stop"))
+        is_broken = random.random() < BREAKAGE_SHARE and world.break_snapshot()
+        what = "kill" if is_broken else random.choice(("kill", "freeze", "cut off", "stop"))
         world.note(f"{what} {name}")
         if what == "kill":
             world.kill(name)

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from events.commands import AnyCommand, Checkpoint, CreateLog, Liquidate, Tick
 from events.events import Event
 from events.frame import encode_command, header_of
-from events.log import ReadableLog, VerifiedEvents
+from events.log import LogRewoundError, ReadableLog, VerifiedEvents
 from events.segments import ArchivedThenLive
 from events.values import Outcome
 from exchange.audit.replay import replay
@@ -115,11 +115,22 @@ async def _check_rebuilt(world: World) -> None:
     if archive is not None:
         log = ArchivedThenLive(archive, world.store)
     replayed = (await replay(log)).state
-    fold = Fold(world.store, _ignore, Snapshots(directory=world.directory / "snapshots", archive=archive))
-    await fold.catch_up()
+    fold = await _caught_up(world, Snapshots(directory=world.directory / "snapshots", archive=archive))
     for how, state in (("a fresh replay", replayed), ("a snapshot and what follows", fold.state)):
         if (state.seq, state.digest()) != (seq, digest):
             world.find(f"{how} leads to another state than the writer's")
+
+
+async def _caught_up(world: World, snapshots: Snapshots) -> Fold:
+    """Return a fold of the whole log; one that a snapshot of another log stops begins again without that."""
+    fold = Fold(world.store, _ignore, snapshots)
+    try:
+        await fold.catch_up()
+    except LogRewoundError as error:
+        if not world.is_by_foreign_snapshot(error):
+            raise
+        return await _caught_up(world, snapshots)
+    return fold
 
 
 def _ignore(verified: VerifiedEvents) -> None:

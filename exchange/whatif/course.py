@@ -19,16 +19,15 @@ from events.frame import (
     CommandFrame,
     Groups,
     close_command_frame,
-    encode_groups,
     header_of,
 )
 from events.log import CommandEntry, CommandReader, CorruptLogError, EventReader, ReadableLog, VerifiedEvents
 from events.values import Outcome
-from exchange.aggregate.decide import decide_frame
-from exchange.aggregate.failing import CommandError, WorkError, failures_of
+from exchange.aggregate.failing import failures_of
 from exchange.aggregate.state import RULES_VERSION, Exchange
 from exchange.audit.replay import apply_entry
 from exchange.whatif.changes import Changes
+from exchange.whatif.deciding import Decided, Deciding
 from exchange.whatif.outcome import Outcomes
 from exchange.whatif.requests import RecordedRequests, RequestCounts, Requests, read_requests
 from exchange.whatif.rewriting import Rewriter
@@ -68,7 +67,8 @@ class Course:
     `first_change` is the first entry with another command, `first_difference` the first with other events
     (both None if there is none); `added` are commands that set up what is different, and `added_refused`
     those of them that the exchange refused. `refused` are commands that only the other run refused,
-    `accepted` those that only the recorded one did; `failures` were recorded and taken as given.
+    `accepted` those that only the recorded one did. `failures` were recorded and taken as given; those of
+    `failed` could not be carried out, by a fault of the exchange, in the other run alone.
     """
 
     then: Exchange
@@ -87,6 +87,7 @@ class Course:
     accepted: list[Refusal] = field(default_factory=list)
     added_refused: list[Refusal] = field(default_factory=list)
     failures: list[tuple[int, Event]] = field(default_factory=list)
+    failed: list[tuple[int, Event]] = field(default_factory=list)
 
     @property
     def is_reproduced(self) -> bool:
@@ -152,6 +153,7 @@ class _Runner:
         self._course = Course(then=then, now=now, outcomes_then=Outcomes(then), outcomes_now=Outcomes(now))
         self._requests = Requests(recorded, then, now)
         self._rewriter = Rewriter(changes, now)
+        self._deciding = Deciding(now)
         self._on_entry = on_entry
         # What sets up a change and had no room in its frame.
         self._put_off: list[AnyCommand] = []
@@ -167,9 +169,13 @@ class _Runner:
             raise CorruptLogError(entry.seq, "the command entry is another than the one its events answer")
         self._check_rules(entry.seq, recorded)
         other = self._other(entry, recorded)
-        groups = self._decide(entry.seq, other.frame, header.now_ns, recorded)
+        is_changed = other.frame is not entry.frame
+        if is_changed and course.first_change is None:
+            course.first_change = entry.seq
+        decided = self._decide(entry.seq, other.frame, header.now_ns, recorded)
+        groups = decided.groups
         apply_entry(course.then, answer)
-        self._compare(answer, groups, is_changed=other.frame is not entry.frame)
+        self._compare(answer, decided, is_changed=is_changed)
         self._note_refusals(entry.seq, other, recorded, groups)
         added_from = 1 + len(other.kept)
         self._note_added(entry.seq, other.added, groups[added_from:])
@@ -188,7 +194,7 @@ class _Runner:
             course.extra_entries += 1
             asked = self._requests.take(seq + EXTRA_ENTRIES_MAX, COMMANDS_PER_FRAME_MAX)
             frame = close_command_frame(EXTRA_ORIGIN, course.extra_entries, course.now.now_ns, asked)
-            groups = self._decide(seq, frame, course.now.now_ns, [[]])
+            groups = self._decide(seq, frame, course.now.now_ns, [[]]).groups
             self._close(seq, frame, [], groups, added_from=1)
         course.requests = self._requests.counts
         self._rewriter.check_used(course.entries)
@@ -242,22 +248,24 @@ class _Runner:
             frame = close_command_frame(frame.origin, frame.n, frame.time_ns, [*kept, *added, *asked])
         return _Other(frame=frame, commands=commands, kept=kept, added=added)
 
-    def _decide(self, seq: int, frame: CommandFrame, now_ns: int, recorded: Groups) -> Groups:
+    def _decide(self, seq: int, frame: CommandFrame, now_ns: int, recorded: Groups) -> Decided:
+        """Decide an entry of the other run. Once that is another one, what did not fail in the record may."""
+        known, may_fail = failures_of(recorded), self._course.first_change is not None
         try:
-            return decide_frame(self._course.now, seq, frame, now_ns, failures_of(recorded))
-        except (CommandError, WorkError, AssertionError, LookupError) as error:
+            decided = self._deciding.decide(seq, frame, now_ns, known, may_fail=may_fail)
+        except Exception as error:  # a fault of ours, whatever it is
             why = error.__cause__ or error
             raise WhatIfError(f"entry {seq} cannot be decided in the other run: {error}: {why!r}") from error
+        self._course.failed += [(seq, event) for event in decided.failed]
+        return decided
 
-    def _compare(self, answer: VerifiedEvents, groups: Groups, *, is_changed: bool) -> None:
+    def _compare(self, answer: VerifiedEvents, decided: Decided, *, is_changed: bool) -> None:
         """Note the first entry that differs; before the first change there must be none."""
-        course, entry = self._course, answer.entry
-        if is_changed and course.first_change is None:
-            course.first_change = entry.seq
+        course, entry, groups = self._course, answer.entry, decided.groups
         if course.first_difference is not None:
             return
         if not is_changed and entry.schema == SCHEMA_VERSION:
-            is_same = encode_groups(groups) == entry.body
+            is_same = decided.body == entry.body
         else:
             # The header names the frame's checksum, which is another one.
             is_same = groups[0][1:] == answer.groups[0][1:] and groups[1:] == answer.groups[1:]

@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.table import Table
 
 from events.values import CROSS, MarginMode, MarketSpec
-from exchange.audit.printer import readable, type_of
+from exchange.audit.printer import one_line, readable, type_of
 from exchange.audit.replay import time_text
 from exchange.decimals import format_fixed, money_text
 from exchange.whatif.changes import Changes
@@ -51,6 +51,7 @@ def plain(course: Course, changes: Changes, account_ids: Iterable[int]) -> dict[
         "accepted": [_refusal(each, specs) for each in course.accepted],
         "refused_changes": [_refusal(each, specs) for each in course.added_refused],
         "failures": [{"seq": seq, "fields": readable(event, specs)} for seq, event in course.failures],
+        "failed": [{"seq": seq, "fields": readable(event, specs)} for seq, event in course.failed],
     }
 
 
@@ -178,6 +179,10 @@ def print_report(console: Console, report: dict[str, Any]) -> None:
         _print_refusals(say, title, report[name])
     if report["failures"]:
         say(f"failures        {len(report['failures'])} recorded, taken as given")
+    for each in report["failed"][:ROWS_MAX]:
+        say(
+            f"failed now      entry {each['seq']}: {one_line(each['fields'])}: a fault of the exchange itself"
+        )
     say(f"note            {CLIENTS_NOTE}")
 
 

@@ -3,17 +3,19 @@
 import asyncio
 import os
 import signal
+from pathlib import Path
 
 import pytest
 import redis
 
-from events.embedded import EmbeddedServer
+from events.embedded import Durability, EmbeddedServer
 from events.frame import GENESIS_HASH
 from events.log import (
     CommandReader,
     CorruptLogError,
     EventReader,
     FencedError,
+    ForeignServerError,
     Head,
     LogFullError,
     LogUnavailableError,
@@ -21,6 +23,7 @@ from events.log import (
 )
 from events.redis import RedisLog
 from tests.integration.processes import free_ports
+from tests.page_cache import unwritten_pages
 from tests.waiting import until
 
 from .harness import ServerHarness, answered, answers_for, command_frame, filled
@@ -107,6 +110,46 @@ async def test_what_was_acknowledged_survives_kill_9(server: ServerHarness) -> N
     assert head == reader.head
 
 
+async def _unwritten_when_told(durability: Durability, directory: Path) -> list[int]:
+    """Append with a reader waiting; return how much of the file was in memory alone when either was told."""
+    found: list[int] = []
+    with EmbeddedServer(directory, durability) as running:
+        log, reading = RedisLog(running.socket_path), RedisLog(running.socket_path)
+        await log.create(command_frame(0))
+        (path,) = await asyncio.to_thread(lambda: list((directory / "appendonlydir").glob("*.incr.aof")))
+
+        def look() -> None:
+            pages = unwritten_pages(path)
+            if pages is None:
+                pytest.skip("this kernel does not tell what a file has in memory alone")
+            found.append(pages)
+
+        async def read(seq: int) -> None:
+            assert [seq] == [entry.seq for entry in await reading.read_commands(seq - 1, 1, wait_ms=5_000)]
+            look()
+
+        for n in range(1, 41):
+            waiting = asyncio.create_task(read(n + 1))
+            await asyncio.sleep(0)
+            await log.append_command(command_frame(n))
+            look()
+            await waiting
+        await log.close()
+        await reading.close()
+    return found
+
+
+async def test_in_strict_mode_what_is_told_is_on_disk(tmp_path: Path) -> None:
+    """The kernel has nothing left to write when an append is confirmed, nor when a reader is given an entry;
+    with the other setting it mostly has, so it would be seen.
+    """
+    relaxed = await _unwritten_when_told("relaxed", tmp_path / "relaxed")
+    if sum(pages > 0 for pages in relaxed) < len(relaxed) // 2:
+        pytest.skip("this file system does not keep what is written in memory first")
+
+    assert 80 * [0] == await _unwritten_when_told("strict", tmp_path / "strict")
+
+
 async def test_a_waiting_reader_is_told_when_the_server_goes(server: ServerHarness) -> None:
     """It does not wait on for an answer that cannot come, and the handle reconnects when used again."""
     log = await filled(server, 1)
@@ -143,6 +186,25 @@ async def test_a_server_that_is_not_there_is_unavailable() -> None:
     with pytest.raises(LogUnavailableError):
         await log.last_command_seq()
     assert log.connections == 0
+
+
+@pytest.mark.parametrize("answer", [b"HTTP/1.1 400 Bad Request\r\n\r\n", b"SSH-2.0-OpenSSH_9.6\r\n"])
+async def test_a_server_of_another_kind_is_named(answer: bytes) -> None:
+    """Its place is, without the password of the address; it may pass, as any server that is unavailable."""
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.read(100)
+        writer.write(answer)
+        writer.close()
+
+    async with await asyncio.start_server(serve, "127.0.0.1", 0) as other:
+        port = other.sockets[0].getsockname()[1]
+        log = RedisLog(f"redis://user:secret@127.0.0.1:{port}/0")
+        with pytest.raises(ForeignServerError, match=f"at 127.0.0.1:{port} is no Redis") as caught:
+            await log.check_server()
+        assert isinstance(caught.value, LogUnavailableError)
+        assert "secret" not in str(caught.value)
+        await log.close()
 
 
 async def test_scripts_forgotten_between_entries_are_loaded_again(server: ServerHarness) -> None:

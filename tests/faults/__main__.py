@@ -44,6 +44,7 @@ DRIVERS = {
     "server-strict": Driver(lambda count: servers.server_killed(count, "strict"), 20, 2),
     "failover": Driver(servers.failed_over, 20, 1),
     "writer-frozen": Driver(writers.writer_frozen, 50, 3),
+    "writer-overtaken": Driver(writers.writer_overtaken, 20, 2),
     "writer-cut-off": Driver(writers.writer_cut_off, 20, 2),
     "file-cut": Driver(servers.file_cut, 200, 10),
     "bits-flipped": Driver(flips.bits_flipped, 1_000, 100),

@@ -8,8 +8,9 @@ from random import Random
 
 from exchange import config
 from tests.faults.proxy import proxied
-from tests.faults.rig import LEASE_MS, Rig, Row, loaded, rigged, row, settle, settled
-from tests.integration.processes import ROOT, Process, environment
+from tests.faults.rig import LEASE_MS, Load, Rig, Row, loaded, rigged, row, settle, settled
+from tests.integration.processes import ROOT, Process, environment, is_frozen
+from tests.waiting import until
 
 DYING = ROOT / "tests" / "faults" / "dying.py"
 KILLS_PER_LOG = 25
@@ -87,7 +88,7 @@ async def _kill_some(result: Row, count: int, take_overs: TakeOvers) -> int | st
 
 
 class Dying(Process):
-    """A process that kills itself, with SIGKILL, at a point of its own code; see `dying`."""
+    """A process that kills or freezes itself at a point of its own code; see `dying`."""
 
     def __init__(self, rig: Rig, point: str, after: int, *arguments: str) -> None:
         self.output = rig.directory / f"dying-{point}-{after}.log"
@@ -147,6 +148,55 @@ async def writer_frozen(count: int) -> Row:
                     result.notes += [f"{count} old writers fenced", take_overs.note]
 
     return await row("SIGSTOP the writer, standby, SIGCONT", count, work)
+
+
+async def writer_overtaken(count: int) -> Row:
+    """Freeze a writer before an append, let another take the lease and freeze before its first: the old one
+    is resumed while the log is still as it left it, and only the term says that its append comes too late.
+    """
+
+    async def work(result: Row) -> None:
+        with rigged() as rig:
+            first = rig.writer()
+            async with loaded(rig.url) as load:
+                first.send(signal.SIGKILL)
+                for n in range(count):
+                    failure = await _overtake(rig, load, 1 + n % 7)
+                    if failure:
+                        result.notes.append(f"freeze {n + 1}: {failure}")
+                        return
+                    result.tick()
+                rig.writer()
+                if await settled(load, result):
+                    result.passed = count
+                    result.notes.append(f"{count} late appends refused by the term alone")
+
+    return await row("SIGCONT an overtaken writer before the new one appends", count, work)
+
+
+async def _overtake(rig: Rig, load: Load, after: int) -> str:
+    """Let a writer be overtaken and resumed first; return "" or what does not hold."""
+    arguments = ("writer", "--redis-url", rig.url, "--lease-ms", str(LEASE_MS))
+    old = Dying(rig, "before-append", after, *arguments)
+    new: Dying | None = None
+    try:
+        await until(lambda: is_frozen(old.pid), "freeze of the old writer")
+        new = Dying(rig, "before-append", 1, *arguments, "--standby")
+        await until(lambda: is_frozen(new.pid), "freeze of the new writer")
+        head = await load.log.event_head()
+        old.send(signal.SIGCONT)
+        code = await old.code()
+        if code != config.EXIT_FENCED or await load.log.event_head() != head:
+            return f"the old writer ended with {code}, the head is {await load.log.event_head()}, not {head}"
+        new.send(signal.SIGCONT)
+        await load.more()
+        new.send(signal.SIGKILL)
+        await new.code()
+    finally:
+        old.end()
+        if new is not None:
+            new.end()
+    return ""
 
 
 async def writer_cut_off(count: int) -> Row:

@@ -99,11 +99,21 @@ class Process:
 
 def is_running(pid: int) -> bool:
     """Tell whether a process lives; one that ended and was not waited for does not."""
+    return _status(pid) not in ("", "Z")
+
+
+def is_frozen(pid: int) -> bool:
+    """Tell whether a process was stopped by a signal."""
+    return _status(pid) == "T"
+
+
+def _status(pid: int) -> str:
+    """Return the letter that the kernel has for what a process does, "" when there is none of that id."""
     try:
         stat = Path(f"/proc/{pid}/stat").read_text()
     except FileNotFoundError:
-        return False
-    return stat.rpartition(")")[2].split()[0] != "Z"
+        return ""
+    return stat.rpartition(")")[2].split()[0]
 
 
 def free_ports() -> int:

@@ -18,6 +18,7 @@ from events.frame import CommandFrame, close_command_frame
 from events.log import Head
 from events.redis import RedisLog
 from exchange import config
+from exchange.archiving import export_log, import_log, opened
 from exchange.cli import app
 from tests.integration.test_cli import ALICE, exchange, trade
 from tests.venue import money
@@ -138,6 +139,30 @@ def test_a_directory_is_replayed_without_a_server(
     assert "there is no archive" in refused(
         config.EXIT_UNAVAILABLE, "replay", "--archive", tar.parent / "none"
     )
+
+
+async def test_what_is_moved_tells_how_far_it_is(data_dir: Path, tmp_path: Path) -> None:
+    """Export, packing, unpacking and import get to their end in steps: there is a bar for who waits."""
+    told: list[tuple[int, int]] = []
+
+    def tell(done: int, total: int) -> None:
+        assert 0 < done <= total
+        told.append((done, total))
+
+    tar = str(tmp_path / "again.tar")
+    with EmbeddedServer(data_dir) as here, EmbeddedServer(tmp_path / "there") as there:
+        log, target = RedisLog(here.socket_path), RedisLog(there.socket_path)
+        last = (await log.event_head()).seq
+        await export_log(log, tar, tell)
+        assert [(last, last), *((n, 6) for n in range(1, 7))] == told  # three folders with a file each
+        told.clear()
+        with opened(tar, tell) as archive:
+            assert (6, 6) == told[-1]
+            told.clear()
+            await import_log(target, archive, tell)
+        assert 2 * [(last, last)] == told  # checked, put back
+        await log.close()
+        await target.close()
 
 
 @pytest.mark.parametrize(("commands", "events"), [(6, 6), (9, 4)])

@@ -215,3 +215,18 @@ def test_a_report_that_cannot_be_written_is_said(
 def test_without_a_log_nothing_is_said_to_be_clean(tmp_path: Path) -> None:
     """No server there: exit code 3."""
     assert config.EXIT_UNAVAILABLE == run("verify", "--data-dir", tmp_path / "none").exit_code
+
+
+def test_the_snapshots_of_an_archive_go_where_it_is_said(venue: Scene, tmp_path: Path) -> None:
+    """No data directory belongs to an archive, and none is made: without --directory nothing is written."""
+    archive, directory = tmp_path / "archive", tmp_path / "near"
+    asyncio.run(export_log(log_of(venue.venue), str(archive)))
+
+    refused = run("snapshots", "--archive", archive, "--data-dir", tmp_path / "data")
+    (made,) = lines(run("snapshots", "--archive", archive, "--every", 5, "--directory", directory, "--json"))
+
+    assert config.EXIT_USAGE == refused.exit_code
+    assert "--directory" in refused.stderr
+    assert not (tmp_path / "data").exists()
+    assert str(directory) == made["directory"]
+    assert list(directory.iterdir())

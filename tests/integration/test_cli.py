@@ -4,8 +4,10 @@ import asyncio
 import json
 import signal
 import subprocess
+import threading
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
 
@@ -395,6 +397,23 @@ def test_a_server_that_does_not_keep_the_log_is_refused(tmp_path: Path) -> None:
         ended = subprocess.run(command, env=environment(), capture_output=True, timeout=DEADLINE_S)
     assert config.EXIT_SETTINGS == ended.returncode
     assert b"set maxmemory-policy noeviction" in ended.stderr
+
+
+@pytest.mark.parametrize("process", ["writer", "intake", "up"])
+def test_a_server_that_is_no_redis_is_named(tmp_path: Path, process: str) -> None:
+    """A web server at the address is asked a few times, named, and given up with exit code 3."""
+    with ThreadingHTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler) as other:
+        serving = threading.Thread(target=other.serve_forever)
+        serving.start()
+        port = other.server_address[1]
+        command = foldex(process, "--redis-url", f"redis://127.0.0.1:{port}")
+        ended = subprocess.run(
+            command, env=environment(), cwd=tmp_path, capture_output=True, timeout=DEADLINE_S
+        )
+        other.shutdown()
+        serving.join()
+    assert config.EXIT_UNAVAILABLE == ended.returncode, ended.stderr
+    assert f"what answers at 127.0.0.1:{port} is no Redis or Valkey server" in ended.stderr.decode()
 
 
 def test_help_names_the_exit_codes() -> None:

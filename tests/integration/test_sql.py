@@ -160,6 +160,27 @@ async def test_a_damaged_archive_is_not_the_querys_fault(tmp_path: Path, is_gone
         await query("SELECT count(*) FROM events", archive, None)
 
 
+def test_what_is_answered_was_compared_with_its_checksum(tmp_path: Path) -> None:
+    """A flipped bit anywhere in a file is found, also where no column that the query reads is touched."""
+    asyncio.run(archive_of(tmp_path, traded().as_log(), 12))
+    (commands,) = (tmp_path / "commands").iterdir()
+    whole = commands.read_bytes()
+    for place in (10, len(whole) // 2, len(whole) - 20):
+        commands.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        result = run("sql", "SELECT count(*) FROM trades", "--archive", tmp_path)
+        assert config.EXIT_CORRUPT == result.exit_code
+        assert f"the archive's file commands/{commands.name} does not match" in result.stderr
+
+
+async def test_only_what_is_for_queries_is_listed(log: Both) -> None:
+    """SHOW TABLES names the seven views, and none of what they are made of; each says its columns."""
+    views = ["balances", "commands", "events", "liquidations", "orders", "positions", "trades"]
+
+    assert [(name,) for name in views] == await rows("SHOW TABLES", *log)
+    for name in views:
+        assert await rows(f"DESCRIBE {name}", *log)
+
+
 @pytest.mark.parametrize(
     ("sql", "said"),
     [

@@ -2,24 +2,29 @@
 
 from collections.abc import Callable, Sequence
 from itertools import chain
+from pathlib import Path
 from random import Random
 
 import pytest
 from typer.testing import CliRunner
 
+from events import snapshot as files
 from events.appender import Appender
 from events.events import Deposited, Event
 from events.frame import CommandFrame, EventEntry, Groups, close_encoded_frame
-from events.log import Head, Lease, LogUnavailableError, Place
+from events.log import EventReader, Head, Lease, LogUnavailableError, Place
 from events.memory import MemoryLog
+from events.snapshot import Snapshot
 from events.values import Outcome
-from exchange import deciding, segmenter, watch, writer
+from exchange import deciding, fold, segmenter, watch, writer
 from exchange.aggregate import decide, liquidation
 from exchange.aggregate.failing import Failures
+from exchange.aggregate.image import restore
 from exchange.aggregate.origins import Origin
 from exchange.aggregate.state import Exchange
 from exchange.intake import service
 from exchange.intake.errors import NOT_EXECUTED
+from exchange.simulation.audit import LEAD_NS
 from exchange.simulation.cli import app
 from exchange.simulation.plan import Plan
 from exchange.simulation.run import COMMANDS_DEFAULT, MakeStore, simulate
@@ -214,6 +219,78 @@ def test_a_trim_of_what_is_still_needed_is_found(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setattr(segmenter, "first_to_keep", keep_little)
     monkeypatch.setattr(segmenter, "trim", trim)
     assert first_finding(concerns=lambda plan: plan.has_archive and plan.intensity > 0)
+
+
+def _without_the_past(previous_ns: int, time_ns: int, clock_ns: int) -> int:
+    return min(time_ns, clock_ns + LEAD_NS)
+
+
+def _without_the_bound(previous_ns: int, time_ns: int, clock_ns: int) -> int:
+    return max(previous_ns, time_ns)
+
+
+def _without_the_frame(previous_ns: int, time_ns: int, clock_ns: int) -> int:
+    return max(previous_ns, clock_ns + LEAD_NS)
+
+
+def _standing_still(previous_ns: int, time_ns: int, clock_ns: int) -> int:
+    return previous_ns or time_ns
+
+
+@pytest.mark.parametrize(
+    "propose", [_without_the_past, _without_the_bound, _without_the_frame, _standing_still]
+)
+def test_a_clock_that_goes_wrong_is_found(
+    monkeypatch: pytest.MonkeyPatch, propose: Callable[[int, int, int], int]
+) -> None:
+    """The writer lets the exchange's time go back, or as far ahead as anybody says, or stand."""
+    monkeypatch.setattr(writer, "propose_now", propose)
+    # That it goes back no state even applies.
+    assert "the exchange's time is" in first_finding() or propose is _without_the_past
+
+
+def _breaks_snapshots(plan: Plan) -> bool:
+    return plan.intensity > 0 and plan.disturbance_s < 4
+
+
+def test_a_start_that_gives_up_at_a_broken_snapshot_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The newest file is the only one that is tried."""
+
+    def load_first(
+        directory: Path, restore: Callable[[Snapshot], Exchange], *, log_id: str | None = None
+    ) -> tuple[Snapshot, Exchange] | None:
+        for path in files.find(directory)[:1]:
+            snapshot = files.load(path)
+            return snapshot, restore(snapshot)
+        return None
+
+    monkeypatch.setattr(fold, "load_newest", load_first)
+    assert " ended: " in first_finding(concerns=_breaks_snapshots)
+
+
+def test_a_start_that_believes_a_broken_snapshot_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No checksum is compared, nor the digest of what a snapshot holds."""
+    monkeypatch.setattr(files, "_checksum", lambda head, body: bytes(files.CHECKSUM_BYTES))
+    monkeypatch.setattr(fold, "restore_snapshot", lambda snapshot: restore(snapshot.body))
+    assert first_finding(concerns=_breaks_snapshots)
+
+
+def test_a_start_from_the_snapshot_of_another_log_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The newest good snapshot is taken, whatever log it is of, and its place is not looked up."""
+
+    async def place(self: fold.Fold, snapshot: Snapshot, state: Exchange) -> None:
+        after = Head(seq=snapshot.seq, chain_hash=snapshot.chain_hash)
+        self._reader = EventReader(self._whole_log, log_id=snapshot.log_id, after=after)
+        self.state = state
+        self.events = snapshot.events
+        self.command_checksum = snapshot.command_checksum
+
+    async def nameless(self: fold.Fold) -> None:
+        """Return no name of the log."""
+
+    monkeypatch.setattr(fold.Fold, "_place", place)
+    monkeypatch.setattr(fold.Fold, "_name_of_log", nameless)
+    assert " ended: " in first_finding(concerns=_breaks_snapshots)
 
 
 def test_a_failing_seed_is_named_with_the_way_to_see_it_again(monkeypatch: pytest.MonkeyPatch) -> None:

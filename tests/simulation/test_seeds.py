@@ -9,6 +9,7 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from exchange.simulation.breakage import Breakage
 from exchange.simulation.cli import report
 from exchange.simulation.run import simulate
 from exchange.simulation.server import RATES, Fault
@@ -26,6 +27,8 @@ MET = (
         "digests compared",
         "frame duplicate",
     ),
+    *(breakage.value for breakage in Breakage),
+    "snapshot_skipped",
     *("append_unconfirmed", "log_full", "frame origin_closed", "trades", "client told nothing"),
     *(
         "client told not_executed",

@@ -46,6 +46,11 @@ def files_of(path: Path) -> list[Path]:
     return sorted(file for file in path.rglob("*") if file.suffix in (".parquet", ".json"))
 
 
+def list_files(path: Path) -> list[Path]:
+    """Return all files in the folders of an archive, drafts too."""
+    return sorted(path.glob("*/*"))
+
+
 async def read_all(path: Path) -> None:
     """Read both streams of an archive as a consumer does, checking all that there is to check."""
     stored = ArchivedLog(path)
@@ -148,6 +153,70 @@ async def test_an_archive_is_continued(tmp_path: Path) -> None:
     assert not leftover.exists()
     assert 12 == writer.archived_seq
     assert log.events[4:] == await ArchivedLog(tmp_path).read_events(4, 100)
+
+
+async def test_a_segment_that_lost_its_manifest_stays_until_its_entries_are_archived(tmp_path: Path) -> None:
+    """It looks as an interrupted write does, and may be all that is left of entries that were trimmed."""
+    log = traded().as_log()
+    await archived(tmp_path, log, 4, 5)
+    lost, *_ = sorted((tmp_path / "segments").iterdir())[1:]
+    content = {file: file.read_bytes() for file in files_of(tmp_path) if file != lost}
+    manifest = lost.read_bytes()
+    lost.unlink()
+
+    pairs = await answered(log)
+    for length in (0, 4):  # entries 5 to 8: not all of those of the segment, which ends with 9
+        writer = SegmentWriter(tmp_path)
+        assert 4 == writer.archived_seq
+        for command, verified in pairs[4:][:length]:
+            writer.add(command, verified, LOG_ID)
+        writer.flush()
+        writer.close()
+        assert content == {file: file.read_bytes() for file in content}
+
+    (shorter,) = set(files_of(tmp_path / "segments")) - set(content)
+    shorter.unlink()
+    lost.write_bytes(manifest)
+    assert log.events[4:9] == await ArchivedLog(tmp_path).read_events(4, 5)
+    lost.unlink()
+    await archived(tmp_path, log, 100)
+    assert not any(file.name.endswith("-000000000009.parquet") for file in files_of(tmp_path))
+
+
+async def test_what_is_left_of_the_very_segment_is_overwritten(tmp_path: Path) -> None:
+    """Files and drafts under the names of the segment that is written next: it is whole, no draft is left."""
+    log = traded().as_log()
+    await archived(tmp_path, log, 4)
+    for name in (
+        "commands/000000000005-000000000012.parquet",
+        "events/000000000005-000000000012.parquet.new",
+    ):
+        (tmp_path / name).write_bytes(b"half")
+
+    await archived(tmp_path, log, 100)
+
+    await read_all(tmp_path)
+    assert 6 == len(list_files(tmp_path))
+
+
+async def test_every_file_is_checked_and_the_damaged_one_is_named(tmp_path: Path) -> None:
+    """A flipped bit in any file of any segment; progress is told by segment."""
+    await archived(tmp_path, traded().as_log(), 3, 4, 100)
+    told: list[tuple[int, int]] = []
+    stored = ArchivedLog(tmp_path)
+    stored.check_files(lambda *place: told.append(place))
+    assert [(1, 3), (2, 3), (3, 3)] == told
+
+    for segment in stored.segments:
+        for name in (segment.commands_file, segment.events_file):
+            content = bytearray((tmp_path / name).read_bytes())
+            content[len(content) // 2] ^= 4
+            (tmp_path / name).write_bytes(content)
+            with pytest.raises(CorruptLogError, match=f"the archive's file {name} does not match") as caught:
+                stored.check_files()
+            assert segment.first_seq <= caught.value.seq <= segment.last_seq
+            content[len(content) // 2] ^= 4
+            (tmp_path / name).write_bytes(content)
 
 
 async def test_files_of_others_are_left_alone(tmp_path: Path) -> None:

@@ -6,22 +6,23 @@ from typing import Any
 import msgspec
 import pytest
 
-from events.commands import Deposit
+from events.commands import Deposit, SetIndexPrice
 from events.events import (
     Event,
     LiquidationFeeCharged,
     LiquidationFinished,
     LiquidationStarted,
+    MarkPriceChanged,
     OrderCancelled,
     PositionDeleveraged,
     PositionTakenOver,
 )
-from events.values import LiquidationResult
-from exchange.aggregate import deleverage, liquidation, ranking, waterfall
+from events.values import IndexSource, LiquidationResult, RankRow
+from exchange.aggregate import deleverage, index, liquidation, mark, ranking, waterfall
 from tests.audited import BTC, Change, Scene, audit, pooled, scene
 from tests.planted import IS_COMPILED
 from tests.unit.test_purity import ROOT, imports
-from tests.venue import every, money, only
+from tests.venue import Trader, Venue, every, money, only, spec
 
 
 def reduced() -> Scene:
@@ -71,8 +72,57 @@ def bracketed() -> Scene:
     return s
 
 
+def queued() -> Scene:
+    """Return a story: no fund, three shorts of different leverage, of which two are deleveraged."""
+    s = scene(fund="0")
+    s.alice.mode(BTC, "ISOLATED")
+    s.alice.leverage(BTC, 10)
+    for buyer, leverage in ((s.alice, 5), (s.alice, 20), (s.bob, 2)):
+        short = s.venue.account("2000")
+        short.mode(BTC, "ISOLATED")
+        short.leverage(BTC, leverage)
+        short.sell(BTC, "0.05", "50000")
+        buyer.buy(BTC, "0.05", "50000")
+    s.venue.index(BTC, "44000")
+    s.venue.liquidate(s.alice, BTC)
+    return s
+
+
+def handed_down() -> Scene:
+    """Return a story: the fund takes 0.1 BTC at 45,100 over, and has to give them up at 28,000."""
+    s = scene(fund="1600")
+    s.open(BTC, "BUY", "0.1", "50000", mode="ISOLATED", leverage=10)
+    s.venue.index(BTC, "45100")
+    s.venue.liquidate(s.alice, BTC)
+    s.venue.index(BTC, "28000")
+    return s
+
+
+def quoted() -> Scene:
+    """Return a story: three sources, one of them outlying; bids, asks and trades; then sold to a bid."""
+    s = Scene(venue := Venue(specs=(spec(BTC, source_band=5_000_000),), fund="100000"), *_two(venue))
+    s.venue.index(BTC, "50000")
+    s.open(BTC, "BUY", "0.1", "50000", mode="ISOLATED", leverage=10)
+    for price in ("47500", "44500"):
+        s.bob.buy(BTC, "0.1", str(int(price[:2]) * 1000 - 100))
+        s.bob.sell(BTC, "0.1", "52000")
+        ticks = s.venue.ticks(BTC, price)
+        sources = tuple(
+            IndexSource(source=name, price_ticks=ticks + away, raw=price)
+            for name, away in (("a", 0), ("b", 5), ("c", ticks))
+        )
+        s.venue.send(SetIndexPrice(market=BTC, sources=sources))
+    s.venue.liquidate(s.alice, BTC)
+    return s
+
+
+def _two(venue: Venue) -> tuple[Trader, Trader]:
+    return venue.account("1000"), venue.account("1000000")
+
+
 STORIES: dict[str, Callable[[], Scene]] = {
-    each.__name__: each for each in (reduced, taken_over, deleveraged, pooled, bracketed)
+    each.__name__: each
+    for each in (reduced, taken_over, deleveraged, pooled, bracketed, queued, handed_down, quoted)
 }
 
 
@@ -81,7 +131,7 @@ def test_what_the_rules_make_is_clean(story: str) -> None:
     """Every way a liquidation ends is derived again, without a finding."""
     evidence = audit(STORIES[story]().venue.log)
 
-    assert ([], 1) == (evidence.findings, evidence.liquidations)
+    assert ([], 1 + evidence.of_fund) == (evidence.findings, evidence.liquidations)
 
 
 def changed(kind: type[Event], **fields: object) -> Change:
@@ -114,6 +164,91 @@ def reversed_rank(*arguments: Any) -> ranking.Ranking:
     return ranking.Ranking([(0, (row.account_id, int(row.leg)), row) for row in rows])
 
 
+def first_rows(part: Any, ranking: ranking.Ranking, step: Any) -> tuple[RankRow, ...]:
+    """Say that the first of a ranking are those who are next."""
+    return tuple(ranking.rows[:10])
+
+
+@pytest.mark.skipif(IS_COMPILED, reason="nothing can be planted in compiled rules")
+@pytest.mark.parametrize(
+    ("module", "name", "rule", "said"),
+    [
+        (mark, "median", min, "the mark is "),
+        (index, "median", min, "the index is 445000, its inputs make 445002"),
+        (mark, "_next_basis_average", lambda average, *_: average, "the average basis is 0, its inputs make"),
+        (mark, "_funding_ticks", lambda market, ticks, left_ns: ticks + 1, "the funding view is "),
+        (mark, "BASIS_UPDATES", 3, "the average basis is "),
+        (
+            index,
+            "_is_old",
+            lambda source, *_: source.source == "c",
+            "as stale, it should be left out as outly",
+        ),
+    ],
+)
+def test_a_mark_of_other_rules_is_found(
+    monkeypatch: pytest.MonkeyPatch, module: Any, name: str, rule: Any, said: str
+) -> None:
+    """Index, view or mark are not what their inputs make: at the update, and at who was liquidated by it."""
+    monkeypatch.setattr(module, name, rule)
+
+    found = audit(quoted().venue.log).findings
+
+    assert {"necessary"} == {finding.rule for finding in found}
+    assert any(said in finding.what for finding in found if finding.liquidation_id == 0), found
+    assert any("is not what its inputs make" in finding.what for finding in found if finding.liquidation_id)
+
+
+@pytest.mark.parametrize(
+    ("change", "said"),
+    [
+        (changed(MarkPriceChanged, last_ticks=450_000), "the last trade is 450000"),
+        (changed(MarkPriceChanged, bid_ticks=1), "the best bid is 1, its inputs make 469000"),
+        (changed(MarkPriceChanged, index_ticks=450_000), "the index is 450000, its inputs make"),
+    ],
+)
+def test_an_input_that_is_not_the_states_is_found(change: Change, said: str) -> None:
+    """The book and the last trade are known at each update, and what the event says of them is compared."""
+    found = audit(quoted().venue.log, change).findings
+
+    assert any(said in finding.what for finding in found), found
+
+
+@pytest.mark.parametrize("story", ["reduced", "pooled"])
+def test_a_cause_that_is_none_is_found(story: str) -> None:
+    """An entry behind which the bucket was healthy, none at all, or one that was not there yet."""
+    s = STORIES[story]()
+    seq = len(s.venue.log)
+
+    for cause_seq in (0, 2, seq):
+        (finding,) = audit(s.venue.log, changed(LiquidationStarted, cause_seq=cause_seq)).findings
+        assert (seq, "necessary", 1) == (finding.seq, finding.rule, finding.liquidation_id)
+        assert f"names entry {cause_seq} as its cause" in finding.what
+
+
+def test_any_entry_behind_which_a_bucket_was_due_is_a_cause() -> None:
+    """It was due, recovered, and is due again: either time may be what the liquidator saw; between is not."""
+    s = scene()
+    s.open(BTC, "BUY", "0.1", "50000", mode="ISOLATED", leverage=10)
+    seqs = []
+    for price in ("30000", "50000", "30000"):
+        s.venue.index(BTC, price)
+        seqs.append(len(s.venue.log))
+    s.venue.liquidate(s.alice, BTC)
+
+    found = [audit(s.venue.log, changed(LiquidationStarted, cause_seq=seq)).findings for seq in seqs]
+
+    assert [True, False, True] == [findings == [] for findings in found]
+
+
+def test_the_cause_of_the_funds_own_liquidation_is_its_index_update() -> None:
+    """Nobody asks for it: it follows the mark in the same entry."""
+    found = audit(handed_down().venue.log, changed(LiquidationStarted, cause_seq=1)).findings
+
+    assert {1, 2} == {finding.liquidation_id for finding in found}
+    assert "is the index update that it follows" in found[-1].what
+
+
 @pytest.mark.skipif(IS_COMPILED, reason="nothing can be planted in compiled rules")
 @pytest.mark.parametrize(
     ("story", "module", "name", "rule", "said"),
@@ -128,6 +263,8 @@ def reversed_rank(*arguments: Any) -> ranking.Ranking:
         ),
         ("taken_over", liquidation, "_can_bear", lambda *_: False, "the fund could have borne it"),
         ("deleveraged", (deleverage, waterfall), "rank", reversed_rank, "the ranking is another"),
+        ("queued", deleverage, "_following", lambda *_: (), "next are none; by the ranking 6 BOTH"),
+        ("queued", deleverage, "_following", first_rows, "next are 5 BOTH, 4 BOTH, 6 BOTH; by the ranking 6"),
         ("reduced", liquidation, "charge", lambda amount, rate: 7, "the fee is 7"),
         ("reduced", liquidation, "_cancel_orders", lambda case: None, "was left open"),
     ],
@@ -258,6 +395,7 @@ def test_an_answer_that_could_do_nothing_ends_the_wait() -> None:
     [
         ("exact", set()),
         ("facts", {"account", "market", "state"}),
+        ("marks", {"market", "state"}),
         ("ranks", {"account", "market", "state"}),
         ("waterfall", {"account", "state"}),
         ("lateness", {"account", "state"}),

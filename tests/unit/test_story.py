@@ -1,18 +1,24 @@
 """The story of a liquidation, the list of them, an account at a moment: on logs one can check in the head."""
 
 import sys
+from fractions import Fraction
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from events.events import TradeExecuted
+from events.frame import EventEntry
+from events.log import CorruptLogError, EventReader, VerifiedEvents
 from events.memory import MemoryLog
 from events.snapshot import find
+from events.values import Leg, RankRow
 from exchange.audit import chart
 from exchange.audit.account_view import account_view, changes
 from exchange.audit.cases import CaseFilter, read_cases
 from exchange.audit.narrative import describe_story, input_lines, sections_of, worksheet_lines
 from exchange.audit.page import page_of
+from exchange.audit.ranks import score_of
 from exchange.audit.story import Story, tell
 from exchange.audit.travel import (
     BadMomentError,
@@ -119,17 +125,36 @@ async def test_a_pool_is_told_with_all_its_positions() -> None:
 
 
 async def test_the_ranking_is_in_the_story() -> None:
-    """Who was deleveraged, at which place, with the figures of the score."""
+    """Who was deleveraged, at which place, with the figures of the score and the score they make."""
     s = scene(fund="0")
     s.open(BTC, "BUY", "0.1", "50000", mode="ISOLATED", leverage=10)
     s.venue.index(BTC, "44000")
     s.venue.liquidate(s.alice, BTC)
 
-    titles = {section.title: section for section in sections_of(await story_of(s))}
+    story = await story_of(s)
+    titles = {section.title: section for section in sections_of(story)}
 
     (row,) = titles["The ranking"].rows
     assert (BTC, "ranked", "0", str(s.bob.account_id)) == row[:4]
-    assert ("600.00000000", "-5000.00000000", "4400.00000000") == row[5:8]
+    assert ("600.00000000", "-5000.00000000", "4400.00000000", "1000600.00000000") == row[5:9]
+    # 600 / 5000, 4400 / 1000600, and the product, of which only the fraction is exact.
+    assert ("0.12000000", "0.00439736", "0.00052768", "0.100") == row[9:]
+    assert len(row) == len(titles["The ranking"].head)
+    (plain,) = describe_story(story)["ranking"]
+    assert str(Fraction(600, 5000) * Fraction(4400, 1_000_600)) == plain["score_exact"]
+
+
+async def test_a_loser_is_ranked_by_his_ratio_through_his_leverage() -> None:
+    """Without profit the score is profit ratio / leverage; without equity there is none."""
+    row = RankRow(account_id=2, leg=Leg.BOTH, unrealised=-300, entry_cost=-1_000, notional=1_300, equity=260)
+    score = score_of(row)
+    assert score is not None
+    assert (Fraction(-3, 10), Fraction(5), Fraction(-3, 50)) == (
+        score.profit_ratio,
+        score.leverage,
+        score.score,
+    )
+    assert score_of(replace(row, equity=0)) is None
 
 
 async def test_a_page_holds_all_and_loads_nothing() -> None:
@@ -272,6 +297,34 @@ async def test_snapshots_lead_to_the_same_state(tmp_path: Path) -> None:
     for seq in range(1, len(s.venue.log) + 1):
         near, alone = await travel(log, [tmp_path], seq), await travel(log, (), seq)
         assert (alone.state.digest(), alone.events) == (near.state.digest(), near.events)
+
+
+async def test_what_is_before_a_liquidation_is_verified_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The number is looked up among the entries that begin one; all else is decoded once, on the way."""
+    s = fallen()
+    log = log_of(s.venue)
+    verified: list[int] = []
+    verify = EventReader.verify
+
+    def count(self: EventReader, entry: EventEntry) -> VerifiedEvents:
+        verified.append(entry.seq)
+        return verify(self, entry)
+
+    monkeypatch.setattr(EventReader, "verify", count)
+    await tell(log, (), 1)
+
+    assert [1, *range(1, len(log.events) + 1)] == verified  # entry 1 also for the log's name
+
+
+async def test_damage_is_not_taken_for_a_liquidation_that_is_not_there() -> None:
+    """Where no such number is found, the log is verified before that is said."""
+    s = fallen()
+    log = log_of(s.venue)
+    entry = log.events[-1]
+    log.events[-1] = replace(entry, body=entry.body.replace(b"liquidation_started", b"liquidation_startet"))
+
+    with pytest.raises(CorruptLogError):
+        await tell(log, (), 1)
 
 
 async def test_a_story_reads_from_before_the_opening(tmp_path: Path) -> None:

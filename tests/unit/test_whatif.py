@@ -1,10 +1,12 @@
 """The other run: the same without a change, different only by what was changed, and still a log."""
 
 import asyncio
+import io
 from pathlib import Path
 
 import msgspec
 import pytest
+from rich.console import Console
 
 from events.commands import Deposit, OpenAccount
 from events.events import CommandFailed, Deposited, Event
@@ -31,8 +33,10 @@ from exchange.whatif.changes import ChangeError, read_changes
 from exchange.whatif.course import Course, WhatIfError, run_again
 from exchange.whatif.example import BTC, CARL, ETH, IDA, SOL, TESS, example_log
 from exchange.whatif.outcome import worth
+from exchange.whatif.report import plain, print_report
 from exchange.whatif.requests import RecordedRequests, read_requests
 from tests.fixtures.recorder import WRITER, small
+from tests.planted import IN_DECIDING, IN_ENCODING, IN_TRADING, IS_COMPILED, plant
 from tests.recorded import LOG_ID, Recorded
 from tests.traded import LoggedVenue
 from tests.venue import money
@@ -150,6 +154,56 @@ def test_recorded_failures_are_taken_as_given() -> None:
     ((seq, event),) = other.failures
     assert isinstance(event, CommandFailed)
     assert (7, 1, 110) == (seq, event.index, other.now.accounts[2].wallet)
+
+
+@pytest.mark.skipif(IS_COMPILED, reason="nothing can be planted in compiled rules")
+@pytest.mark.parametrize("word", [IN_DECIDING, IN_ENCODING, IN_TRADING])
+def test_what_fails_in_the_other_run_alone_is_recorded_there(
+    monkeypatch: pytest.MonkeyPatch, word: str
+) -> None:
+    """The run goes on as a writer does: three failures block the account; the run verifies as a log."""
+    venue = LoggedVenue()
+    venue.index(BTC, "50000")
+    alice, bob = venue.account("10000"), venue.account("10000")
+    for n in range(4):
+        alice.sell(BTC, "0.002", "50000", client_id=f"rests-{n}")
+        bob.buy(BTC, "0.002", "50000", client_id=word if n < 3 else "good")
+    log = venue.as_log()
+    plant(monkeypatch.setattr, monkeypatch.setitem)
+    copy = Copy(LOG_ID)
+
+    course = asyncio.run(run_again(log, read_changes(wallet=[f"{alice.account_id}=+1"]), on_entry=copy.add))
+
+    events = [event for _, event in course.failed]
+    assert 3 == len(events)
+    assert {bob.account_id} == {event.account_id for event in events if isinstance(event, CommandFailed)}
+    assert bob.account_id in course.now.blocked
+    assert not course.then.blocked
+    assert [BTC] == [each.market.symbol for each in course.then.accounts[bob.account_id].positions.values()]
+    assert [] == held(course, bob.account_id)
+    assert [] == course.failures
+    course.now.check_identities()
+    verified = asyncio.run(verify(copy.log, Extent(decide=True)))
+    assert (None, course.now.digest()) == (verified.finding, verified.digest)
+    report = plain(course, read_changes(wallet=[f"{alice.account_id}=+1"]), [])
+    assert 3 == len(report["failed"])
+    console = Console(file=io.StringIO(), width=200)
+    print_report(console, report)
+    assert 3 == console.file.getvalue().count("failed now")  # type: ignore[attr-defined]
+
+
+@pytest.mark.skipif(IS_COMPILED, reason="nothing can be planted in compiled rules")
+def test_what_fails_without_a_change_is_not_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A build that cannot carry out what is recorded says nothing about what would have been."""
+    venue = LoggedVenue()
+    venue.index(BTC, "50000")
+    alice = venue.account("10000")
+    alice.sell(BTC, "0.002", "50000", client_id=IN_DECIDING)
+    log = venue.as_log()
+    plant(monkeypatch.setattr, monkeypatch.setitem)
+
+    with pytest.raises(WhatIfError, match="cannot be decided in the other run: command 0: KeyError"):
+        again(log)
 
 
 # The story

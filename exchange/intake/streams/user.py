@@ -465,9 +465,14 @@ class UserStreams:
             self._change(account_id, "ORDER", event.market, leg)
 
     def _socialised(self, event: LossSocialised) -> None:
-        # Whose money a shared loss took no event says: of all who listen, the balances are told.
+        # Whose money a shared loss took no event says: of all who listen, the balances are told, and the
+        # market's buckets.
+        state = self._state()
         for account_id in self._sinks:
             self._change(account_id, "INSURANCE_CLEAR")
+            for position in state.accounts[account_id].positions_in(state.markets[event.market]):
+                if position.mode is ISOLATED:
+                    self._change(account_id, "INSURANCE_CLEAR", event.market, position.leg)
 
     def _finished(self, event: LiquidationFinished) -> None:
         if event.released:
