@@ -1,7 +1,8 @@
 """The administrator's listener: accounts and their keys, money, markets, index prices, the state.
 
 It has no authentication of its own: it is bound to loopback, and whoever can reach it rules the exchange.
-Bodies must say that they are JSON, which keeps web pages in a local browser from posting to it.
+Bodies must say that they are JSON, and requests be addressed to an address or a local name: web pages in a
+local browser can do neither, the second not even when they give their own name the listener's address.
 
 Forms hold amounts and prices as decimal strings, in USDT. What a form asks in vain is an `ApiError`.
 """
@@ -50,6 +51,7 @@ from exchange.intake.admin_keys import (
 )
 from exchange.intake.errors import SHUTTING_DOWN, UNKNOWN, ApiError, RefusedError
 from exchange.intake.metrics import CONTENT_TYPE, Consumers
+from exchange.intake.networks import parse_address
 from exchange.intake.service import Intake
 from exchange.intake.specs import MarketForm, SpecError, market_spec
 
@@ -57,6 +59,7 @@ BODY_BYTES_MAX = 256 * 1024
 REASON_CHARS_MAX = 200
 INDEX_SOURCE = "admin"
 BAD_MEDIA_TYPE_STATUS = 415
+WRONG_HOST_STATUS = 421
 
 logger = structlog.get_logger(__name__)
 
@@ -301,6 +304,7 @@ def _posted(
     decoder = msgspec.json.Decoder(form)
 
     async def answer(request: web.Request) -> web.StreamResponse:
+        _check_host(request.host)
         if request.content_type != "application/json":
             raise ApiError(BAD_BODY, "Content-Type: must be application/json", BAD_MEDIA_TYPE_STATUS)
         try:
@@ -312,6 +316,13 @@ def _posted(
         return _json(result)
 
     return answer
+
+
+def _check_host(header: str) -> None:
+    """Refuse what is addressed to a name of the public net, the only kind that a web page comes from."""
+    host = header[1:].partition("]")[0] if header.startswith("[") else header.partition(":")[0]
+    if "." in host and not host.endswith(".localhost") and parse_address(host) is None:
+        raise ApiError(BAD_BODY, "Host: must be an address, or a name without a dot", WRONG_HOST_STATUS)
 
 
 def _json(content: object, status: int = 200) -> web.Response:

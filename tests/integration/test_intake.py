@@ -376,6 +376,19 @@ async def test_admin_bodies_are_json(venue: Venue) -> None:
         assert (404, -1130) == (response.status, (await response.json())["code"])
 
 
+async def test_admin_requests_are_addressed_to_this_machine(venue: Venue) -> None:
+    """A page whose name resolves to the listener's address is refused; addresses and local names are not."""
+    url, body = f"{venue.admin_url}/admin/v1/halt", {"reason": "a page asked"}
+    for host in ("evil.example", "evil.example:8001", "127.0.0.1.evil.example"):
+        async with venue.session.post(url, json=body, headers={"Host": host}) as response:
+            assert (421, -1130) == (response.status, (await response.json())["code"])
+    for host in ("localhost:8001", "intake", "[::1]:8001", "10.0.0.7"):
+        async with venue.session.post(
+            f"{venue.admin_url}/admin/v1/key/list", json={"account_id": 1}, headers={"Host": host}
+        ) as response:
+            assert 421 != response.status
+
+
 async def test_insurance_is_allotted_to_a_market(venue: Venue) -> None:
     """The money passes through the fund's wallet to the market."""
     status, fund = await venue.admin("insurance", {"symbol": "ETHUSDT", "amount": "2500.5"})
