@@ -122,13 +122,15 @@ class _AskingTurn(Turn):
     __slots__ = ()
 
     def emit(self, event: Event) -> None:
+        self.events.append(event)
         raise _WouldEmitError
 
 
-def refusal_of(state: Exchange, command: AnyCommand) -> Rejected | None:
-    """Say how a command would be refused at this state and its time, None if it would not be.
+def first_event_of(state: Exchange, command: AnyCommand) -> Event | None:
+    """Return the first event of a command at this state and its time, a `Rejected` if it would be refused.
 
-    Changes nothing, and needs no copy: what may be refused is settled before the first event.
+    An order that it would place has the number 0. None: it would change nothing. This changes nothing itself
+    and needs no copy: what may be refused is settled before the first event.
     """
     turn = _AskingTurn(state)
     try:
@@ -136,7 +138,7 @@ def refusal_of(state: Exchange, command: AnyCommand) -> Rejected | None:
             failing.refuse_what_fails(turn, command)
         _DECIDERS[type(command)](turn, command)
     except _WouldEmitError:
-        return None
+        return turn.events[0]
     except Refused as refused:
         account_id = getattr(command, "account_id", 0)
         return Rejected(account_id=account_id, code=refused.code, reason=refused.reason)

@@ -11,7 +11,7 @@ A liquidation never comes through here and is never refused: its process has one
 
 import asyncio
 from collections import deque
-from typing import Any
+from typing import Any, NoReturn
 
 import structlog
 
@@ -287,14 +287,13 @@ class Intake:
             raise UNKNOWN.error()
         return events
 
-    def refuse(self, command: AnyCommand, rejected: Rejected | None) -> None:
-        """Raise what a command that the aggregate refused is answered with; nothing if it did not.
+    def refuse(self, command: AnyCommand, rejected: Rejected) -> NoReturn:
+        """Raise what a command that the aggregate refused is answered with.
 
         Raises:
-            RefusedError: it did.
+            RefusedError: always.
         """
-        if rejected is not None:
-            raise refusal(rejected, **self.details(command))
+        raise refusal(rejected, **self.details(command))
 
     async def _answer(self, command: AnyCommand) -> list[Event]:
         self._refuse_overload(command)

@@ -86,6 +86,18 @@ async def test_an_order_is_tested_by_the_rules_and_not_placed(venue: Venue) -> N
     assert [] == await get(alice, "v1/openOrders")
 
 
+async def test_a_tested_order_is_answered_with_the_terms_that_it_would_have(venue: Venue) -> None:
+    """As large as what it may reduce, like the order that is placed by the same request then."""
+    long, _ = await opened(venue)
+    closing = {"symbol": "BTCUSDT", "side": "SELL", "quantity": "0.5", "reduceOnly": "true"}
+    for kind in ({"type": "LIMIT", "timeInForce": "GTC", "price": "50500"}, {"type": "MARKET"}):
+        tested = await post(long, "v1/order/test", **closing, **kind)
+        placed = await post(long, "v1/order", **closing, **kind)
+        assert "0.100" == tested["origQty"]
+        differing = {"orderId", "clientOrderId", "time", "updateTime"}
+        assert differing >= {name for name, value in placed.items() if tested[name] != value}
+
+
 @pytest.mark.parametrize(
     "kind",
     [

@@ -11,8 +11,6 @@ from events.commands import (
     CancelAllOrders,
     CancelConditional,
     CancelOrder,
-    PlaceConditional,
-    PlaceOrder,
     SetCountdown,
 )
 from events.events import (
@@ -21,10 +19,10 @@ from events.events import (
     OrderAccepted,
     OrderAmended,
     OrderCancelled,
+    Rejected,
 )
 from events.values import NO_MATCH, PriceMatch, RejectCode
-from exchange.aggregate.decide import refusal_of
-from exchange.aggregate.price_match import priced
+from exchange.aggregate.decide import first_event_of
 from exchange.intake.endpoint import Values
 from exchange.intake.errors import (
     BAD_PARAMETER,
@@ -75,13 +73,14 @@ async def check_order(intake: Intake, account_id: int, values: Values) -> OrderA
     The aggregate's own rules are asked, so that what passes here fails only if something changes meanwhile.
     """
     command = any_order_command(intake, account_id, values)
-    intake.refuse(command, refusal_of(intake.state, command))
+    accepted = first_event_of(intake.state, command)
+    if isinstance(accepted, Rejected):
+        intake.refuse(command, accepted)
     spec = intake.state.markets[command.market].spec
-    if isinstance(command, PlaceConditional):
-        return classic_answer(AlgoRecord(_would_wait(command), intake.now_ms), spec)
-    if command.price_match is not NO_MATCH:
-        command = priced(intake.state.markets[command.market], command)
-    return order_answer(OrderRecord(_would_be(command), intake.now_ms), spec)
+    if isinstance(accepted, ConditionalAccepted):
+        return classic_answer(AlgoRecord(accepted, intake.now_ms), spec)
+    assert isinstance(accepted, OrderAccepted), accepted
+    return order_answer(OrderRecord(accepted, intake.now_ms), spec)
 
 
 async def modify_order(intake: Intake, account_id: int, values: Values) -> OrderAnswer:
@@ -224,30 +223,3 @@ def which_order(values: Values) -> tuple[int, str]:
     if not order_id and not client_order_id:
         raise EITHER_MANDATORY.error(first="origClientOrderId", second="orderId")
     return order_id, client_order_id
-
-
-def _would_be(command: PlaceOrder) -> OrderAccepted:
-    """Return the terms of an order that was only asked about; it has no number."""
-    return OrderAccepted(
-        order_id=0,
-        account_id=command.account_id,
-        market=command.market,
-        side=command.side,
-        order_type=command.order_type,
-        quantity_lots=command.quantity_lots,
-        price_ticks=command.price_ticks,
-        time_in_force=command.time_in_force,
-        reduce_only=command.reduce_only,
-        client_order_id=command.client_order_id,
-        extras=0,
-        leg=command.leg,
-        self_trade=command.self_trade,
-        expires_ns=command.expires_ns,
-        price_match=command.price_match,
-    )
-
-
-def _would_wait(command: PlaceConditional) -> ConditionalAccepted:
-    """Return the terms of a conditional order that was only asked about."""
-    terms = {name: getattr(command, name) for name in command.__struct_fields__}
-    return ConditionalAccepted(conditional_id=0, **terms)
