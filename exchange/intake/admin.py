@@ -1,8 +1,9 @@
 """The administrator's listener: accounts and their keys, money, markets, index prices, the state.
 
 It has no authentication of its own: it is bound to loopback, and whoever can reach it rules the exchange.
-Bodies must say that they are JSON, and requests be addressed to an address or a local name: web pages in a
-local browser can do neither, the second not even when they give their own name the listener's address.
+What is posted must say that it is JSON, and be addressed to an address or a local name: web pages in a local
+browser can do neither, the second not even when they give their own name the listener's address. What is only
+read, sums of the exchange and metrics, is told under any name.
 
 Forms hold amounts and prices as decimal strings, in USDT. What a form asks in vain is an `ApiError`.
 """
