@@ -128,7 +128,9 @@ def socket_manager(client: Any, there: Local) -> Any:
     return sockets
 
 
-async def connector_socket(there: Local) -> tuple[Any, asyncio.Queue[dict[str, Any]]]:
+async def connector_socket(
+    there: Local, *, is_combined: bool = False
+) -> tuple[Any, asyncio.Queue[dict[str, Any]]]:
     """Return a socket of the older connector, which reads in a thread, and the messages as they come."""
     sockets = pytest.importorskip("binance.websocket.um_futures.websocket_client", reason=REASON)
     got: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
@@ -137,7 +139,5 @@ async def connector_socket(there: Local) -> tuple[Any, asyncio.Queue[dict[str, A
     def on_message(_: object, text: str) -> None:
         loop.call_soon_threadsafe(got.put_nowait, json.loads(text))
 
-    socket = await call(
-        sockets.UMFuturesWebsocketClient, stream_url=f"ws://{there.host}", on_message=on_message
-    )
-    return socket, got
+    named = {"stream_url": f"ws://{there.host}", "on_message": on_message, "is_combined": is_combined}
+    return await call(sockets.UMFuturesWebsocketClient, **named), got

@@ -1,10 +1,7 @@
 """A liquidation, and a change of the list of markets, as clients hear of them, unchanged."""
 
 import asyncio
-import json
 import logging
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import Any
 
 import msgspec
@@ -12,15 +9,8 @@ import pytest
 
 from events.commands import Liquidate
 from exchange.intake.specs import DEFAULT_FORMS
-from tests.compatibility.local import BTC, REASON, SDK, Local, call, local, professional, soon
+from tests.compatibility.local import BTC, REASON, SDK, Local, call, connector_socket, professional, soon
 from tests.integration.test_statements import decided
-
-
-@pytest.fixture
-async def there(tmp_path: Path) -> AsyncIterator[Local]:
-    """Run an exchange."""
-    async with local(tmp_path) as made:
-        yield made
 
 
 async def liquidate(there: Local) -> None:
@@ -77,15 +67,7 @@ async def test_ccxt(there: Local) -> None:
 
 async def test_connector(there: Local) -> None:
     """One market's stream, that of all, and the contracts': the liquidation's order, and the new market."""
-    sockets = pytest.importorskip("binance.websocket.um_futures.websocket_client", reason=REASON)
-    got: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
-    loop = asyncio.get_running_loop()
-
-    def on_message(_: object, text: str) -> None:
-        loop.call_soon_threadsafe(got.put_nowait, json.loads(text))
-
-    named = {"stream_url": f"ws://{there.host}", "on_message": on_message, "is_combined": True}
-    socket = await call(sockets.UMFuturesWebsocketClient, **named)
+    socket, got = await connector_socket(there, is_combined=True)
     try:
         await call(socket.liquidation_order, symbol="BTCUSDT", id=1)
         await call(socket.subscribe, ["!forceOrder@arr", "!contractInfo"], id=2)
