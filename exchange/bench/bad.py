@@ -18,7 +18,7 @@ import uvloop
 from exchange.client import Credentials
 
 CONNECTIONS = 16
-PAUSE_S_MAX = 0.002
+PAUSE_S_MAX = 0.01
 # Refusals are answered at a pace of their own, far below that of their sending.
 ANSWERS_DEADLINE_S = 60.0
 # Who sends bad requests has a machine of his own: his should not take the processors from the exchange.

@@ -44,7 +44,7 @@ BAN_FIRST_MS = 120_000
 BAN_MAX_MS = 3 * 24 * 3_600_000
 # So many refusals of an address are answered at once, and so many a second after them.
 PACE_BURST = 50
-PACE_PER_S = 200
+PACE_PER_S = 100
 PACE_WAIT_S_MAX = 2.0
 # Those that wait are answered together: to wake for each costs several times what is to be done.
 PACE_TURN_S = 0.05

@@ -5,21 +5,22 @@ import os
 import resource
 from collections import Counter
 
+import aiohttp
 import pytest
 from yarl import URL
 
 from tests.mutations import Mutator, Request
-from tests.running_venue import Venue
+from tests.running_venue import Venue, own_address
 
 REQUESTS = int(os.environ.get("FOLDEX_MUTATED_REQUESTS", "5000"))
 CONNECTIONS = 8
 GROWTH_MB_MAX = 64
 
 
-async def refuse(venue: Venue, request: Request) -> str:
+async def refuse(session: aiohttp.ClientSession, venue: Venue, request: Request) -> str:
     """Send a request; return how it was refused."""
     url = URL(f"{venue.url}{request.target}", encoded=True)
-    async with venue.session.request(
+    async with session.request(
         request.method, url, headers=request.headers, data=request.body or None
     ) as response:
         answer = await response.json() if request.method != "HEAD" else {"code": 0, "msg": "HEAD"}
@@ -43,8 +44,10 @@ async def test_mutated_requests_are_refused_and_leave_no_trace(venue: Venue) -> 
 
     async def work(seed: int) -> None:
         mutator = Mutator(seed, account.api_key, account.secret)
-        for _ in range(REQUESTS // 2 // CONNECTIONS):
-            outcomes[await refuse(venue, mutator.request())] += 1
+        connector = aiohttp.TCPConnector(local_addr=own_address(seed))
+        async with aiohttp.ClientSession(connector=connector) as session:
+            for _ in range(REQUESTS // 2 // CONNECTIONS):
+                outcomes[await refuse(session, venue, mutator.request())] += 1
 
     await asyncio.gather(*(work(100 + n) for n in range(CONNECTIONS)))
     held_mb = resident_mb()

@@ -41,3 +41,18 @@ def test_throughput_keeps_orders_under_way() -> None:
     orders = found["orders"]
     assert isinstance(orders, dict)
     assert orders["answered"] > 0 == orders["refused"]
+
+
+@pytest.mark.slow
+def test_bad_requests_are_measured_beside_good_ones() -> None:
+    """Every bad one was refused and every good one answered, with and without them."""
+    found = bench("latency", "--rate", "100", "--seconds", "0.8", "--bad-rate", "50")
+    quiet, beside = found["orders_quiet"], found["orders_beside_bad"]
+    assert isinstance(quiet, dict)
+    assert isinstance(beside, dict)
+    assert (80, 80, 0) == tuple(quiet[name] for name in ("sent", "answered", "refused"))
+    assert (80, 80, 0) == tuple(beside[name] for name in ("sent", "answered", "refused"))
+    assert {"sent": 40, "answered": 40, "refused": 40} == found["bad"]
+    ratios = found["beside_bad_over_quiet"]
+    assert isinstance(ratios, dict)
+    assert {"p50", "p99"} == ratios.keys()

@@ -17,7 +17,8 @@ import aiohttp
 import pytest
 
 from exchange.client import signed_query
-from tests.running_venue import DEADLINE_S, Account, Venue
+from exchange.intake.limits import PACE_BURST
+from tests.running_venue import DEADLINE_S, Account, Venue, own_address
 
 COUNT = int(os.environ.get("FOLDEX_MUTATED_FRAMES", "500"))
 AT_ONCE = 100
@@ -65,9 +66,9 @@ def request(account: Account, random: Random) -> bytes:
     ).encode()
 
 
-async def send_raw(host: str, port: int, content: bytes) -> int:
+async def send_raw(number: int, host: str, port: int, content: bytes) -> int:
     """Send bytes over a connection of their own; return the status of the answer, 0 without one."""
-    reader, writer = await asyncio.open_connection(host, port)
+    reader, writer = await asyncio.open_connection(host, port, local_addr=own_address(number))
     answer = b""
     try:
         writer.write(content)
@@ -92,7 +93,8 @@ async def test_mutated_requests_change_nothing(venue: Venue) -> None:
     grown_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     for _ in range(0, COUNT, AT_ONCE):
         batch = [mutated(random, request(alice, random)) for _ in range(AT_ONCE)]
-        seen.update(await asyncio.gather(*(send_raw(host, int(port), content) for content in batch)))
+        calls = (send_raw(n, host, int(port), content) for n, content in enumerate(batch))
+        seen.update(await asyncio.gather(*calls))
     grown_kb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - grown_kb
     assert not [status for status in seen if status >= 500], seen
     assert seen[400] + seen[401] > COUNT // 4, seen
@@ -115,8 +117,9 @@ async def test_mutated_messages_change_nothing(venue: Venue) -> None:
     statuses: Counter[int] = Counter()
     sent = 0
     while sent < COUNT:
-        async with venue.session.ws_connect(url) as socket:
-            for _ in range(100):
+        connector = aiohttp.TCPConnector(local_addr=own_address(sent // PACE_BURST))
+        async with aiohttp.ClientSession(connector=connector) as session, session.ws_connect(url) as socket:
+            for _ in range(PACE_BURST):
                 sent += 1
                 text = mutated(random, whole).decode("utf-8", "replace")
                 await socket.send_str(text)
@@ -138,6 +141,6 @@ async def test_broken_frames_end_the_connection(venue: Venue) -> None:
         b"GET /ws-fapi/v1 HTTP/1.1\r\nHost: localhost\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
         b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
     )
-    for _ in range(COUNT // 10):
-        assert 101 == await send_raw(host, int(port), hello + random.randbytes(random.randint(1, 300)))
+    for n in range(COUNT // 10):
+        assert 101 == await send_raw(n, host, int(port), hello + random.randbytes(random.randint(1, 300)))
     assert (200, {}) == await venue.send("GET", "/fapi/v1/ping")
