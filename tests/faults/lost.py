@@ -84,8 +84,9 @@ async def _lose(rig: Rig, way: str, tally: Tally, *, is_archived: bool) -> str:
         for name, process in processes.items():
             await process.line("standing_by" if name == "standby" else "ready")
         await load.more(60)
-        kept_seq = load.fold.head.seq
         await prepared.mark()
+        # Asked behind the mark, since entries come while it is made.
+        kept_seq, _ = await _ends(rig)
         archiver = processes["archiver"]
         await until(lambda: _snapshot_seq(archiver) > kept_seq, "snapshot of what will be lost")
         await load.more(20)
